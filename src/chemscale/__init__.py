@@ -1,0 +1,59 @@
+"""Measure how deep chemical models scale, and plan the next run before paying for it.
+
+`Study → Run → Curve → Estimate → Fit → Plan → Report`: the verbs turn one into the next.
+Everything is loaded on first use; torch only by what trains.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "ChemscaleError": "chemscale.table.errors",
+    "Curve": "chemscale.table.results",
+    "Estimate": "chemscale.table.results",
+    "Fit": "chemscale.table.results",
+    "Outcome": "chemscale.table.results",
+    "Point": "chemscale.table.results",
+    "Run": "chemscale.table.records",
+    "Study": "chemscale.table.records",
+    "StudyFolder": "chemscale.table.store",
+    "estimate": "chemscale.verbs",
+    "expand": "chemscale.verbs",
+    "fit": "chemscale.verbs",
+    "plan": "chemscale.verbs",
+    "report": "chemscale.verbs",
+    "train": "chemscale.verbs",
+}
+
+__all__ = sorted([*_WHERE, "__version__"])
+
+if TYPE_CHECKING:
+    from chemscale.table.errors import ChemscaleError as ChemscaleError
+    from chemscale.table.records import Run as Run
+    from chemscale.table.records import Study as Study
+    from chemscale.table.results import Curve as Curve
+    from chemscale.table.results import Estimate as Estimate
+    from chemscale.table.results import Fit as Fit
+    from chemscale.table.results import Outcome as Outcome
+    from chemscale.table.results import Point as Point
+    from chemscale.table.store import StudyFolder as StudyFolder
+    from chemscale.verbs import estimate as estimate
+    from chemscale.verbs import expand as expand
+    from chemscale.verbs import fit as fit
+    from chemscale.verbs import plan as plan
+    from chemscale.verbs import report as report
+    from chemscale.verbs import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'chemscale' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

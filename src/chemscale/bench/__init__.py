@@ -1,0 +1,1 @@
+"""The bench: everything that trains (PyTorch)."""

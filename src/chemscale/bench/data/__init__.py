@@ -1,0 +1,1 @@
+"""Datasets: items, splits, nested subsets, batches."""

@@ -1,0 +1,223 @@
+"""The dataset contract: items in splits that never move, and training subsets that nest.
+
+Each item has a content hash and a group key. The salted hash of the key is a number in [0, 1):
+below `test` the item is test, below `test + validation` validation, else training. Intervals, not
+counts, so a file that grows moves nothing between splits.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.table.errors import DataError, MissingPackage
+from chemscale.table.records import MOLECULE_FORMATS, STRUCTURE_FORMATS, DatasetSpec, Record
+from chemscale.table.registry import datasets
+
+Split = Literal["train", "validation", "test", "shift"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "shift")
+REMOVED = -1  # a training item whose content occurs in an evaluation file
+
+Indices = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that cannot be used, and why."""
+
+    source: str  # file
+    row: int  # counted from 1, without the header
+    text: str
+    reason: str
+
+
+class Dataset(ABC):
+    """Items of one kind, split and hashed.
+
+    A subclass fills the arrays in its constructor (through `_settle`) and collates batches.
+    """
+
+    unit: ClassVar[Literal["molecule", "structure"]]
+    revision: ClassVar[int]
+
+    spec: DatasetSpec
+    rejects: list[Reject]
+    notes: list[str]  # what a reader should know: keys used, coverage, grouping, removals
+    content: NDArray[np.uint64]  # (items, 2) hash of what an item is
+    labelled: NDArray[np.uint64]  # (items, 2) hash of what an item is, and its labels
+    split: NDArray[np.int8]  # (items,) index into SPLITS, or REMOVED
+
+    @abstractmethod
+    def collate(self, config: Record) -> Callable[[Indices], Any]:
+        """Return the function from item indices to one batch for a model of this config."""
+
+    @abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """All symbols of the dataset; empty where there is no such thing."""
+
+    def check(self, needs: Iterable[str]) -> None:
+        """Refuse when a label in `needs` is missing from training or validation items.
+
+        Raises:
+            DataError: which label, in how many items, and what to do.
+        """
+        for label in needs:
+            raise DataError(f"{self.where}: {self.unit}s have no {label}")
+
+    def indices(self, split: Split) -> Indices:
+        """All items of a split, by ascending hash."""
+        members = np.flatnonzero(self.split == SPLITS.index(split))
+        return members[np.argsort(self.content[members, 0], kind="stable")]
+
+    def evaluated(self, split: Split) -> Indices:
+        """The items of a split on which models are judged: the lowest hashes."""
+        limit = self.spec.max_evaluated or {"molecule": 10_000, "structure": 1_000}[self.unit]
+        return self.indices(split)[:limit]
+
+    def subset(self, num_train: int, seed: int) -> Indices:
+        """The training items of one run: nested in `num_train` for a seed.
+
+        Raises:
+            DataError: fewer training items than asked for.
+        """
+        members = self.indices("train")
+        if num_train > len(members):
+            raise DataError(
+                f"num_train = {num_train:,} asks for more than the {len(members):,} training "
+                f"{self.unit}s there are (of {len(self.split):,} read); lower it or add data"
+            )
+        order = np.argsort(mixed(self.content[members, 0], seed), kind="stable")
+        return members[order[:num_train]]
+
+    def fingerprint(self, num_train: int, seed: int) -> str:
+        """Identity of what a run trains and is judged on."""
+        digest = hashlib.sha256()
+        digest.update("\n".join(self.vocabulary()).encode())
+        parts = (
+            self.subset(num_train, seed),
+            self.evaluated("validation"),
+            self.evaluated("test"),
+        )
+        for part in parts:
+            rows = self.labelled[part]
+            digest.update(f"|{len(rows)}|".encode())
+            digest.update(rows[np.lexsort((rows[:, 1], rows[:, 0]))].tobytes())
+        return digest.hexdigest()[:20]
+
+    def _settle(self, group: NDArray[np.float64], source: NDArray[np.int8]) -> None:
+        """Assign splits.
+
+        Args:
+            group: (items,) the salted hash of each item's group key, in [0, 1).
+            source: (items,) 0 for the main files, else the index in SPLITS of a split's own file.
+        """
+        spec = self.spec
+        test = spec.test if isinstance(spec.test, float) else 0.0
+        validation = spec.validation if isinstance(spec.validation, float) else 0.0
+        main = np.where(group < test, 2, np.where(group < test + validation, 1, 0))
+        self.split = np.where(source > 0, source, main).astype(np.int8)
+        held_out = np.unique(self.content[self.split > 0, 0])
+        leaks = (self.split == 0) & np.isin(self.content[:, 0], held_out)
+        if leaks.any():
+            self.split[leaks] = REMOVED
+            self.notes.append(
+                f"{leaks.sum():,} training {self.unit}s occur in an evaluation set and were removed"
+            )
+        for name in ("train", "validation", "test"):
+            if not (self.split == SPLITS.index(name)).any():
+                raise DataError(
+                    f"{self.where}: no {name} {self.unit}s among {len(self.split):,}; "
+                    f"give more data, or a larger share or a file for {name}"
+                )
+
+    @property
+    def where(self) -> str:
+        """The source in a word, for messages."""
+        return self.spec.name or ", ".join(self.spec.path)
+
+    def refuse_above_threshold(self, rows: int) -> None:
+        """Stop when more rows were rejected than the spec allows."""
+        if len(self.rejects) > self.spec.max_rejected * rows:
+            shown = "\n".join(
+                f"  {reject.source} row {reject.row}: {reject.reason}: {reject.text[:60]}"
+                for reject in self.rejects[:10]
+            )
+            more = f"\n  … and {len(self.rejects) - 10:,} more" if len(self.rejects) > 10 else ""
+            raise DataError(
+                f"{self.where}: {len(self.rejects):,} of {rows:,} rows cannot be used, more than "
+                f"max_rejected = {self.spec.max_rejected:g} allows. Mend them or raise "
+                f"max_rejected in [dataset].\n{shown}{more}"
+            )
+
+
+def open_dataset(spec: DatasetSpec, folder: Path, progress: Progress = silent) -> Dataset:
+    """Open what a study names; relative paths resolve against the study folder.
+
+    Raises:
+        UnknownName, DataError, MissingPackage.
+    """
+    if spec.name is not None:
+        options = spec.model_dump(exclude_unset=True, exclude={"name"})
+        dataset: Dataset = datasets.load(spec.name)(progress=progress, **options)
+        return dataset
+    try:
+        if spec.format in MOLECULE_FORMATS:
+            from chemscale.bench.data.tokens import Molecules
+
+            return Molecules(spec, folder, progress)
+        if spec.format in STRUCTURE_FORMATS:
+            from chemscale.bench.data.graphs import Structures
+
+            return Structures(spec, folder, progress)
+    except ModuleNotFoundError as error:
+        raise MissingPackage.of(str(error.name), "train", "reading data") from error
+    raise AssertionError(spec.format)
+
+
+def resolve_paths(paths: Sequence[str], folder: Path) -> list[Path]:
+    """Expand files, lists and globs against a folder, in a stable order.
+
+    Raises:
+        DataError: a path that matches nothing.
+    """
+    found: list[Path] = []
+    for path in paths:
+        pattern = str(folder / Path(path).expanduser())
+        matches = sorted(glob.glob(pattern))
+        if not matches:
+            raise DataError(f"{pattern}: no such file; paths are relative to {folder}")
+        found += [Path(match) for match in matches]
+    return found
+
+
+def hash_items(texts: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Hash contents to 128 bits each: (items, 2)."""
+    joined = b"".join(hashlib.blake2b(text, digest_size=16).digest() for text in texts)
+    return np.frombuffer(joined, dtype="<u8").reshape(-1, 2).copy()
+
+
+def group_numbers(keys: Iterable[bytes]) -> NDArray[np.float64]:
+    """Salted hash of group keys, as numbers in [0, 1)."""
+    return hash_items(b"chemscale split 1|" + key for key in keys)[:, 0] / 2.0**64
+
+
+def mixed(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Re-hash 64-bit numbers under a seed (the SplitMix64 finaliser of Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        value = hashes + np.uint64((0x9E3779B97F4A7C15 * (seed + 1)) % 2**64)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(value ^ (value >> np.uint64(31)))

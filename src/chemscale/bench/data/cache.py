@@ -1,0 +1,78 @@
+"""Prepared data on disk: arrays under $CHEMSCALE_CACHE, keyed by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+
+def cache_folder() -> Path:
+    """Where prepared data lies: $CHEMSCALE_CACHE, else the user's cache folder."""
+    given = os.environ.get("CHEMSCALE_CACHE")
+    return Path(given).expanduser() if given else user_cache_path("chemscale")
+
+
+def key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
+    """Identity of a preparation: contents of the source files, options, versions of tools."""
+    text = json.dumps([[file_hash(file) for file in files], options], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, remembered by (path, size, mtime)."""
+    stat = path.stat()
+    stamp = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    memo = cache_folder() / "files" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
+    if memo.exists():
+        return memo.read_text()
+    with path.open("rb") as stream:
+        value = hashlib.file_digest(stream, "sha256").hexdigest()
+    _place(memo, lambda part: part.write_text(value))
+    return value
+
+
+def load(name: str, identity: str) -> dict[str, NDArray[Any]] | None:
+    """Memory-map the arrays of a preparation, if it was made."""
+    folder = cache_folder() / name / identity
+    if not folder.exists():
+        return None
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+
+
+def save(name: str, identity: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Store the arrays of a preparation whole, and return them as `load` would."""
+
+    def write(part: Path) -> None:
+        part.mkdir()
+        for array, value in arrays.items():
+            np.save(part / f"{array}.npy", value)
+
+    _place(cache_folder() / name / identity, write)
+    stored = load(name, identity)
+    assert stored is not None
+    return stored
+
+
+def _place(target: Path, write: Any) -> None:
+    """Write aside and rename; of two processes that do so at once, either may win."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as aside:
+        part = Path(aside) / "part"
+        write(part)
+        try:
+            part.rename(target)
+        except OSError:  # a folder is there already: the other process made the same
+            if not target.exists():
+                raise
+            if part.is_dir():
+                shutil.rmtree(part)

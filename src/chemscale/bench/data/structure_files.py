@@ -1,0 +1,161 @@
+"""Reading structures from files into plain arrays: extended XYZ, ASE databases, MD17 archives."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from numpy.typing import NDArray
+
+from chemscale.table.errors import DataError
+from chemscale.table.records import DatasetSpec
+
+ENERGY_UNITS = {"eV": 1.0, "kcal/mol": units.kcal / units.mol, "Ha": units.Hartree}
+ENERGY_KEYS = ("REF_energy", "energy", "total_energy", "Energy")
+FORCES_KEYS = ("REF_forces", "forces", "force", "Forces")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One structure: Å, eV, eV/Å. A missing label is NaN."""
+
+    atomic_numbers: NDArray[np.int64]  # (atoms,)
+    positions: NDArray[np.float64]  # (atoms, 3)
+    cell: NDArray[np.float64]  # (3, 3), zero where not periodic
+    pbc: NDArray[np.bool_]  # (3,)
+    energy: float
+    forces: NDArray[np.float64]  # (atoms, 3)
+    info: dict[str, Any]
+
+
+class Labels:
+    """Finds energies and forces in frames, and remembers which keys it used."""
+
+    def __init__(self, spec: DatasetSpec):
+        self.spec = spec
+        self.factor = ENERGY_UNITS[spec.energy_unit]
+        self.used: Counter[str] = Counter()
+
+    def read(self, atoms: Atoms) -> Frame:
+        """Take the labels of one frame, whether ASE left them in place or in a calculator."""
+        size = len(atoms)
+        results = dict(atoms.calc.results) if atoms.calc is not None else {}
+        energy = self._find(self.spec.energy_key, ENERGY_KEYS, results, atoms.info)
+        forces = self._find(self.spec.forces_key, FORCES_KEYS, results, atoms.arrays)
+        if forces is not None and np.shape(forces) != (size, 3):
+            raise ValueError(f"forces of shape {np.shape(forces)}, expected ({size}, 3)")
+        return Frame(
+            atomic_numbers=np.asarray(atoms.numbers, dtype=np.int64),
+            positions=np.asarray(atoms.positions, dtype=np.float64),
+            cell=np.asarray(atoms.cell.array, dtype=np.float64),
+            pbc=np.asarray(atoms.pbc, dtype=bool),
+            energy=float(np.nan if energy is None else energy) * self.factor,
+            forces=np.full((size, 3), np.nan)
+            if forces is None
+            else np.asarray(forces, dtype=np.float64) * self.factor,
+            info=atoms.info,
+        )
+
+    def _find(
+        self, wanted: str | None, known: tuple[str, ...], *places: dict[str, Any]
+    ) -> Any | None:
+        for key in (wanted,) if wanted else known:
+            for place in places:
+                if key in place:
+                    self.used[key] += 1
+                    return place[key]
+        return None
+
+    def describe(self, frames: int) -> str:
+        """Say which keys were used, and in how many frames."""
+        if not self.used:
+            return f"no energies or forces found in {frames:,} frames"
+        parts = (f"{key!r} in {count:,}" for key, count in sorted(self.used.items()))
+        return f"labels read from {', '.join(parts)} of {frames:,} frames"
+
+
+def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame | ValueError]:
+    """Read all frames of a file in order; a frame that cannot be used comes as its error.
+
+    Raises:
+        DataError: the file as a whole cannot be read.
+    """
+    readers = {"extxyz": _extxyz, "db": _database, "npz": _archive}
+    try:
+        for item in readers[str(spec.format)](path):
+            try:
+                frame = labels.read(item)
+                _check(frame)
+                yield frame
+            except ValueError as error:
+                yield error
+    except (OSError, KeyError, ValueError, IndexError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: cannot be read as {spec.format}: {error}") from error
+
+
+def _check(frame: Frame) -> None:
+    if len(frame.atomic_numbers) == 0:
+        raise ValueError("no atoms")
+    if not np.isfinite(frame.positions).all():
+        raise ValueError("positions are not finite")
+    if (frame.atomic_numbers < 1).any() or (frame.atomic_numbers > 100).any():
+        raise ValueError("atomic numbers outside 1 to 100")
+    if frame.pbc.any() and abs(np.linalg.det(frame.cell)) < 1e-6:
+        raise ValueError("periodic, but the cell has no volume")
+    if np.isinf(frame.energy) or np.isinf(frame.forces).any():
+        raise ValueError("a label is infinite")
+    missing = np.isnan(frame.forces)
+    if missing.any() and not missing.all():
+        raise ValueError("forces are NaN for some of the atoms")
+
+
+def _extxyz(path: Path) -> Iterator[Atoms]:
+    from ase.io import iread
+
+    # The format is named, so the file may bear any extension. The text is held in memory because
+    # the reader seeks backwards, which in a compressed file means to start again each time.
+    data = path.read_bytes()
+    text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    yield from iread(io.StringIO(text.decode()), index=":", format="extxyz")
+
+
+def _database(path: Path) -> Iterator[Atoms]:
+    from ase.db import connect
+
+    with connect(path) as database:
+        for row in database.select():
+            atoms = row.toatoms()
+            atoms.info.update(row.key_value_pairs)
+            yield atoms
+
+
+def _archive(path: Path) -> Iterator[Atoms]:
+    """MD17: one molecule, arrays `R`, `z`, `E`, `F` (or `coords`, `nuclear_charges`, …)."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    with np.load(path, allow_pickle=False) as archive:
+        positions = _first(archive, "R", "coords")
+        numbers = _first(archive, "z", "nuclear_charges")
+        energies = _first(archive, "E", "energies").reshape(-1)
+        forces = _first(archive, "F", "forces") if {"F", "forces"} & set(archive) else None
+    for index, frame in enumerate(positions):
+        atoms = Atoms(numbers=numbers, positions=frame)
+        labels = {"energy": float(energies[index])}
+        if forces is not None:
+            labels["forces"] = forces[index]
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        yield atoms
+
+
+def _first(archive: Any, *names: str) -> NDArray[Any]:
+    for name in names:
+        if name in archive:
+            return np.asarray(archive[name])
+    raise KeyError(f"no array named {' or '.join(names)}; there are {', '.join(archive)}")

@@ -1,0 +1,1 @@
+"""Executors: they move work, never data."""

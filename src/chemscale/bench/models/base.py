@@ -1,0 +1,298 @@
+"""The family contract.
+
+A family is a frozen `Config`, a ladder of sizes, and the mathematics. A potential answers one
+question, the energy of each atom in a graph; a language model answers one, logits from tokens.
+The half-built rooms here do the rest. A family never owns a training loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chemscale.bench.nn.scatter import scatter_sum
+from chemscale.table.records import Recipe, Record
+
+if TYPE_CHECKING:
+    from chemscale.bench.data.base import Dataset, Indices
+    from chemscale.bench.data.graphs import GraphBatch
+    from chemscale.bench.data.tokens import TokenBatch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What passed through the model in one batch."""
+
+    items: int
+    tokens: int = 0
+    pairs: int = 0  # query-key pairs of attention, summed over layers
+    atoms: int = 0
+    edges: int = 0
+
+
+class Family(nn.Module, ABC):
+    """What every model family declares."""
+
+    Config: ClassVar[type[Record]]
+    revision: ClassVar[int]  # raised when the same config gives other numbers
+    unit: ClassVar[Literal["molecule", "structure"]]
+    ladder: ClassVar[Mapping[str, Record]]  # size → config, up to over 10⁹ parameters
+
+    def __init__(self, config: Record):
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+        """The config of a size, completed with what the dataset decides."""
+        return cls.ladder[size]
+
+    @classmethod
+    @abstractmethod
+    def needs(cls, recipe: Recipe) -> tuple[str, ...]:
+        """The labels that the loss needs."""
+
+    @abstractmethod
+    def calibrate(self, dataset: Dataset, subset: Indices) -> None:
+        """Set what is computed from the training subset, once, before training."""
+
+    @abstractmethod
+    def loss(self, batch: Any, recipe: Recipe) -> Tensor:
+        """The training loss of a batch, a scalar; the mean over its items or tokens."""
+
+    @abstractmethod
+    def measure(self, batch: Any, recipe: Recipe) -> dict[str, tuple[float, float]]:
+        """Evaluate a batch: metric → (sum, weight), so that batches add."""
+
+    @classmethod
+    @abstractmethod
+    def flops_formula(cls, config: Any, recipe: Recipe) -> dict[str, float]:
+        """FLOPs of one training step per token, pair, atom or edge (a field of `Seen`).
+
+        By closed form: matrix products and contractions, 2 per multiply-add; nothing elementwise.
+        """
+
+    @abstractmethod
+    def seen(self, batch: Any) -> Seen:
+        """Count what is in a batch."""
+
+    def flops(self, seen: Seen, recipe: Recipe) -> float:
+        """Training FLOPs of one batch."""
+        formula = type(self).flops_formula(self.config, recipe)
+        return sum(value * getattr(seen, name) for name, value in formula.items())
+
+    @property
+    def num_params_total(self) -> int:
+        """All trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def num_params(self) -> int:
+        """Trainable parameters without embedding tables."""
+        embeddings = [m for m in self.modules() if isinstance(m, nn.Embedding)]
+        return self.num_params_total - sum(m.weight.numel() for m in embeddings)
+
+
+class LanguageModel(Family):
+    """Logits from tokens; the loss is the mean over tokens of the next-token cross-entropy."""
+
+    unit = "molecule"
+
+    @abstractmethod
+    def logits(self, batch: TokenBatch) -> Tensor:
+        """Unnormalised log probabilities of the next token: (tokens, vocabulary)."""
+
+    @classmethod
+    def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
+        return ()
+
+    def calibrate(self, dataset: Dataset, subset: Indices) -> None:  # noqa: D102
+        return None
+
+    def seen(self, batch: TokenBatch) -> Seen:  # noqa: D102
+        pairs = self.attended_pairs(batch)
+        return Seen(items=batch.num_molecules, tokens=len(batch.tokens), pairs=pairs)
+
+    @abstractmethod
+    def attended_pairs(self, batch: TokenBatch) -> int:
+        """Query-key pairs within molecules and windows, summed over layers."""
+
+    def loss(self, batch: TokenBatch, recipe: Recipe) -> Tensor:  # noqa: D102
+        return F.cross_entropy(self.logits(batch).float(), batch.targets)
+
+    @torch.no_grad()
+    def measure(self, batch: TokenBatch, recipe: Recipe) -> dict[str, tuple[float, float]]:
+        """Nats per token, molecule and heavy atom; molecules with unknown symbols left out."""
+        nats = F.cross_entropy(self.logits(batch).float(), batch.targets, reduction="none")
+        known = batch.known[batch.molecule]  # (tokens,)
+        total = float(nats[known].double().sum())
+        return {
+            "loss": (float(nats.double().sum()), float(nats.numel())),
+            "nats_per_token": (total, float(known.sum())),
+            "nats_per_molecule": (total, float(batch.known.sum())),
+            "nats_per_heavy_atom": (total, float(batch.heavy_atoms[batch.known].sum())),
+        }
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often one training step multiplies by a weight matrix, by where the matrix stands.
+
+    Training on forces differentiates twice. A product x·W inside the network then counts six:
+    forward; gradient to x for the forces; gradients to x and W of the forward product, and to W
+    and the incoming gradient of the force product. At the ends some are not needed.
+    """
+
+    forces: bool
+
+    @property
+    def inner(self) -> int:
+        """Its input depends on positions and on weights."""
+        return 6 if self.forces else 3
+
+    @property
+    def geometry(self) -> int:
+        """Its input depends on positions only, so no gradient goes to it from the loss."""
+        return 5 if self.forces else 2
+
+    @property
+    def embedded(self) -> int:
+        """Its input depends on weights only, so the forces do not pass through it."""
+        return 3
+
+    @property
+    def last(self) -> int:
+        """Its output is the energy, so the gradient that comes in is a constant."""
+        return 5 if self.forces else 3
+
+
+class Potential(Family):
+    """Energy of each atom from a graph; forces are minus its gradient.
+
+    The base sums the atoms, adds per-element reference energies and differentiates. Networks work
+    in units of `scale`, the root mean square force of the training subset (eV/Å, and eV).
+    """
+
+    unit = "structure"
+    local: ClassVar[bool] = True  # distant fragments do not see each other
+    periodic: ClassVar[bool] = True
+    charged: ClassVar[bool] = False
+
+    references: Tensor  # (101,) eV by atomic number; NaN for elements not in the training set
+    scale: Tensor  # ()
+
+    def __init__(self, config: Record):
+        super().__init__(config)
+        # The references stay in double precision: total energies are large, differences small.
+        self.register_buffer("references", torch.full((101,), torch.nan, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(()))
+
+    @abstractmethod
+    def atom_energies(self, graph: GraphBatch) -> Tensor:
+        """Energy of each atom in units of `scale`, without references: (atoms,)."""
+
+    @classmethod
+    def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
+        return ("energy", "forces") if recipe.forces_weight > 0 else ("energy",)
+
+    def calibrate(self, dataset: Dataset, subset: Indices) -> None:
+        """Take references and scale from the training subset."""
+        references, scale = dataset.references_and_scale(subset)  # type: ignore[attr-defined]
+        self.references.copy_(torch.from_numpy(references))
+        self.scale.fill_(scale)
+
+    def seen(self, batch: GraphBatch) -> Seen:  # noqa: D102
+        edges = len(batch.senders)
+        return Seen(items=batch.num_structures, atoms=batch.num_atoms, edges=edges)
+
+    def reference_energies(self, graph: GraphBatch) -> Tensor:
+        """Sum of the reference energies of each structure, eV: (structures,), double precision."""
+        atoms = self.references[graph.atomic_numbers]
+        return scatter_sum(atoms, graph.structure, graph.num_structures)
+
+    def interaction(self, graph: GraphBatch, *, training: bool) -> tuple[Tensor, Tensor]:
+        """Energies without references (structures,) eV, and forces (atoms, 3) eV/Å.
+
+        With `training` the forces can be differentiated again.
+        """
+        with torch.enable_grad():
+            graph = graph.differentiable()
+            energy = self.scale * scatter_sum(
+                self.atom_energies(graph), graph.structure, graph.num_structures
+            )
+            (gradient,) = torch.autograd.grad(
+                energy.sum(), graph.positions, create_graph=training, allow_unused=True
+            )
+        if gradient is None:  # isolated atoms only: nothing depends on the positions
+            gradient = torch.zeros_like(graph.positions)
+        return energy, -gradient
+
+    def forward(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
+        """Energies (structures,) eV, double precision, and forces (atoms, 3) eV/Å."""
+        energy, forces = self.interaction(graph, training=False)
+        return energy.detach().double() + self.reference_energies(graph), forces.detach()
+
+    def loss(self, graph: GraphBatch, recipe: Recipe) -> Tensor:
+        """Huber loss of energy per atom and of force components, in units of `scale`."""
+        energy, forces = self.interaction(graph, training=recipe.forces_weight > 0)
+        return self._weigh(graph, energy, forces, recipe)
+
+    def _weigh(self, graph: GraphBatch, energy: Tensor, forces: Tensor, recipe: Recipe) -> Tensor:
+        wanted = (graph.energy - self.reference_energies(graph)).to(energy.dtype)
+        per_atom = (energy - wanted) / (self.scale * graph.atoms_per_structure)
+        zero = torch.zeros_like
+        total = recipe.energy_weight * F.huber_loss(
+            per_atom, zero(per_atom), delta=recipe.huber_delta
+        )
+        if recipe.forces_weight > 0:
+            off = (forces - graph.forces) / self.scale
+            total = total + recipe.forces_weight * F.huber_loss(
+                off, zero(off), delta=recipe.huber_delta
+            )
+        return total
+
+    def measure(self, graph: GraphBatch, recipe: Recipe) -> dict[str, tuple[float, float]]:
+        """Loss, force MAE (meV/Å) and energy MAE (meV/atom); missing labels leave a metric out."""
+        energy, forces = self.interaction(graph, training=False)
+        energy, forces = energy.detach(), forces.detach()
+        sums: dict[str, tuple[float, float]] = {}
+        has_energy = torch.isfinite(graph.energy)
+        if has_energy.any():
+            total = energy.double() + self.reference_energies(graph)
+            per_atom = ((total - graph.energy) / graph.atoms_per_structure)[has_energy].abs()
+            sums["energy_mae"] = (1e3 * float(per_atom.sum()), float(has_energy.sum()))
+        has_forces = torch.isfinite(graph.forces).all(dim=1)
+        if has_forces.any():
+            off = (forces - graph.forces)[has_forces].abs().double()
+            sums["force_mae"] = (1e3 * float(off.sum()), float(off.numel()))
+        if has_energy.all() and (has_forces.all() or recipe.forces_weight == 0):
+            loss = float(self._weigh(graph, energy, forces, recipe))
+            sums["loss"] = (loss * graph.num_structures, float(graph.num_structures))
+        return sums
+
+
+def widths(config: Callable[..., Record], *values: int, **common: Any) -> dict[str, Record]:
+    """Make a ladder of sizes that differ in width, named w16, w24 and so on."""
+    return {f"w{value}": config(width=value, **common) for value in values}
+
+
+def load_family(name: str) -> type[Family]:
+    """The family of that name, from ours or anybody's package."""
+    from chemscale.table.registry import families
+
+    family: type[Family] = families.load(name)
+    return family
+
+
+def build(family: type[Family], config: Record, seed: int, dtype: torch.dtype) -> Family:
+    """A freshly initialised model; the same seed gives the same weights, whatever came before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = family(config)
+    return model.to(dtype) if dtype != torch.float32 else model

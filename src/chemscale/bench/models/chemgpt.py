@@ -1,0 +1,206 @@
+"""ChemGPT: GPT-Neo over SELFIES symbols.
+
+GPT-Neo (Black et al. 2021) is the decoder of GPT-3 with every other layer's attention limited to a
+window. Frey et al., Nat. Mach. Intell. 5, 1297 (2023) trained it on molecules. With equal weights
+the logits are those of `transformers.GPTNeoForCausalLM`. The vocabulary is the dataset's and the
+batch has no padding; neither is so in the released ChemGPT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from chemscale.bench.data.base import Dataset
+from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
+from chemscale.bench.models.base import LanguageModel
+from chemscale.bench.nn.attention import CausalAttention, Packing
+from chemscale.table.records import Recipe, Record
+
+
+class ChemGPT(LanguageModel):
+    """GPT-Neo as a `LanguageModel`."""
+
+    class Config(Record):
+        """Architecture of one size."""
+
+        width: PositiveInt
+        num_layers: PositiveInt
+        num_heads: PositiveInt
+        window: PositiveInt = 256  # tokens that every other layer sees
+        max_length: PositiveInt = 512  # tokens of a molecule
+        vocab_size: NonNegativeInt = 0  # 0: the dataset has not been asked yet
+
+        @model_validator(mode="after")
+        def _whole_heads(self) -> Self:
+            if self.width % self.num_heads:
+                raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+            return self
+
+        @classmethod
+        def of(cls, width: int, num_layers: int, num_heads: int) -> Self:
+            """A size of the ladder."""
+            return cls(width=width, num_layers=num_layers, num_heads=num_heads)
+
+        @property
+        def windows(self) -> tuple[int | None, ...]:
+            """Of each layer: global and local in turn."""
+            return tuple(self.window if i % 2 else None for i in range(self.num_layers))
+
+    revision = 1
+    # Depth grows with width; heads of 16 to 64 features.
+    ladder = {
+        f"w{config.width}": config
+        for config in map(
+            Config.of,
+            (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048),
+            (2, 2, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 22, 24),
+            (1, 1, 2, 2, 2, 3, 4, 6, 8, 8, 8, 12, 16, 24, 32),
+        )
+    }
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        assert config.vocab_size > 0, "fitted_config comes first"
+        self.windows = config.windows
+        self.symbols = nn.Embedding(config.vocab_size, config.width)
+        self.places = nn.Embedding(config.max_length, config.width)
+        self.layers = nn.ModuleList(
+            Layer(config.width, config.num_heads, window) for window in config.windows
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.apply(_initialise)
+
+    @classmethod
+    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+        """The config of a size, with the vocabulary and the longest molecule of a dataset."""
+        fitted = {
+            "vocab_size": len(dataset.vocabulary()),
+            "max_length": dataset.spec.max_length,
+        }
+        return cls.ladder[size].model_copy(update=fitted)
+
+    def logits(self, batch: TokenBatch) -> Tensor:  # noqa: D102
+        # T tokens, F features, V symbols; the output layer is the embedding, transposed
+        return F.linear(self.features(batch), self.symbols.weight)  # (T, V)
+
+    def features(self, batch: TokenBatch) -> Tensor:
+        """What the network makes of each token and those before it: (T, F)."""
+        packing = Packing.of(batch.molecule, batch.positions, batch.lengths)
+        features = self.symbols(batch.tokens) + self.places(batch.positions)  # (T, F)
+        for layer in self.layers:
+            features = layer(features, packing)  # (T, F)
+        return self.norm(features)  # (T, F)
+
+    def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
+        local = sum(window is not None for window in self.windows)
+        pairs = (len(self.windows) - local) * batch.pairs()
+        return pairs + local * batch.pairs(self.windows[1]) if local else pairs
+
+    @classmethod
+    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
+        width, layers = config.width, config.num_layers
+        # Per token: queries, keys, values and mix (4 F²), the two layers of the MLP (8 F²), output.
+        token = layers * 12 * width**2 + width * config.vocab_size
+        pair = 2 * width  # a score and a weighted sum
+        # 2 per multiply-add; the backward pass has two products for each of the forward.
+        return {"tokens": 6.0 * token, "pairs": 6.0 * pair}
+
+
+class Layer(nn.Module):
+    """One decoder layer, normalised before each half."""
+
+    def __init__(self, width: int, num_heads: int, window: int | None):
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = CausalAttention(width, num_heads, window)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def forward(self, features: Tensor, packing: Packing) -> Tensor:
+        """(T, F) to (T, F)."""
+        features = features + self.attention(self.norm_attention(features), packing)  # (T, F)
+        hidden = F.gelu(self.widen(self.norm_mlp(features)), approximate="tanh")  # (T, 4F)
+        return features + self.narrow(hidden)  # (T, F)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Normal weights of deviation 0.02, zero biases, at every depth (GPT-Neo)."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+# --- exchange with transformers ------------------------------------------------------------------
+
+_OUTER = {
+    "symbols.weight": "transformer.wte.weight",
+    "places.weight": "transformer.wpe.weight",
+    "norm.weight": "transformer.ln_f.weight",
+    "norm.bias": "transformer.ln_f.bias",
+}
+_INNER = {
+    "norm_attention": "ln_1",
+    "attention.mix": "attn.attention.out_proj",
+    "norm_mlp": "ln_2",
+    "widen": "mlp.c_fc",
+    "narrow": "mlp.c_proj",
+}
+
+
+def transformers_config(config: ChemGPT.Config) -> dict[str, Any]:
+    """Arguments of the `transformers.GPTNeoConfig` of the same network."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "num_layers": config.num_layers,
+        "num_heads": config.num_heads,
+        "max_position_embeddings": config.max_length,
+        "window_size": config.window,
+        "attention_types": [[["local" if window else "global"], 1] for window in config.windows],
+        "resid_dropout": 0.0,
+        "embed_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,  # the default lies outside our vocabulary: generation would not stop
+    }
+
+
+def to_transformers(model: ChemGPT) -> dict[str, Tensor]:
+    """The weights under the names of `transformers.GPTNeoForCausalLM`."""
+    ours = model.state_dict()
+    theirs = {name: ours[name_here] for name_here, name in _OUTER.items()}
+    theirs["lm_head.weight"] = ours["symbols.weight"]
+    for here, there in _layers(len(model.windows)):
+        for name_here, name in _INNER.items():
+            for kind in ("weight", "bias"):
+                theirs[f"{there}.{name}.{kind}"] = ours[f"{here}.{name_here}.{kind}"]
+        packed = ours[f"{here}.attention.query_key_value.weight"]
+        for letter, weight in zip("qkv", packed.chunk(3), strict=True):
+            theirs[f"{there}.attn.attention.{letter}_proj.weight"] = weight.contiguous()
+    return theirs
+
+
+def from_transformers(model: ChemGPT, weights: Mapping[str, Tensor]) -> None:
+    """Load weights that bear the names of `transformers.GPTNeoForCausalLM`."""
+    ours = {name_here: weights[name] for name_here, name in _OUTER.items()}
+    for here, there in _layers(len(model.windows)):
+        for name_here, name in _INNER.items():
+            for kind in ("weight", "bias"):
+                ours[f"{here}.{name_here}.{kind}"] = weights[f"{there}.{name}.{kind}"]
+        ours[f"{here}.attention.query_key_value.weight"] = torch.cat(
+            [weights[f"{there}.attn.attention.{letter}_proj.weight"] for letter in "qkv"]
+        )
+    model.load_state_dict(ours)
+
+
+def _layers(count: int) -> list[tuple[str, str]]:
+    return [(f"layers.{i}", f"transformer.h.{i}") for i in range(count)]

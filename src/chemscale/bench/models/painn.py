@@ -1,0 +1,121 @@
+"""PaiNN: messages of scalars and vectors (Schütt, Unke, Gastegger, ICML 2021).
+
+One step up the ladder of priors from SchNet: each atom carries vectors beside scalars, which
+rotate with the molecule, so directions reach the network and not only distances.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.models.base import Passes, Potential, widths
+from chemscale.bench.nn.layers import MLP, linear
+from chemscale.bench.nn.radial import Sines, cosine_cutoff
+from chemscale.bench.nn.scatter import gather, scatter_sum
+from chemscale.table.records import Recipe, Record
+
+
+class PaiNN(Potential):
+    """PaiNN as one number per atom."""
+
+    class Config(Record):
+        """Architecture of one size."""
+
+        width: PositiveInt
+        num_layers: PositiveInt = 3
+        num_basis: PositiveInt = 20
+        cutoff: PositiveFloat = 4.0  # Å
+
+    revision = 1
+    ladder = widths(Config, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096,
+                    8192)  # fmt: skip
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.embedding = nn.Embedding(101, config.width)
+        self.radial = Sines(config.num_basis, config.cutoff)
+        self.messages = nn.ModuleList(Message(config) for _ in range(config.num_layers))
+        self.updates = nn.ModuleList(Update(config) for _ in range(config.num_layers))
+        self.readout = MLP((config.width, config.width // 2, 1), F.silu, last_zero=True)
+        self.cutoff = config.cutoff
+
+    def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
+        # A atoms, E edges, K basis functions, F features; x, y, z come first: vectors (3, A, F)
+        to_sender = graph.vectors()  # (E, 3)
+        distances = to_sender.norm(dim=1)  # (E,)
+        directions = (to_sender / distances[:, None]).T[:, :, None]  # (3, E, 1)
+        envelope = cosine_cutoff(distances, self.cutoff)[:, None]  # (E, 1)
+        # The envelope multiplies the filters, bias and all: as one more basis function it does so
+        # for every layer at once.
+        basis = torch.cat((self.radial(distances) * envelope, envelope), dim=1)  # (E, K + 1)
+        scalars = self.embedding(graph.atomic_numbers)  # (A, F)
+        vectors = scalars.new_zeros(3, *scalars.shape)  # (3, A, F)
+        # Spelled out over the features once: broadcasting over a short last axis is slow.
+        directions = directions.expand(-1, -1, scalars.shape[1]).contiguous()  # (3, E, F)
+        for message, update in zip(self.messages, self.updates, strict=True):
+            scalars, vectors = message(scalars, vectors, basis, directions, graph)
+            scalars, vectors = update(scalars, vectors)
+        return self.readout(scalars).squeeze(-1)  # (A,)
+
+    @classmethod
+    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
+        width, basis, layers = config.width, config.num_basis, config.num_layers
+        n = Passes(forces=recipe.forces_weight > 0)
+        edge = layers * n.geometry * (basis + 1) * 3 * width
+        atom = (n.embedded + (layers - 1) * n.inner) * 4 * width**2  # message context
+        atom += layers * n.inner * (3 * 2 + 2 + 3) * width**2  # update: mix, context
+        atom += n.inner * width * (width // 2) + n.last * (width // 2)
+        return {"edges": 2.0 * edge, "atoms": 2.0 * atom}
+
+
+class Message(nn.Module):
+    """Each atom gathers scalars and vectors from its neighbours (equations 7 and 8)."""
+
+    def __init__(self, config: PaiNN.Config):
+        super().__init__()
+        width = config.width
+        self.context = MLP((width, width, 3 * width), F.silu)
+        self.filter = linear(config.num_basis + 1, 3 * width, bias=False)
+
+    def forward(
+        self,
+        scalars: Tensor,
+        vectors: Tensor,
+        basis: Tensor,
+        directions: Tensor,
+        graph: GraphBatch,
+    ) -> tuple[Tensor, Tensor]:
+        """Scalars (A, F) and vectors (3, A, F), with the messages added."""
+        sent = gather(self.context(scalars), graph.senders) * self.filter(basis)  # (E, 3F)
+        scalar, along_vector, along_edge = (part.contiguous() for part in sent.chunk(3, dim=1))
+        vector = gather(vectors, graph.senders) * along_vector  # (3, E, F)
+        vector = vector + directions * along_edge  # (3, E, F)
+        atoms, receivers = graph.num_atoms, graph.receivers
+        return (
+            scalars + scatter_sum(scalar, receivers, atoms),
+            vectors + scatter_sum(vector, receivers, atoms),
+        )
+
+
+class Update(nn.Module):
+    """Scalars and vectors of one atom speak to each other (equations 9 and 10)."""
+
+    def __init__(self, config: PaiNN.Config):
+        super().__init__()
+        width = config.width
+        self.mix = linear(width, 2 * width, bias=False)
+        self.context = MLP((2 * width, width, 3 * width), F.silu)
+
+    def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Scalars (A, F) and vectors (3, A, F), updated."""
+        left, right = self.mix(vectors).chunk(2, dim=2)  # (3, A, F) each
+        # The small constant keeps the gradient finite where a vector vanishes by symmetry.
+        lengths = (right.square().sum(dim=0) + 1e-8).sqrt()  # (A, F)
+        gates = self.context(torch.cat((scalars, lengths), dim=1))  # (A, 3F)
+        to_vector, inner, to_scalar = gates.chunk(3, dim=1)  # (A, F) each
+        scalars = scalars + to_scalar + inner * (left * right).sum(dim=0)
+        return scalars, vectors + left * to_vector

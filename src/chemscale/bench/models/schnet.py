@@ -1,0 +1,81 @@
+"""SchNet: continuous-filter convolutions on distances (Schütt et al., NeurIPS 2017).
+
+The weakest prior of the ladder: features are invariant scalars, and geometry enters through
+distances alone. As in the paper, but the filters carry a cosine cutoff, so that energies and
+forces are continuous where an atom leaves the neighbourhood.
+"""
+
+from __future__ import annotations
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.models.base import Passes, Potential, widths
+from chemscale.bench.nn.layers import MLP, linear, shifted_softplus
+from chemscale.bench.nn.radial import Gaussians, cosine_cutoff
+from chemscale.bench.nn.scatter import scatter_sum
+from chemscale.table.records import Recipe, Record
+
+
+class SchNet(Potential):
+    """SchNet as one number per atom."""
+
+    class Config(Record):
+        """Architecture of one size."""
+
+        width: PositiveInt
+        num_layers: PositiveInt = 3
+        num_basis: PositiveInt = 20
+        cutoff: PositiveFloat = 4.0  # Å
+
+    revision = 1
+    ladder = widths(Config, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096,
+                    8192)  # fmt: skip
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.embedding = nn.Embedding(101, config.width)
+        self.radial = Gaussians(config.num_basis, config.cutoff)
+        self.interactions = nn.ModuleList(Interaction(config) for _ in range(config.num_layers))
+        self.readout = MLP((config.width, config.width // 2, 1), shifted_softplus, last_zero=True)
+        self.cutoff = config.cutoff
+
+    def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
+        # A atoms, E edges, K basis functions, F features
+        distances = graph.vectors().norm(dim=1)  # (E,)
+        basis = self.radial(distances)  # (E, K)
+        envelope = cosine_cutoff(distances, self.cutoff)[:, None]  # (E, 1)
+        features = self.embedding(graph.atomic_numbers)  # (A, F)
+        for interaction in self.interactions:
+            features = features + interaction(features, basis, envelope, graph)
+        return self.readout(features).squeeze(-1)  # (A,)
+
+    @classmethod
+    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
+        width, basis, layers = config.width, config.num_basis, config.num_layers
+        n = Passes(forces=recipe.forces_weight > 0)
+        edge = layers * (n.geometry * basis * width + n.inner * width**2)
+        atom = (n.embedded + (layers - 1) * n.inner) * width**2  # into the convolution
+        atom += layers * n.inner * 2 * width**2  # out of it
+        atom += n.inner * width * (width // 2) + n.last * (width // 2)
+        return {"edges": 2.0 * edge, "atoms": 2.0 * atom}
+
+
+class Interaction(nn.Module):
+    """One convolution with a filter generated from distances, and the layers around it."""
+
+    def __init__(self, config: SchNet.Config):
+        super().__init__()
+        width = config.width
+        self.filter = MLP((config.num_basis, width, width), shifted_softplus)
+        self.enter = linear(width, width, bias=False)
+        self.leave = MLP((width, width, width), shifted_softplus)
+
+    def forward(
+        self, features: Tensor, basis: Tensor, envelope: Tensor, graph: GraphBatch
+    ) -> Tensor:
+        """Update (A, F) to add to the features."""
+        filters = self.filter(basis) * envelope  # (E, F)
+        message = self.enter(features).index_select(0, graph.senders) * filters  # (E, F)
+        return self.leave(scatter_sum(message, graph.receivers, graph.num_atoms))  # (A, F)

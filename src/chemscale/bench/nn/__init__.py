@@ -1,0 +1,1 @@
+"""Shared mathematics without model names."""

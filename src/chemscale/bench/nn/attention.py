@@ -1,0 +1,80 @@
+"""Causal self-attention over molecules that lie one after another without padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each of the T tokens of M molecules lies in M rows of L slots."""
+
+    slots: Tensor  # (T,) row · L + position
+    num_rows: int  # M
+    length: int  # L, of the longest molecule
+
+    @classmethod
+    def of(cls, molecule: Tensor, positions: Tensor, lengths: Tensor) -> Packing:
+        """From the row (T,) and position (T,) of each token, and the lengths (M,) on the CPU."""
+        longest = int(lengths.max())
+        return cls(molecule * longest + positions, len(lengths), longest)
+
+    def pad(self, values: Tensor) -> Tensor:
+        """(T, F) to (M, L, F), zero where there is no token."""
+        rows = values.new_zeros(self.num_rows * self.length, values.shape[1])
+        return rows.index_copy(0, self.slots, values).view(self.num_rows, self.length, -1)
+
+    def flatten(self, rows: Tensor) -> Tensor:
+        """(M, L, F) to (T, F)."""
+        return rows.flatten(0, 1).index_select(0, self.slots)
+
+
+class CausalAttention(nn.Module):
+    """Attention of each token to itself and those before it, as in GPT-Neo.
+
+    The scores are not divided by the root of the head size. Queries, keys and values have no bias.
+
+    Args:
+        width: F, features of a token.
+        num_heads: H, of F / H features each.
+        window: how many tokens each sees, itself included; None: all.
+    """
+
+    def __init__(self, width: int, num_heads: int, window: int | None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.mix = nn.Linear(width, width)
+
+    def forward(self, features: Tensor, packing: Packing) -> Tensor:
+        """(T, F) to (T, F)."""
+        packed = self.query_key_value(features)  # (T, 3F)
+        # In single precision under autocast too: scores without scaling are large (GPT-Neo does
+        # so), and on CPUs torch's attention in bfloat16 takes three times longer.
+        packed = packed.to(torch.promote_types(packed.dtype, torch.float32))
+        rows = packing.pad(packed).unflatten(2, (3, self.num_heads, -1))  # (M, L, 3, H, F/H)
+        query, key, value = rows.permute(2, 0, 3, 1, 4)  # (M, H, L, F/H) each
+        # What pads a row lies behind its tokens, where a causal query does not look.
+        with torch.autocast(features.device.type, enabled=False):
+            if self.window is None or packing.length <= self.window:
+                gathered = F.scaled_dot_product_attention(
+                    query, key, value, is_causal=True, scale=1.0
+                )
+            else:
+                near = _band(packing.length, self.window, features.device)
+                gathered = F.scaled_dot_product_attention(
+                    query, key, value, attn_mask=near, scale=1.0
+                )
+        rows = gathered.transpose(1, 2).flatten(2)  # (M, L, F)
+        return self.mix(packing.flatten(rows))  # (T, F)
+
+
+def _band(length: int, window: int, device: torch.device) -> Tensor:
+    """Which keys a query sees: itself and the `window - 1` before it: (L, L)."""
+    everywhere = torch.ones(length, length, dtype=torch.bool, device=device)
+    return everywhere.tril().triu(1 - window)

@@ -1,0 +1,54 @@
+"""Small building blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between them; Xavier weights, zero biases.
+
+    Args:
+        widths: of the input, of what lies between, of the output.
+        activation: between the layers.
+        last_zero: start as the zero function, so that a readout of any width starts alike.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: Callable[[Tensor], Tensor],
+        *,
+        last_zero: bool = False,
+    ):
+        super().__init__()
+        layers = [linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        if last_zero:
+            nn.init.zeros_(layers[-1].weight)
+        self.layers = nn.ModuleList(layers)
+        self.activation = activation
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(…, widths[0]) to (…, widths[-1])."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            features = self.activation(layer(features))
+        return last(features)
+
+
+def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """Linear layer with Xavier-uniform weights and zero bias."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    nn.init.xavier_uniform_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def shifted_softplus(features: Tensor) -> Tensor:
+    """ln(½ eˣ + ½): smooth, and zero at zero (Schütt et al. 2017)."""
+    return F.softplus(features) - math.log(2.0)

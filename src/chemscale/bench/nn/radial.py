@@ -1,0 +1,47 @@
+"""Radial bases, and the cutoff that makes them end smoothly."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def cosine_cutoff(distances: Tensor, cutoff: float) -> Tensor:
+    """Fall from 1 at zero to 0 at the cutoff, with zero slope there (Behler 2011): (E,)."""
+    return 0.5 * (torch.cos(distances * (math.pi / cutoff)) + 1.0) * (distances < cutoff)
+
+
+class Gaussians(nn.Module):
+    """Equally spaced Gaussians from 0 to the cutoff (SchNet: Schütt et al. 2017).
+
+    The width of each is the spacing.
+    """
+
+    centres: Tensor
+
+    def __init__(self, num_basis: int, cutoff: float):
+        super().__init__()
+        self.register_buffer("centres", torch.linspace(0.0, cutoff, num_basis))
+        self.sharpness = 0.5 * ((num_basis - 1) / cutoff) ** 2
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Distances (E,) in Å to basis values (E, num_basis)."""
+        return torch.exp(-self.sharpness * (distances[:, None] - self.centres) ** 2)
+
+
+class Sines(nn.Module):
+    """sin(n π d / cutoff) / d, the zeroth spherical Bessel functions (Gasteiger et al. 2020)."""
+
+    frequencies: Tensor
+
+    def __init__(self, num_basis: int, cutoff: float):
+        super().__init__()
+        frequencies = torch.arange(1, num_basis + 1) * (math.pi / cutoff)
+        self.register_buffer("frequencies", frequencies)
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Distances (E,) in Å to basis values (E, num_basis)."""
+        column = distances[:, None]
+        return torch.sin(column * self.frequencies) / column

@@ -1,0 +1,393 @@
+"""The one training loop: a trunk, and the cooldown that branches from its best point.
+
+`train_run` takes a run from wherever its last checkpoint left it to its outcome. Batch k and all
+randomness are pure functions of (trunk, k), so what a resumed run computes is bit for bit what an
+uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from chemscale.bench.models.base import Family, load_family
+from chemscale.bench.training import checkpoint, power
+from chemscale.bench.training.measure import (
+    DTYPES,
+    Workbench,
+    default_device,
+    device_name,
+    optimiser,
+    start_model,
+    train_step,
+)
+from chemscale.bench.training.recipe import (
+    Batches,
+    cooldown_rate,
+    cooldown_steps,
+    ending,
+    evaluation_steps,
+    out_of_patience,
+    stream,
+    trunk_rate,
+)
+from chemscale.table.errors import ChemscaleError, DataError, Stopped
+from chemscale.table.records import Run
+from chemscale.table.results import Ending, Outcome, Status
+from chemscale.table.store import RunFolder, StudyFolder
+
+CHECKPOINT_SECONDS = 60.0
+EVALUATION_BATCH = {"molecule": 128, "structure": 32}
+
+Event = dict[str, Any]
+Tell = Callable[[Event], None]
+
+
+class _Diverged(Exception):
+    """The loss is no longer a number, or far above that of an untrained model."""
+
+
+def train_run(
+    folder: StudyFolder,
+    run_id: str,
+    *,
+    bench: Workbench | None = None,
+    tell: Tell = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome | None:
+    """Train a run to its end and write how it ended.
+
+    Args:
+        folder: the study folder.
+        run_id: which run.
+        bench: the study's workbench, if it is open already.
+        tell: called with what happens, for whoever watches.
+        stop: asked after each step; when true the run is checkpointed and left.
+
+    Returns:
+        The outcome; None when another process holds the run or it was stopped.
+    """
+    place = folder.open_run(run_id)
+    with place.hold() as held:
+        if not held:
+            tell({"event": "held", "run": run_id})
+            return None
+        outcome = place.outcome()
+        if outcome is None:
+            run = place.run()
+            tell({"event": "start", "run": run_id, "name": place.path.name})
+            try:
+                bench = bench or Workbench(folder.study(), folder.path)
+                outcome = _Training(bench, folder, place, run, tell, stop).to_the_end()
+            except Stopped:
+                tell({"event": "stopped", "run": run_id})
+                return None
+            except ChemscaleError as error:
+                outcome = _failure(run, "failed", str(error))
+            except (MemoryError, RuntimeError) as error:
+                place.log(traceback.format_exc())
+                if _is_out_of_memory(error):
+                    advice = "memory ran out; lower the batch size or the size of the model"
+                    outcome = _failure(run, "out_of_memory", advice)
+                else:
+                    outcome = _failure(run, "failed", f"{type(error).__name__}: {error}")
+            except Exception as error:
+                place.log(traceback.format_exc())
+                outcome = _failure(run, "failed", f"{type(error).__name__}: {error}; see log.txt")
+            place.write_outcome(outcome)
+            place.log(f"{outcome.status}: {outcome.sentence}")
+        tell({"event": "end", "run": run_id, **outcome.model_dump(include={"status", "sentence"})})
+        return outcome
+
+
+class _Training:
+    """One run on its way; everything it changes is in `state`, the model and the optimiser."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        folder: StudyFolder,
+        place: RunFolder,
+        run: Run,
+        tell: Tell,
+        stop: Callable[[], bool],
+    ):
+        self.bench, self.folder, self.place, self.run = bench, folder, place, run
+        self.tell, self.stop = tell, stop
+        self.recipe = run.trunk.recipe
+        self.device = default_device()
+        trunk, dataset = run.trunk, bench.dataset
+        if bench.fingerprint(trunk.num_train, trunk.seed) != trunk.dataset:
+            raise DataError(
+                "the data changed since this run was asked for; `chemscale expand` asks anew"
+            )
+        family = load_family(trunk.family)
+        self.config = family.Config.read(trunk.config, "run.json")
+        self.subset = dataset.subset(trunk.num_train, trunk.seed)
+        self.batches = Batches(self.subset, self.recipe.batch_size, trunk.seed)
+        self.collate = dataset.collate(self.config)
+        self.state = checkpoint.State()
+        self.saved_at = time.monotonic()
+        self._evaluation: dict[str, list[Any]] = {}
+
+    # --- the path ---
+
+    def to_the_end(self) -> Outcome:
+        """Resume, run the trunk, cool down, judge."""
+        self._resume()
+        try:
+            if self.state.phase == "trunk":
+                self._run_trunk()
+            verdict, why = ending(self.state.trunk_rows(), self._at_ceiling())
+            if self.run.length.cooldown and self.recipe.schedule == "constant":
+                self._run_cooldown()
+        except _Diverged as error:
+            self._save()
+            return self._outcome("diverged", str(error), None)
+        metrics = self._judge() if self.run.length.cooldown else {}
+        checkpoint.keep(self.place, self.state, ended=True)
+        return self._outcome("finished", f"{verdict}: {why}", verdict, metrics)
+
+    def _run_trunk(self) -> None:
+        state, length = self.state, self.run.length
+        if not state.rows:
+            self._evaluate("warmup")
+        for step in evaluation_steps(self.recipe.batch_size):
+            if step <= state.rows[-1]["step"]:
+                continue
+            if self._beyond(step) or out_of_patience(state.rows, length.patience):
+                break
+            while state.step < step:
+                self._step(trunk_rate(self.recipe, state.step, length))
+            warm = state.items_seen < self.recipe.warmup
+            self._evaluate("warmup" if warm else "stable")
+            self._save()
+
+    def _run_cooldown(self) -> None:
+        state = self.state
+        if state.phase == "trunk":
+            self._branch(state.best_step())
+        assert state.branch is not None
+        num_steps = cooldown_steps(self.recipe, state.branch * self.recipe.batch_size)
+        while (done := state.step - state.branch) < num_steps:
+            self._step(cooldown_rate(self.recipe, done, num_steps))
+        if state.rows[-1]["phase"] != "cooldown":
+            self._evaluate("cooldown")
+            self._save()
+
+    def _beyond(self, step: int) -> bool:
+        """Whether a trunk that goes on to `step` would see more than its ceiling allows."""
+        length, items = self.run.length, step * self.recipe.batch_size
+        if length.items is not None:
+            return items > length.items
+        assert length.flops is not None
+        seen = self.state.items_seen
+        return bool(seen) and self.state.flops / seen * items > length.flops
+
+    def _at_ceiling(self) -> bool:
+        return not out_of_patience(self.state.trunk_rows(), self.run.length.patience)
+
+    # --- one step, one evaluation ---
+
+    def _step(self, rate: float) -> None:
+        state = self.state
+        if self.stop():
+            self._save()
+            raise Stopped("stopped before the end")
+        if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            self._save()
+        start, before = time.perf_counter(), power.joules() if state.joules is not None else None
+        torch.manual_seed(stream(self.run.trunk.seed, f"dropout of step {state.step}"))
+        batch = self.collate(self.batches[state.step])
+        seen = self.model.seen(batch)
+        batch = batch.to(self.device, DTYPES[self.recipe.precision])
+        state.pending.append(train_step(self.model, self.optimizer, batch, self.recipe, rate))
+        state.step += 1
+        state.items_seen += seen.items
+        state.tokens_seen += seen.tokens
+        state.atoms_seen += seen.atoms
+        state.edges_seen += seen.edges
+        flops = self.model.flops(seen, self.recipe)
+        state.flops += flops
+        state.flops_spent += flops
+        state.seconds += time.perf_counter() - start
+        after = power.joules() if before is not None else None
+        used = after - before if after is not None and before is not None else None
+        kept = state.joules is not None and used is not None and used >= 0
+        state.joules = state.joules + used if kept else None  # type: ignore[operator]
+        if state.step % 32 == 0:
+            self._tell_progress()
+
+    def _evaluate(self, phase: str) -> None:
+        state = self.state
+        state.settle()
+        since = state.rows[-1]["steps_done"] if state.rows else 0
+        recent = np.array(state.losses[since:], dtype=np.float64)
+        val_loss = self._measure("validation")["loss"]
+        finite = np.isfinite(recent).all() and np.isfinite(val_loss)
+        if not finite:
+            raise _Diverged(f"the loss is no longer a number at {state.items_seen:,} items")
+        state.rows.append(
+            {
+                "step": state.step,
+                "phase": phase,
+                **{name: getattr(state, name) for name in checkpoint.COUNTERS},
+                "flops": state.flops,
+                "seconds": state.seconds,
+                "joules": state.joules,
+                "learning_rate": self.optimizer.param_groups[0]["lr"] if state.step else 0.0,
+                "train_loss": float(recent.mean()) if len(recent) else None,
+                "val_loss": val_loss,
+                "steps_done": len(state.losses),
+            }
+        )
+        if val_loss > 2 * state.rows[0]["val_loss"]:
+            raise _Diverged(
+                f"the validation loss at {state.items_seen:,} items ({val_loss:.3g}) is over "
+                f"twice that of the untrained model ({state.rows[0]['val_loss']:.3g})"
+            )
+        self._tell_progress()
+
+    def _measure(self, split: Any) -> dict[str, float]:
+        if split not in self._evaluation:
+            items = self.bench.dataset.evaluated(split)
+            size = EVALUATION_BATCH[self.bench.unit]
+            self._evaluation[split] = [
+                self.collate(items[start : start + size]) for start in range(0, len(items), size)
+            ]
+        self.model.eval()
+        sums: dict[str, np.ndarray[Any, Any]] = {}
+        for batch in self._evaluation[split]:
+            batch = batch.to(self.device, DTYPES[self.recipe.precision])
+            for metric, pair in self.model.measure(batch, self.recipe).items():
+                sums[metric] = sums.get(metric, np.zeros(2)) + np.array(pair)
+        self.model.train()
+        return {metric: float(total / weight) for metric, (total, weight) in sums.items() if weight}
+
+    def _judge(self) -> dict[str, dict[str, float]]:
+        splits = ("validation", "test", "shift")
+        judged = {split: self._measure(split) for split in splits}
+        return {split: values for split, values in judged.items() if values}
+
+    def _tell_progress(self) -> None:
+        last = self.state.rows[-1]["val_loss"] if self.state.rows else None
+        share = self._share()
+        self.tell({"event": "progress", "run": self.run.id, "share": share, "val_loss": last})
+
+    def _share(self) -> float:
+        state, length, recipe = self.state, self.run.length, self.recipe
+        if state.phase == "cooldown" and state.branch:
+            total = cooldown_steps(recipe, state.branch * recipe.batch_size)
+            return 0.8 + 0.2 * (state.step - state.branch) / total
+        done = (
+            state.items_seen / length.items if length.items else state.flops / (length.flops or 1)
+        )
+        return min(1.0, done) * (0.8 if length.cooldown else 1.0)
+
+    # --- checkpoints ---
+
+    def _save(self) -> None:
+        checkpoint.save(self.place, self.state, self.model, self.optimizer)
+        checkpoint.keep(self.place, self.state, ended=False)
+        self.saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        trunk = self.run.trunk
+        self.model: Family = start_model(
+            self.bench, trunk.family, self.config, self.recipe, self.subset, trunk.seed
+        ).to(self.device)
+        self.optimizer = optimiser(self.model, self.recipe)
+        own = checkpoint.latest(self.place)
+        adopted = own is None and self._adopt()
+        found = checkpoint.latest(self.place)
+        if found is not None:
+            self.state = checkpoint.load_state(found)
+            checkpoint.load_weights(found, self.model, self.optimizer)
+            self.tell({"event": "resumed", "run": self.run.id, "step": self.state.step})
+        if adopted:
+            self.state.flops_spent = 0.0  # the run it comes from has the account of that
+
+    def _adopt(self) -> bool:
+        """Start from the trunk of a run that differs only in length."""
+        if self.recipe.schedule != "constant":
+            return False
+        for other in self.folder.siblings(self.run):
+            trunk = {n: p for n, p in other.checkpoints().items() if n.startswith("trunk")}
+            if other.outcome() is None or not trunk:
+                continue
+            rows = checkpoint.load_state(trunk[max(trunk)]).trunk_rows()
+            if not rows or self._beyond(rows[-1]["step"]):
+                continue  # it went further than this run may
+            for path in trunk.values():
+                self.place.adopt(path)
+            self.place.log(f"starts from the trunk of {other.path.name}")
+            return True
+        return False
+
+    def _branch(self, step: int) -> None:
+        """Go back to the trunk's best point; what the trunk saw beyond it stays in the curve."""
+        best = self.place.checkpoints()[checkpoint.name_of("trunk", step)]
+        checkpoint.load_weights(best, self.model, self.optimizer)
+        there, here = checkpoint.load_state(best), self.state
+        here.phase, here.branch, here.step = "cooldown", step, step
+        for name in (*checkpoint.COUNTERS, "flops", "seconds", "joules"):
+            setattr(here, name, getattr(there, name))
+
+    # --- the end ---
+
+    def _outcome(
+        self,
+        status: Status,
+        sentence: str,
+        verdict: Ending | None,
+        metrics: dict[str, dict[str, float]] | None = None,
+    ) -> Outcome:
+        state, trunk = self.state, self.state.trunk_rows()
+        last = state.rows[-1] if state.rows else {}
+        dataset: Any = self.bench.dataset
+        return Outcome(
+            run=self.run.id,
+            status=status,
+            sentence=sentence,
+            ending=verdict,
+            step=state.step,
+            items_seen=state.items_seen,
+            tokens_seen=state.tokens_seen,
+            atoms_seen=state.atoms_seen,
+            edges_seen=state.edges_seen,
+            num_params=self.model.num_params,
+            num_params_total=self.model.num_params_total,
+            unique_items=len(self.subset),
+            tokens_unique=dataset.num_tokens(self.subset) if self.bench.unit == "molecule" else 0,
+            flops=state.flops,
+            flops_spent=state.flops_spent,
+            seconds=state.seconds,
+            joules=state.joules,
+            train_loss=last.get("train_loss"),
+            val_loss=last.get("val_loss") if status == "finished" else None,
+            best_val_loss=min((row["val_loss"] for row in trunk), default=None),
+            metrics=metrics or {},
+            machine={
+                "device": device_name(self.device),
+                "torch": torch.__version__,
+                "threads": str(torch.get_num_threads()),
+                "precision": self.recipe.precision,
+                "path": "eager",
+            },
+        )
+
+
+def _failure(run: Run, status: Status, sentence: str) -> Outcome:
+    return Outcome(run=run.id, status=status, sentence=sentence)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text
+    )

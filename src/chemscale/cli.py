@@ -1,0 +1,279 @@
+"""The door: one command a stage. Results on standard output, progress on standard error.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 input data rejected, 4 not identifiable, 75 stopped early
+(run again to continue), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chemscale.table.errors import ChemscaleError, UsageError
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    name="chemscale",
+    help="Measure how deep chemical models scale, and plan the next run before paying for it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class _Sample(StrEnum):
+    families = "families"
+    datasets = "datasets"
+    executors = "executors"
+    recipes = "recipes"
+
+
+StudyPath = Annotated[
+    Path, typer.Argument(metavar="STUDY", help="Study folder, its study.toml, or a plan in it.")
+]
+Sources = Annotated[
+    list[Path], typer.Argument(metavar="STUDY...", help="Study folders, or tables of curves.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where; default the next free quickstart-<n>.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+) -> None:
+    """Do the whole job for both worlds on the data that comes with the package.
+
+    Example: chemscale quickstart
+    """
+    from chemscale.progress import watching
+    from chemscale.quickstart import run
+
+    with watching() as watch:
+        path, words = run(folder, workers, watch)
+    for line in words:
+        print(line)
+    print(f"\nThe report: {path}")
+
+
+@app.command()
+def expand(
+    study: StudyPath,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time ten training steps of each size.")
+    ] = False,
+    rejects: Annotated[bool, typer.Option("--rejects", help="List the rows left out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print runs, parameters, FLOPs, memory and time, and every mistake, before training.
+
+    Example: chemscale expand my-study --measure
+    """
+    from chemscale import tables, verbs
+    from chemscale.progress import watching
+
+    with watching() as watch:
+        expansion = verbs.expand(study, measure=measure, watch=watch)
+    if as_json:
+        _print_json(tables.expansion_data(expansion))
+    else:
+        tables.print_expansion(expansion, rejects=rejects)
+
+
+@app.command()
+def train(
+    study: StudyPath,
+    on: Annotated[str, typer.Option(help="Executor; see `chemscale list executors`.")] = "local",
+    chapter: Annotated[
+        str | None, typer.Option(help="search: stop after it; sweep: only the sweep.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(help="Checkpoint and leave after this long (exit code 75).")
+    ] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(help="Train again what ended as: diverged, failed, out_of_memory."),
+    ] = None,
+) -> None:
+    """Train what the study asks for and what is not done yet. Again to continue.
+
+    Example: chemscale train my-study --max-hours 2
+    """
+    from chemscale import tables, verbs
+    from chemscale.progress import watching
+
+    allowed = ("diverged", "failed", "out_of_memory", "stopped_early")
+    for status in retry or ():
+        if status not in allowed:
+            raise UsageError(f"--retry {status}: one of {', '.join(allowed)}")
+    with watching() as watch:
+        verbs.train(
+            study,
+            on=on,
+            chapter=chapter,
+            workers=workers,
+            max_hours=max_hours,
+            retry=retry or (),
+            watch=watch,
+        )
+    tables.print_trained(study)
+
+
+@app.command()
+def estimate(
+    study: StudyPath,
+    choose_again: Annotated[
+        bool, typer.Option("--choose-again", help="Replace the choice made before.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the searched settings, forecast how they would end, choose.
+
+    Example: chemscale estimate my-study
+    """
+    from chemscale import tables, verbs
+
+    if choose_again:
+        tables.print_out_of_use(study)
+    found = verbs.estimate(study, choose_again=choose_again)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        tables.print_estimate(found, study)
+
+
+@app.command()
+def fit(
+    sources: Sources,
+    metric: Annotated[str | None, typer.Option(help="The loss to fit.")] = None,
+    level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
+    as_json: AsJson = False,
+) -> None:
+    """Fit how the loss falls with data and size, with intervals. Needs no torch.
+
+    Example: chemscale fit my-study, or: chemscale fit curves.csv
+    """
+    from chemscale import verbs
+
+    found = verbs.fit(sources, metric=metric, level=level)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print(found)
+
+
+@app.command()
+def plan(
+    study: StudyPath,
+    at: Annotated[str | None, typer.Option(help="Forecast at family:size.")] = None,
+    num_train: Annotated[int | None, typer.Option(help="With --at.")] = None,
+    flops: Annotated[float | None, typer.Option(help="Budget in training FLOPs.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Budget in hours on --device.")] = None,
+    device: Annotated[str | None, typer.Option(help="As in ladder.json: cpu, h200, ….")] = None,
+    target: Annotated[float | None, typer.Option(help="Loss to reach.")] = None,
+    family: Annotated[str | None, typer.Option(help="Consider this one only.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many to train.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a budget into the next run, its forecast written down before it is trained.
+
+    Example: chemscale plan my-study --at painn:w48 --num-train 3000
+    """
+    from chemscale import tables, verbs
+
+    planned, path = verbs.plan(
+        study,
+        at=at,
+        num_train=num_train,
+        flops=flops,
+        hours=hours,
+        device=device,
+        target=target,
+        family=family,
+        seeds=seeds,
+    )
+    if as_json:
+        _print_json(planned.model_dump(mode="json", exclude_none=True) | {"path": str(path)})
+    else:
+        tables.print_plan(planned, path)
+
+
+@app.command()
+def report(
+    sources: Sources,
+    output: Annotated[Path | None, typer.Option(help="Where; default STUDY/report.html.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for SVG and PNG figures.")] = None,
+) -> None:
+    """Write one HTML file that says what was found and how sure it is. Needs no torch.
+
+    Example: chemscale report my-study
+    """
+    from chemscale import verbs
+
+    print(verbs.report(sources, output=output, figures=figures))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[_Sample | None, typer.Argument(help="One kind only.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name the families, datasets, executors and recipes there are.
+
+    Example: chemscale list families
+    """
+    from chemscale.table.records import RECIPES
+    from chemscale.table.registry import datasets, executors, families
+
+    kinds = {
+        "families": families.names(),
+        "datasets": datasets.names(),
+        "executors": executors.names(),
+        "recipes": sorted(RECIPES),
+    }
+    if what is not None:
+        kinds = {what.value: kinds[what.value]}
+    if as_json:
+        _print_json(kinds)
+        return
+    for kind, names in kinds.items():
+        print(f"{kind}: {', '.join(names)}")
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=1))
+
+
+def main() -> None:
+    """Run the command line; every foreseen failure is a sentence and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except ChemscaleError as error:
+        print(f"chemscale: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except PermissionError as error:
+        print(f"chemscale: {error.filename}: cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        print("chemscale: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # of the parser
+            print(f"chemscale: {error.format_message()}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The desk: what the curves mean. NumPy and SciPy; pure functions from records to records."""

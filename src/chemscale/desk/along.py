@@ -1,0 +1,126 @@
+"""One law along one axis: num_train at a fixed size, or num_params at a fixed num_train."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from chemscale.desk.bootstrap import fit_sample
+from chemscale.desk.laws import MAX_EXPONENT
+from chemscale.desk.sample import Sample
+from chemscale.desk.sentences import law_words, metric_words, units
+from chemscale.table.results import FitStatus, Interval, LawFit, Quantity
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one family's runs, and how it is spoken of."""
+
+    family: str
+    metric: str
+    unit: str
+    level: float
+    seed: int
+    seeds: tuple[float, int] | None  # pooled seed scatter, its degrees of freedom
+    names: dict[int, str]  # num_params → size
+    caveat: str  # " at this training length (≤ 12,000 items)" or ""
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A stream of its own for each law, whatever else is fitted beside it."""
+        key = zlib.crc32(f"{self.family}/{purpose}".encode())
+        return np.random.default_rng([self.seed, key])
+
+    def at(self, axis: str, held: int) -> str:
+        """Say what is held fixed."""
+        if axis == "num_train":
+            return f"at {self.names.get(held, f'{held:,} parameters')}"
+        return f"at {held:,} {units(self.unit)}"
+
+
+def fit_along(
+    sample: Sample,
+    axis: Literal["num_train", "num_params"],
+    question: Question,
+    *,
+    uncapped: bool = False,
+) -> LawFit:
+    """Fit a power law along one axis, with a floor where the data ask for one.
+
+    A floor is looked for only with five different x, and chosen by the corrected Akaike criterion.
+
+    Args:
+        sample: runs that differ along this axis only (and in seed).
+        axis: the axis.
+        question: metric, level and words.
+        uncapped: the runs are those of a capped ladder that were not capped themselves.
+    """
+    log_x = sample.log_train if axis == "num_train" else sample.log_params
+    first = sample.points[0]
+    held_axis = "num_params" if axis == "num_train" else "num_train"
+    held = getattr(first, held_axis)
+    xs = sorted({getattr(point, axis) for point in sample.points})
+    window = (float(xs[0]), float(xs[-1]))
+    decades = math.log10(window[1] / window[0])
+    where, caveat = question.at(axis, held), question.caveat
+    if uncapped:
+        where, caveat = f"{where}, on the {len(sample.points)} runs that were not capped", ""
+    fitted = None
+    status: FitStatus = "not_identified"
+    interval: Interval | None = None
+    floor = False
+    if len(xs) >= 3:
+        fitted = fit_sample(
+            log_x[:, None],
+            sample.log_loss,
+            sample.cell,
+            floor=None,
+            seeds=question.seeds,
+            rng=question.rng(f"{axis}{' uncapped' * uncapped}"),
+        )
+        floor = bool(fitted.draws[:, 0].any())
+        interval = fitted.interval(2, question.level)
+        status = ending(float(fitted.best[2]), interval, decades)
+    irreducible = fitted.quantity(0, question.level) if fitted and floor else Quantity()
+    sentence = law_words(
+        metric=metric_words(question.metric),
+        axis=axis,
+        status=status,
+        window=window,
+        decades=decades,
+        counted=units(question.unit) if axis == "num_train" else "parameters",
+        where=where,
+        distinct=len(xs),
+        exponent=float(fitted.best[2]) if fitted else None,
+        interval=interval,
+        irreducible=irreducible,
+        caveat=caveat,
+    )
+    known = fitted is not None and status != "not_identified"
+    return LawFit(
+        axis=axis,
+        law="power-floor" if floor else "power",
+        at={held_axis: held} | ({"num_capped": 0} if uncapped else {}),
+        status=status,
+        sentence=sentence,
+        exponent=fitted.quantity(2, question.level) if fitted and known else Quantity(),
+        coefficient=fitted.quantity(1, question.level) if fitted and known else Quantity(),
+        irreducible_loss=irreducible if known else Quantity(),
+        window=window,
+        decades=decades,
+        points=sample.runs,
+        residual=fitted.residual if fitted else None,
+        draws=tuple(map(tuple, fitted.kept_draws().tolist())) if fitted else (),
+    )
+
+
+def ending(exponent: float, interval: Interval, decades: float) -> FitStatus:
+    """Say how a fit ended, from one exponent and the decades it was seen over."""
+    if interval.high - interval.low > 0.5 * MAX_EXPONENT:
+        return "not_identified"
+    if not 1e-6 < exponent < MAX_EXPONENT - 1e-6:
+        return "at_bound"
+    return "too_short" if decades < 1 - 1e-9 else "converged"

@@ -1,0 +1,169 @@
+"""How far the fitted numbers could be off: the scatter of the losses, and resampled data sets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.desk.solve import influence, log_law, solve
+from chemscale.table.results import Array, Interval, Quantity
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Standard deviations of the log loss around a law."""
+
+    run: float  # from run to run
+    freedom: int  # degrees of freedom it was estimated with
+    cell: float  # of a whole cell, where the law itself is off by more than its runs scatter
+
+
+def scatter(
+    residual: Array,
+    cell: NDArray[np.intp],
+    num_free: int,
+    delta: float,
+    seeds: tuple[float, int] | None,
+) -> Scatter:
+    """Estimate the scatter around a law from its residuals and from replicate seeds.
+
+    Without replicates the residuals are all there is, and the run scatter is never below theirs.
+    With them, what the cells' mean residuals have beyond the seed scatter is lack of fit.
+
+    Args:
+        residual: (n,) of the log loss.
+        cell: (n,) which runs are replicates of each other.
+        num_free: parameters of the law.
+        delta: of the Huber loss the law was fitted with.
+        seeds: pooled seed scatter of the family and its degrees of freedom.
+    """
+    weight = influence(residual, delta)
+    spare = len(residual) - num_free
+    around = math.sqrt(float((weight * residual**2).sum()) / max(float(weight.sum()) - num_free, 1))
+    counts = np.bincount(cell)[np.unique(cell)]
+    spare_cells = len(counts) - num_free
+    if seeds is None or spare_cells < 1 or len(counts) == len(residual):
+        if seeds is not None and seeds[0] >= around:
+            return Scatter(seeds[0], seeds[1], 0.0)
+        return Scatter(around, max(spare, 1), 0.0)
+    means = np.bincount(cell, weight * residual)[np.unique(cell)] / counts
+    lack = float((counts * means**2).sum()) / spare_cells - seeds[0] ** 2
+    beyond = math.sqrt(max(lack, 0.0) * len(counts) / len(residual))
+    if math.hypot(seeds[0], beyond) < around:
+        beyond = math.sqrt(around**2 - seeds[0] ** 2)
+    return Scatter(seeds[0], seeds[1], beyond)
+
+
+def resample(
+    log_loss: Array,
+    cell: NDArray[np.intp],
+    spread: Scatter,
+    num_draws: int,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """Draw data sets (num_draws, n) of log losses and of weights.
+
+    Runs are resampled within their cell, so that every cell keeps something. Drawing m runs with
+    replacement gives their mean too little variance, by s²/m²; Gaussian noise of s²/(2m - 1) on
+    each run makes up for it. A cell of one run gets all its scatter that way. The scale s is
+    itself uncertain: each draw takes its own, from the chi-square of its degrees of freedom.
+    """
+    num_runs = len(log_loss)
+    weights = np.zeros((num_draws, num_runs))
+    noise = np.zeros((num_draws, num_runs))
+    stretch = np.sqrt(spread.freedom / rng.chisquare(spread.freedom, (num_draws, 1)))
+    scale = spread.run * np.minimum(stretch, 30.0)
+    for one in np.unique(cell):
+        members = np.flatnonzero(cell == one)
+        count = len(members)
+        weights[:, members] = rng.multinomial(count, np.full(count, 1 / count), num_draws)
+        own = rng.standard_normal((num_draws, count)) / math.sqrt(2 * count - 1)
+        shared = rng.standard_normal((num_draws, 1)) * spread.cell
+        noise[:, members] = own * scale + shared
+    return log_loss + noise, weights
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A law with what resampling says about it; parameters in the order of `solve`."""
+
+    best: Array  # (P,)
+    draws: Array  # (S, P)
+    residual: float  # root mean square, of the log loss
+
+    def interval(self, which: int, level: float) -> Interval:
+        """Percentile interval of one parameter."""
+        low, high = np.quantile(self.draws[:, which], [(1 - level) / 2, (1 + level) / 2])
+        return Interval(low=float(low), high=float(high), level=level)
+
+    def quantity(self, which: int, level: float) -> Quantity:
+        """One parameter with its interval."""
+        return Quantity(value=float(self.best[which]), interval=self.interval(which, level))
+
+    def kept_draws(self) -> Array:
+        """The best fit, then up to 200 of the draws, in the order drawn."""
+        stride = max(len(self.draws) // 200, 1)
+        return np.concatenate([self.best[None], self.draws[::stride][:200]])
+
+
+def fit_sample(
+    log_x: Array,
+    log_loss: Array,
+    cell: NDArray[np.intp],
+    *,
+    floor: bool | None,
+    seeds: tuple[float, int] | None,
+    rng: np.random.Generator,
+    num_draws: int = 1000,
+) -> Fitted:
+    """Fit a law and its bootstrap.
+
+    Args:
+        log_x: (n, K).
+        log_loss: (n,).
+        cell: (n,) which runs are replicates of each other.
+        floor: with an irreducible loss, without, or None: by the corrected Akaike criterion, and
+            only where there are five different x.
+        seeds: pooled seed scatter of the family and its degrees of freedom.
+        rng: of the bootstrap.
+        num_draws: resampled data sets.
+    """
+    forms = [floor] if floor is not None else [False]
+    if floor is None and len(np.unique(log_x, axis=0)) >= 5:
+        forms = [False, True]
+    fits = {form: _best(log_x, log_loss, form) for form in forms}
+    floor = min(forms, key=lambda form: _criterion(fits[form][2], 2 * log_x.shape[1] + form))
+    best, delta, residual = fits[floor]
+    num_free = 2 * log_x.shape[1] + floor
+    spread = scatter(residual, cell, num_free, delta, seeds)
+    resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
+    draws = solve(log_x, resampled, weights, floor=floor, delta=delta, grid=8, tolerance=1e-6)
+    return Fitted(best, draws, float(np.sqrt(np.mean(residual**2))))
+
+
+def _best(log_x: Array, log_loss: Array, floor: bool) -> tuple[Array, float, Array]:
+    """Parameters, the Huber delta they were fitted with, residuals."""
+    once, data = np.ones((1, len(log_loss))), log_loss[None]
+    spare = len(log_loss) - 2 * log_x.shape[1] - floor
+    delta = math.inf  # with under five spare runs an odd one cannot be told
+    if spare >= 5:
+        rough = solve(log_x, data, once, floor=floor, delta=1e-3, grid=40, tolerance=1e-4)
+        sizes = np.sort(np.abs(log_law(log_x, rough)[0] - log_loss))
+        # The rough fit runs through as many runs as it has parameters: leave those out.
+        spread = 1.4826 * float(np.median(sizes[-spare:]))
+        delta = 1.345 * max(spread, 1e-6)
+    best = solve(log_x, data, once, floor=floor, delta=delta, grid=40)
+    return best[0], delta, log_law(log_x, best)[0] - log_loss
+
+
+def _criterion(residual: Array, num_free: int) -> float:
+    """AICc for normal residuals of the log loss; infinite where it is not defined."""
+    count = len(residual)
+    if count - num_free - 1 <= 0:
+        return math.inf
+    squares = max(float((residual**2).mean()), 1e-20)
+    correction = 2 * num_free * (num_free + 1) / (count - num_free - 1)
+    return count * math.log(squares) + 2 * num_free + correction

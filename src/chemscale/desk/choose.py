@@ -1,0 +1,84 @@
+"""From the estimate to the settings of every size of a study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from chemscale.table.errors import NotIdentified
+from chemscale.table.results import Choice, Estimate, EstimateRow
+
+
+def choose(
+    estimate: Estimate, num_params: Mapping[tuple[str, str], int], now: str = ""
+) -> list[Choice]:
+    """Choose a learning rate and a batch size for every size.
+
+    The batch size is the one that won at the larger searched size. The learning rate is log-linear
+    in `num_params` through the best of each searched size (at that batch size, where it was
+    tried and survived), rounded to two significant digits. With one searched size it is constant.
+
+    Args:
+        estimate: of the search.
+        num_params: (family, size) → parameters, for all sizes of the study and the searched ones.
+        now: when, for the record.
+
+    Raises:
+        NotIdentified: every run of a searched size diverged or failed.
+    """
+    choices: list[Choice] = []
+    for family in estimate.families:
+        by_size: dict[str, list[EstimateRow]] = {}
+        for row in family.rows:
+            by_size.setdefault(row.size, []).append(row)
+        searched = sorted(by_size, key=lambda size: num_params[family.family, size])
+        batch_size = _best(by_size[searched[-1]]).batch_size
+        known = {
+            num_params[family.family, size]: _best(by_size[size], batch_size).learning_rate
+            for size in searched
+        }
+        ends = sorted(known)
+        sizes = sorted((count, size) for (name, size), count in num_params.items()
+                       if name == family.family)  # fmt: skip
+        for count, size in sizes:
+            inside = ends[0] <= count <= ends[-1]
+            choices.append(
+                Choice(
+                    family=family.family,
+                    size=size,
+                    num_params=count,
+                    learning_rate=float(f"{_rate(known, count):.1e}"),
+                    batch_size=batch_size,
+                    source="searched"
+                    if size in by_size
+                    else "interpolated"
+                    if inside
+                    else "extrapolated",
+                    made=now,
+                )  # fmt: skip
+            )
+    return choices
+
+
+def _best(rows: Sequence[EstimateRow], batch_size: int | None = None) -> EstimateRow:
+    """The row with the lowest early loss, at the batch size if one survived there."""
+    alive = [row for row in rows if row.early_loss is not None]
+    if not alive:
+        row = rows[0]
+        rates = sorted({one.learning_rate for one in rows})
+        raise NotIdentified(
+            f"{row.family}: all {len(rows)} searched runs at {row.size} diverged or failed "
+            f"(learning rates {rates[0]:g} to {rates[-1]:g}), so no setting can be chosen. Add "
+            "smaller values to search.learning_rate and train again"
+        )
+    fitting = [row for row in alive if row.batch_size == batch_size]
+    return min(fitting or alive, key=lambda row: (row.rank or math.inf, row.run))
+
+
+def _rate(known: Mapping[int, float], num_params: int) -> float:
+    """Log-linear through the smallest and the largest searched size."""
+    low, high = min(known), max(known)
+    if low == high:
+        return known[low]
+    share = math.log(num_params / low) / math.log(high / low)
+    return math.exp((1 - share) * math.log(known[low]) + share * math.log(known[high]))

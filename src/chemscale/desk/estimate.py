@@ -1,0 +1,341 @@
+"""Training performance estimation: which settings deserve to be finished, from their first part.
+
+The settings are ranked by the last validation loss seen, which ranks at least as well as the
+summed training losses of Ru et al. 2021 and far better than those in its better half; the sums
+stand beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from chemscale.desk.sentences import number
+from chemscale.table.errors import DataError
+from chemscale.table.results import (
+    Array,
+    Estimate,
+    EstimateRow,
+    FamilyEstimate,
+    Interval,
+    Trained,
+)
+
+# --- sums of training losses (Ru et al. 2021) ----------------------------------------------------
+
+
+def tse(train_loss: ArrayLike, steps_per_epoch: int) -> float:
+    """Sum over epochs 0 … T-1 of the mean training loss of the epoch (Ru et al. 2021, TSE).
+
+    T is the number of whole epochs seen; of less than one, the steps seen count as one epoch.
+    Lower is better. A score to rank runs that saw the same number of epochs; not a loss.
+    """
+    return float(epoch_means(train_loss, steps_per_epoch).sum())
+
+
+def tse_e(train_loss: ArrayLike, steps_per_epoch: int, num_last: int = 1) -> float:
+    """The same sum over the last `num_last` of those T epochs (TSE-E).
+
+    The code published with Frey et al. 2023 takes the epoch after them, T … T+E-1: ask for T + E
+    epochs to get its figure.
+    """
+    return float(epoch_means(train_loss, steps_per_epoch)[-num_last:].sum())
+
+
+def tse_ema(train_loss: ArrayLike, steps_per_epoch: int, gamma: float = 0.999) -> float:
+    """The sum over all T epochs, epoch t weighted by gamma^(T-1-t) (TSE-EMA).
+
+    At 0.999 a sum over ten epochs is almost the plain one. The code published with Frey et al.
+    2023 sums T + 1 epochs.
+    """
+    means = epoch_means(train_loss, steps_per_epoch)
+    return float((means * gamma ** np.arange(len(means))[::-1]).sum())
+
+
+def epoch_means(train_loss: ArrayLike, steps_per_epoch: int) -> Array:
+    """Mean training loss of each whole epoch; of less than one, the mean of the steps seen.
+
+    Raises:
+        DataError: no step was seen.
+    """
+    losses = np.asarray(train_loss, np.float64)
+    if not losses.size:
+        raise DataError("no training step was recorded, so there is nothing to sum")
+    steps = min(steps_per_epoch, losses.size)
+    num_epochs = losses.size // steps
+    return np.asarray(losses[: num_epochs * steps].reshape(num_epochs, steps).mean(axis=1))
+
+
+# --- ranking and forecast ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One searched setting: the searched part, and the finished run of the same trunk if any."""
+
+    search: Trained
+    finished: Trained | None
+
+    @property
+    def early_loss(self) -> float | None:
+        """Last validation loss of the searched part; None for a run that diverged or failed."""
+        if self.search.outcome.status not in ("finished", "stopped_early"):
+            return None
+        seen = np.asarray(self.search.curve["val_loss"], np.float64)
+        seen = seen[np.isfinite(seen)]
+        return float(seen[-1]) if seen.size and seen[-1] > 0 else None
+
+    @property
+    def final_loss(self) -> float | None:
+        """Validation loss at the end of the finished run, on its cooled weights."""
+        if self.finished is None or self.finished.outcome.status != "finished":
+            return None
+        outcome = self.finished.outcome
+        return outcome.best_val_loss if outcome.val_loss is None else outcome.val_loss
+
+
+def estimate(
+    trained: Sequence[Trained],
+    num_params: Mapping[tuple[str, str], int],
+    now: str = "",
+    level: float = 0.9,
+) -> Estimate:
+    """Rank the searched settings of each family and size, and forecast what they will end at.
+
+    With four or more finished runs of a size, log final loss is taken as a straight line in log
+    early loss, and each forecast carries the prediction interval of that line (Student t). With
+    fewer the settings are ranked only.
+
+    Args:
+        trained: in any order; only those whose roles hold `search` or `finish` count.
+        num_params: (family, size) → parameters, to order the sizes.
+        now: when, for the record.
+        level: of the intervals.
+
+    Raises:
+        DataError: no run was searched.
+    """
+    groups = _groups(trained)
+    if not groups:
+        raise DataError("no searched run has ended: run `chemscale train --chapter search`")
+    families = sorted({family for family, _ in groups})
+    found = []
+    for family in families:
+        sizes = sorted(
+            (size for name, size in groups if name == family),
+            key=lambda size: (num_params.get((family, size), 0), size),
+        )
+        found.append(_family(family, {size: groups[family, size] for size in sizes}, level))
+    return Estimate(families=tuple(found), made=now)
+
+
+def finishers(trained: Sequence[Trained], count: int) -> list[str]:
+    """Choose the searched runs to finish, so that a forecast can be calibrated.
+
+    At the smallest searched size of each family: the best, the worst that did not diverge, and
+    `count - 2` spread evenly between them by rank of early loss.
+
+    Returns:
+        Run ids of the search.
+    """
+    groups = _groups(trained)
+    chosen: list[str] = []
+    for family in sorted({name for name, _ in groups}):
+        sizes = {
+            size: max(setting.search.outcome.num_params for setting in settings)
+            for (name, size), settings in groups.items()
+            if name == family
+        }
+        smallest = min(sizes, key=lambda size: (sizes[size], size))
+        ranked = [one for one in _ranked(groups[family, smallest]) if one.early_loss is not None]
+        places = np.linspace(0, len(ranked) - 1, min(count, len(ranked)))
+        chosen += [ranked[round(place)].search.run.id for place in places]
+    return chosen
+
+
+def _groups(trained: Iterable[Trained]) -> dict[tuple[str, str], list[Setting]]:
+    """Settings by family and size, each joined to the finished run of its trunk."""
+    searched = {one.run.id: one for one in trained if "search" in one.roles}
+    finished = {one.run.trunk_id: one for one in trained if "finish" in one.roles}
+    groups: dict[tuple[str, str], list[Setting]] = {}
+    for run_id in sorted(searched):
+        one = searched[run_id]
+        key = (one.run.trunk.family, one.run.size)
+        groups.setdefault(key, []).append(Setting(one, finished.get(one.run.trunk_id)))
+    return groups
+
+
+def _ranked(settings: Sequence[Setting]) -> list[Setting]:
+    """Best first; without an early loss last, lower learning rates before higher."""
+
+    def place(one: Setting) -> tuple[float, float, str]:
+        loss = math.inf if one.early_loss is None else one.early_loss
+        return loss, one.search.run.trunk.recipe.learning_rate, one.search.run.id
+
+    return sorted(settings, key=place)
+
+
+def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> FamilyEstimate:
+    rows: list[EstimateRow] = []
+    said: list[str] = []
+    calibrated: list[tuple[Array, Array]] = []
+    for size, settings in groups.items():
+        pairs = [
+            (one.early_loss, one.final_loss)
+            for one in settings
+            if one.early_loss is not None and one.final_loss is not None
+        ]
+        early, final = np.log(np.array(pairs, np.float64).reshape(-1, 2)).T
+        line = _Line.through(early, final, level) if len(pairs) >= 4 else None
+        rows += [_row(one, rank, line) for rank, one in enumerate(_ranked(settings), start=1)]
+        calibrated.append((early, final))
+        said.append(_size_words(size, rows[-len(settings) :], line))
+    early, final = max(calibrated, key=lambda pair: len(pair[0]))
+    finished = sum(len(pair[0]) for pair in calibrated)
+    spearman = _spearman(early, final) if len(early) >= 3 else None
+    regret = float(final[early.argmin()] - final.min()) if len(early) >= 2 else None
+    spent, all_finished = _flops([one for settings in groups.values() for one in settings])
+    if len(early) < 4:
+        said.append(
+            f"with fewer than four finished runs ({len(early)}) this ranks and does not forecast"
+        )
+    if spearman is not None and regret is not None:
+        said.append(
+            f"among the {len(early)} finished, early and final loss agree in order by Spearman "
+            f"{spearman:.2f}, and the early pick ends {100 * math.expm1(regret):.1f} % above the "
+            "best"
+        )
+    if all_finished:
+        said.append(f"{100 * spent / all_finished:.0f} % of the FLOPs of finishing everything")
+    return FamilyEstimate(
+        family=family,
+        rows=tuple(rows),
+        estimator="rank: last validation loss of the searched part; forecast: straight line in "
+        "log final over log early loss, per size, from four finished runs on",
+        num_finished=finished,
+        spearman=spearman,
+        regret=regret,
+        flops_spent=spent,
+        flops_if_all_finished=all_finished,
+        sentence=f"{family}: {'; '.join(said)}.",
+    )
+
+
+def _row(one: Setting, rank: int, line: _Line | None) -> EstimateRow:
+    run, outcome = one.search.run, one.search.outcome
+    recipe, early = run.trunk.recipe, one.early_loss
+    steps_per_epoch = math.ceil(run.trunk.num_train / recipe.batch_size)
+    losses = np.asarray(one.search.curve.step_losses, np.float64)
+    sums: list[float | None] = [None, None, None]
+    if losses.size and np.isfinite(losses).all():
+        sums = [score(losses, steps_per_epoch) for score in (tse, tse_e, tse_ema)]
+    forecast = line.at(early) if line is not None and early is not None else None
+    tried = early is not None or outcome.status == "diverged"
+    return EstimateRow(
+        run=run.id,
+        family=run.trunk.family,
+        size=run.size,
+        learning_rate=recipe.learning_rate,
+        batch_size=recipe.batch_size,
+        status=outcome.status,
+        items_seen=outcome.items_seen,
+        tse=sums[0],
+        tse_e=sums[1],
+        tse_ema=sums[2],
+        early_loss=early,
+        forecast=forecast[0] if forecast else None,
+        interval=forecast[1] if forecast else None,
+        final_loss=one.final_loss,
+        rank=rank if tried else None,  # one that failed otherwise says nothing of its setting
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Least squares of log final loss on log early loss, with its prediction interval."""
+
+    slope: float
+    mean_early: float
+    mean_final: float
+    spread: float  # sum of squares of log early loss about its mean
+    sigma: float  # residual standard deviation
+    count: int
+    level: float
+
+    @classmethod
+    def through(cls, early: Array, final: Array, level: float) -> _Line | None:
+        """Fit it; None where the early losses are all the same."""
+        x, y = early - early.mean(), final - final.mean()
+        spread = float(x @ x)
+        if spread < 1e-12:
+            return None
+        slope = float(x @ y) / spread
+        residual = y - slope * x
+        sigma = math.sqrt(float(residual @ residual) / (len(x) - 2))
+        centre = (float(early.mean()), float(final.mean()))
+        return cls(slope, *centre, spread, sigma, len(x), level)
+
+    def at(self, early_loss: float) -> tuple[float, Interval]:
+        """Forecast of the final loss, with its interval for one run."""
+        from scipy.special import stdtrit
+
+        away = math.log(early_loss) - self.mean_early
+        middle = self.mean_final + self.slope * away
+        quantile = float(stdtrit(self.count - 2, (1 + self.level) / 2))
+        error = self.sigma * math.sqrt(1 + 1 / self.count + away**2 / self.spread)
+        # Beyond a factor of e^50 an interval says nothing; it must still be a number.
+        low, high = (math.exp(middle + sign * min(quantile * error, 50.0)) for sign in (-1, 1))
+        return math.exp(middle), Interval(low=low, high=high, level=self.level)
+
+
+def _size_words(size: str, rows: Sequence[EstimateRow], line: _Line | None) -> str:
+    lost = sum(row.early_loss is None for row in rows)
+    count = f"{len(rows)} setting{'' if len(rows) == 1 else 's'}"
+    best = rows[0]
+    if best.early_loss is None:
+        return f"at {size} none of {count} survived the search"
+    told = f"at {size} learning rate {best.learning_rate:g} with batch size {best.batch_size} has "
+    told += f"the lowest validation loss ({number(best.early_loss)}) of {count}"
+    if lost:
+        told += f", {lost} of which diverged or failed"
+    if line is not None and best.forecast is not None and best.interval is not None:
+        told += f", and is forecast to end at {number(best.forecast)} ("
+        told += f"{100 * best.interval.level:g} % interval {number(best.interval.low)} to "
+        told += f"{number(best.interval.high)})"
+    return told
+
+
+def _spearman(first: Array, second: Array) -> float | None:
+    """Rank correlation; equal values share their mean rank. None where all are equal."""
+    ranks = []
+    for values in (first, second):
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return None
+    one, other = (rank - rank.mean() for rank in ranks)
+    return float(one @ other / math.sqrt(float((one @ one) * (other @ other))))
+
+
+def _flops(settings: Sequence[Setting]) -> tuple[float, float | None]:
+    """What the search and its finished runs took, and what finishing every setting would take.
+
+    Unfinished settings are charged the mean ratio of finished to searched; diverged ones only
+    what they took. A finished run goes on along its trunk, so the searched part counts once.
+    """
+    spent = everything = 0.0
+    ends = [(one.search.outcome.flops, one.finished.outcome.flops) for one in settings
+            if one.finished is not None and one.final_loss is not None]  # fmt: skip
+    started = sum(start for start, _ in ends)
+    ratio = sum(end for _, end in ends) / started if started > 0 else None
+    for one in settings:
+        search = one.search.outcome.flops
+        finish = one.finished.outcome.flops if one.finished is not None else 0.0
+        spent += max(search, finish)
+        grows = ratio is not None and one.finished is None and one.early_loss is not None
+        everything += search * ratio if grows and ratio else max(search, finish)
+    return spent, everything if ratio is not None else None

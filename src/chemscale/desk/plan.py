@@ -1,0 +1,255 @@
+"""From a fit and a budget to the next study, with its forecast written down beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chemscale.desk.forecast import Prediction, predict, reach
+from chemscale.desk.sentences import metric_words, number, units
+from chemscale.table.errors import NotIdentified, UnknownName, UsageError
+from chemscale.table.records import Forecast, Study
+from chemscale.table.results import FamilyFit, Fit, Size
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run that could be next: where, what it costs, what it promises."""
+
+    fit: FamilyFit
+    size: Size
+    num_train: int
+    flops: float  # for all its seeds
+    prediction: Prediction
+
+
+def plan(
+    fit: Fit,
+    study: Study,
+    sizes: Sequence[Size],
+    *,
+    now: str,
+    at: str | None = None,
+    num_train: int | None = None,
+    flops: float | None = None,
+    hours: float | None = None,
+    device: str | None = None,
+    target: float | None = None,
+    family: str | None = None,
+    seeds: int = 1,
+    max_num_train: int | None = None,
+) -> Study:
+    """Choose the next run and return it as a study with a forecast.
+
+    Exactly one of four wishes:
+
+    * `at` ("painn:w48", with `num_train`, by default the largest fitted): forecast there.
+    * `flops`: the lowest forecast whose training costs no more, all seeds together.
+    * `hours` on a `device`: the same by measured items per second; evaluation is not counted.
+    * `target`: the cheapest run forecast to reach this loss, at even odds.
+
+    A trunk is charged its whole ceiling and the cooldown, though patience may end it sooner.
+
+    Args:
+        fit: the laws.
+        study: what the plan continues: dataset, recipe and budget are kept.
+        sizes: the ladders of its families.
+        now: when, for the record.
+        at: family and size.
+        num_train: with `at`.
+        flops: budget.
+        hours: budget, with `device`.
+        device: as named in `Size.items_per_second`.
+        target: loss to reach, in the fitted metric.
+        family: consider this one only.
+        seeds: how many to train.
+        max_num_train: how many training items there are; by default as many as were fitted.
+
+    Raises:
+        UsageError: not exactly one wish, or a name that is not there.
+        NotIdentified: the fit cannot answer, nothing fits the budget, or nothing reaches the
+            target; with what would help.
+    """
+    wishes = {"at": at, "flops": flops, "hours": hours, "target": target}
+    given = [name for name, value in wishes.items() if value is not None]
+    if len(given) != 1:
+        raise UsageError(f"give exactly one of at, flops, hours and target, not {given or 'none'}")
+    if (hours is None) != (device is None):
+        raise UsageError("hours and device go together: hours=100, device='h200'")
+    if num_train is not None and at is None:
+        raise UsageError("num_train goes with at; the other wishes choose it themselves")
+    for name, value in {**wishes, "seeds": seeds, "num_train": num_train}.items():
+        if isinstance(value, int | float) and not value > 0:
+            raise UsageError(f"{name} must be above 0, not {value:g}")
+    if at is not None:
+        return _study(study, _at(fit, study, sizes, at, num_train, seeds), seeds, now, f"at {at}")
+
+    fits = _families(fit, family)
+    rungs = [size for size in sizes if size.family in {one.family for one in fits}]
+    if hours is not None and device is not None:
+        rungs = _measured(rungs, device, study)
+    candidates, reasons = _candidates(fits, study, rungs, seeds, max_num_train)
+    if not candidates:
+        raise NotIdentified("no forecast for any size: " + "; ".join(reasons or ["no sizes"]))
+    if target is not None:
+        chosen = _cheapest(candidates, target)
+        why = f"the cheapest run forecast to reach {number(target)}"
+        return _study(study, chosen, seeds, now, why)
+    if flops is not None:
+        affordable = [one for one in candidates if one.flops <= flops]
+        least = min(one.flops for one in candidates)
+        why, need = f"the best forecast within {number(flops)} FLOPs", f"{number(least)} FLOPs"
+    else:
+        assert hours is not None and device is not None
+        times = [_hours(one, study, device, seeds) for one in candidates]
+        affordable = [one for one, time in zip(candidates, times, strict=True) if time <= hours]
+        why = f"the best forecast within {number(hours)} h on {device}"
+        need = f"{number(min(times))} h on {device}"
+    if not affordable:
+        raise NotIdentified(f"nothing fits the budget: the cheapest run takes {need}")
+    best = min(affordable, key=lambda one: (one.prediction.value, one.flops, one.num_train))
+    return _study(study, best, seeds, now, why)
+
+
+def _at(
+    fit: Fit, study: Study, sizes: Sequence[Size], at: str, num_train: int | None, seeds: int
+) -> Candidate:
+    family, _, name = at.partition(":")
+    [one] = _families(fit, family)
+    rungs = {size.size: size for size in sizes if size.family == family}
+    if name not in rungs:
+        raise UnknownName.of("size", name, rungs, where=at)
+    amount = num_train or max((cell[1] for cell in one.observed), default=0)
+    return _candidate(one, study, rungs[name], amount, seeds)
+
+
+def _families(fit: Fit, family: str | None) -> list[FamilyFit]:
+    """The fits to consider: the one named, or all where their losses can be compared."""
+    known = {one.family: one for one in fit.families}
+    if family is not None:
+        if family not in known:
+            raise UnknownName.of("fitted family", family, known)
+        return [known[family]]
+    metrics = sorted({one.metric for one in fit.families})
+    if len(metrics) > 1:
+        raise UsageError(f"families are measured by {' and '.join(metrics)}: name one with family")
+    return list(fit.families)
+
+
+def _candidates(
+    fits: Iterable[FamilyFit],
+    study: Study,
+    sizes: Sequence[Size],
+    seeds: int,
+    max_num_train: int | None,
+) -> tuple[list[Candidate], list[str]]:
+    """Every size with every `num_train` the fit can answer for, and why others cannot be."""
+    found: list[Candidate] = []
+    reasons: dict[str, None] = {}
+    for one in fits:
+        for size in (size for size in sizes if size.family == one.family):
+            for amount in _amounts(one, max_num_train):
+                try:
+                    found.append(_candidate(one, study, size, amount, seeds))
+                except NotIdentified as error:
+                    reasons[str(error)] = None
+    return found, list(reasons)[:1]
+
+
+def _candidate(one: FamilyFit, study: Study, size: Size, num_train: int, seeds: int) -> Candidate:
+    ceiling = study.budget.items
+    if one.at_this_training_length and one.max_items and ceiling and ceiling > one.max_items:
+        raise NotIdentified(
+            f"{one.family}: over a third of its runs were capped at {one.max_items:,} items, so "
+            f"the fit does not hold for a budget of {ceiling:,}. Raise budget.items of the study "
+            "that was fitted, train again (its trunks go on) and fit"
+        )
+    prediction = predict(one, size.num_params, num_train)
+    flops = seeds * _items(study, size) * size.flops_per_item
+    return Candidate(one, size, num_train, flops, prediction)
+
+
+def _amounts(one: FamilyFit, max_num_train: int | None) -> list[int]:
+    """Fitted values of `num_train` and round ones between and beyond, as far as there are items."""
+    fitted = sorted({cell[1] for cell in one.observed})
+    if not fitted:
+        return []
+    limit = fitted[-1] if max_num_train is None else max_num_train
+    limit = min(limit, math.floor(reach((fitted[0], fitted[-1]))[1]))
+    powers = 10 ** np.arange(math.floor(math.log10(fitted[0])), math.log10(limit) + 1)
+    between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
+    amounts = {*fitted, *between, limit}
+    return sorted(amount for amount in amounts if fitted[0] <= amount <= limit)
+
+
+def _items(study: Study, size: Size) -> float:
+    """Items one run sees at most: the ceiling of its trunk and the cooldown."""
+    budget = study.budget
+    ceiling = (
+        budget.items if budget.items is not None else (budget.flops or 0) / size.flops_per_item
+    )
+    return ceiling * (1 + study.recipe.resolve().cooldown)
+
+
+def _hours(one: Candidate, study: Study, device: str, seeds: int) -> float:
+    return seeds * _items(study, one.size) / one.size.items_per_second[device] / 3600
+
+
+def _measured(sizes: Sequence[Size], device: str, study: Study) -> list[Size]:
+    measured = [size for size in sizes if device in size.items_per_second]
+    if not measured:
+        known = sorted({name for size in sizes for name in size.items_per_second})
+        have = f" (measured so far: {', '.join(known)})" if known else ""
+        raise NotIdentified(
+            f"no size was timed on {device!r}{have}. Run, on that device: "
+            "chemscale expand STUDY --measure"
+        )
+    return measured
+
+
+def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
+    reaching = [one for one in candidates if one.prediction.value <= target]
+    if not reaching:
+        best = min(candidates, key=lambda one: one.prediction.value)
+        words = metric_words(best.fit.metric)
+        raise NotIdentified(
+            f"no run within reach of the fit is forecast to reach {words} {number(target)}: the "
+            f"lowest is {number(best.prediction.value)} ({best.size.family}:{best.size.size}, "
+            f"{best.num_train:,} {units(best.fit.unit)})"
+        )
+    return min(reaching, key=lambda one: (one.flops, one.num_train, one.prediction.value))
+
+
+def _study(study: Study, one: Candidate, seeds: int, now: str, why: str) -> Study:
+    """The plan as a study: one family, size and `num_train`; nothing else is changed."""
+    promised = one.prediction
+    last = f"{number(promised.last_observed_at[0])} parameters and "
+    last += f"{promised.last_observed_at[1]:,} {units(one.fit.unit)}"
+    forecast = Forecast(
+        family=one.fit.family,
+        size=one.size.size,
+        num_params=one.size.num_params,
+        num_train=one.num_train,
+        metric=one.fit.metric,
+        value=promised.value,
+        intervals={f"{100 * i.level:g}": (i.low, i.high) for i in promised.intervals},
+        law=promised.law,
+        fitted_runs=promised.fitted_runs,
+        made=now,
+        why=f"{why}, {number(one.flops)} FLOPs at most; no change from the last observation "
+        f"({last}) would be {number(promised.last_observation)}",
+        capped_at_items=one.fit.max_items if one.fit.at_this_training_length else None,
+    )
+    return study.model_copy(
+        update={
+            "name": f"{study.name}-plan",
+            "families": {one.fit.family: (one.size.size,)},
+            "num_train": (one.num_train,),
+            "seeds": seeds,
+            "search": None,
+            "forecast": (forecast,),
+        }
+    )

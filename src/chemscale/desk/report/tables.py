@@ -1,0 +1,397 @@
+"""The tables of the report: records to cells. Every cell carries what it is sorted by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log10
+
+from chemscale.desk.report.page import Page, Promise, Spent
+from chemscale.desk.report.words import (
+    METRICS,
+    MISSING,
+    axis_label,
+    duration,
+    energy,
+    metric_label,
+    number,
+    plain,
+    plural,
+    scientific,
+    share,
+    short,
+    spread,
+    status,
+    whole,
+    with_unit,
+)
+from chemscale.table.results import (
+    Choice,
+    EstimateRow,
+    FamilyEstimate,
+    FamilyFit,
+    LawFit,
+    Point,
+    Quantity,
+    SurfaceFit,
+    Trained,
+)
+
+BAD = ("failed", "diverged", "out_of_memory")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read, what it is sorted by, and a smaller line below."""
+
+    text: str
+    sort: float | str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, columns (label, whether numeric) and rows; the first cell of a row heads it."""
+
+    caption: str
+    columns: tuple[tuple[str, bool], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    sortable: bool = False
+
+
+def _columns(text: str) -> tuple[tuple[str, bool], ...]:
+    """Read "size | #parameters": a # marks numbers."""
+    names = (name.strip() for name in text.split("|"))
+    return tuple((name.lstrip("#"), name.startswith("#")) for name in names)
+
+
+# --- Study ---------------------------------------------------------------------------------------
+
+
+def asked(page: Page) -> list[tuple[str, str]]:
+    """What the study asked for: term and description."""
+    study = page.study
+    if study is None:
+        return []
+    source = study.dataset
+    what = source.name or f"{', '.join(source.path)} ({source.format})"
+    seeds = study.seeds
+    said = [
+        ("Data", f"{what}, counted in {plural(page.unit)}"),
+        ("Split", f"validation {_split(source.validation)}, test {_split(source.test)}"
+         + (f", grouped by {source.group}" if source.group else "")),
+        ("Shift set", ", ".join(source.shift)),
+        (f"Training {plural(page.unit)}", ", ".join(f"{one:,}" for one in study.num_train)),
+        ("Seeds", f"{seeds}" if isinstance(seeds, int)
+         else ", ".join(f"{name}: {count}" for name, count in seeds.items())),
+        ("Recipe", study.recipe.name + "".join(
+            f", {name} {value}" for name, value in study.recipe.model_dump(
+                exclude_none=True, exclude={"name"}).items())),
+        ("Search", _search(page)),
+        ("Budget", (f"{study.budget.items:,} {plural(page.unit)} a trunk"
+                    if study.budget.items else f"{scientific(study.budget.flops)} FLOPs a trunk")
+         + f", patience {study.budget.patience:g}"),
+    ]  # fmt: skip
+    return [(term, text) for term, text in said if text]
+
+
+def _split(value: float | tuple[str, ...]) -> str:
+    return f"{100 * value:g} %" if isinstance(value, float) else ", ".join(value)
+
+
+def _search(page: Page) -> str:
+    search = page.study.search if page.study else None
+    if search is None:
+        return "none: the recipe's values hold"
+    rates = ", ".join(plain(rate) for rate in search.learning_rate)
+    batches = ", ".join(str(size) for size in search.batch_size) or "the recipe's"
+    return (
+        f"learning rates {rates}; batch sizes {batches}; {100 * search.fraction:g} % of the trunk"
+    )
+
+
+def sizes_table(page: Page) -> Table | None:
+    """Every size asked for, with its parameters."""
+    wanted = {
+        (family, size) for family, sizes in (page.study.families if page.study else {}).items()
+        for size in sizes
+    } or {(point.family, point.size) for point in page.points}  # fmt: skip
+    ladder = {(rung.family, rung.size): rung for rung in page.sizes}
+    met = {(point.family, point.size): point for point in page.points}
+    rows = []
+    for family, size in wanted:
+        rung, point = ladder.get((family, size)), met.get((family, size))
+        total = page.num_params_total(family, size)
+        inner = rung.num_params if rung else point.num_params if point else None
+        cost = rung.flops_per_item if rung else None
+        rows.append(
+            (
+                Cell(family),
+                Cell(size, total or 0),
+                Cell(whole(total), total),
+                Cell(whole(inner), inner),
+                Cell(scientific(cost), cost),
+            )
+        )
+    rows.sort(key=lambda row: (row[0].text, row[1].sort or 0, row[1].text))
+    head = f"family | size | #parameters | #non-embedding | #training FLOPs per {page.unit}"
+    return Table("Sizes", _columns(head), tuple(rows)) if rows else None
+
+
+# --- Run -----------------------------------------------------------------------------------------
+
+
+def run_tables(page: Page) -> tuple[Table | None, Table | None]:
+    """Runs that went wrong, each with its sentence, and all the others."""
+    by_run = {point.run: point for point in page.points}
+    bad: list[tuple[Cell, ...]] = []
+    rest: list[tuple[Cell, ...]] = []
+    for one in page.trained:
+        row = _trained_row(page, one, by_run.get(one.run.id))
+        (bad if one.outcome.status in BAD else rest).append(row)
+    if not page.trained:
+        for point in page.points:
+            (bad if point.status in BAD else rest).append(_point_row(page, point))
+    metrics = {page.metric(family) for family in page.families}
+    last = metric_label(metrics.pop()) if len(metrics) == 1 else "test metric"
+    head = _columns(
+        f"model | #parameters | #{plural(page.unit)} | #seed | #rate | #batch"
+        f" | #{plural(page.unit)} seen | role | ending | #{last} | #time"
+    )
+    return (
+        Table("Runs that went wrong", head, _in_order(bad)) if bad else None,
+        Table("Runs", head, _in_order(rest), sortable=True) if rest else None,
+    )
+
+
+def _in_order(rows: list[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+    """By model, data, seed and rate."""
+
+    def key(row: tuple[Cell, ...]) -> tuple[tuple[float, str], ...]:
+        sorts = [row[place].sort for place in (0, 2, 3, 4)]
+        return tuple((s, "") if isinstance(s, int | float) else (0.0, str(s)) for s in sorts)
+
+    return tuple(sorted(rows, key=key))
+
+
+def _model(family: str, size: str, num_params: int | None, note: str = "") -> Cell:
+    return Cell(f"{family} {size}", f"{family} {num_params or 0:015d} {size}", note)
+
+
+def _trained_row(page: Page, one: Trained, point: Point | None) -> tuple[Cell, ...]:
+    trunk, outcome = one.run.trunk, one.outcome
+    metric = page.metric(trunk.family)
+    value = point.losses.get(metric) if point else None
+    if value is None:
+        value = outcome.metrics.get("test", {}).get(metric)
+    total = outcome.num_params_total or page.num_params_total(trunk.family, one.run.size)
+    bad = outcome.status in BAD
+    ending = outcome.ending if outcome.status == "finished" and outcome.ending else outcome.status
+    return (
+        _model(trunk.family, one.run.size, total, note=one.run.id[:10] if bad else ""),
+        Cell(short(total), total),
+        Cell(f"{trunk.num_train:,}", trunk.num_train),
+        Cell(str(trunk.seed), trunk.seed),
+        Cell(plain(trunk.recipe.learning_rate), trunk.recipe.learning_rate),
+        Cell(str(trunk.recipe.batch_size), trunk.recipe.batch_size),
+        Cell(whole(outcome.items_seen), outcome.items_seen),
+        Cell(", ".join(one.roles) or "unused", ", ".join(one.roles)),
+        Cell(status(ending), ending, note=outcome.sentence if ending != "plateaued" else ""),
+        Cell(number(value), value),
+        Cell(duration(outcome.seconds or None), outcome.seconds or None),
+    )
+
+
+def _point_row(page: Page, point: Point) -> tuple[Cell, ...]:
+    value = point.losses.get(page.metric(point.family))
+    ending = point.ending if point.status == "finished" and point.ending else point.status
+    total = point.num_params_total or None
+    return (
+        _model(point.family, point.size, total),
+        Cell(short(total), total),
+        Cell(f"{point.num_train:,}", point.num_train),
+        Cell(str(point.seed), point.seed),
+        Cell(plain(point.learning_rate), point.learning_rate),
+        Cell(whole(point.batch_size), point.batch_size),
+        Cell(whole(point.items_seen), point.items_seen),
+        Cell(point.role, point.role),
+        Cell(status(ending), ending),
+        Cell(number(value), value),
+        Cell(duration(point.seconds), point.seconds),
+    )
+
+
+# --- Estimate ------------------------------------------------------------------------------------
+
+
+def settings_table(family: FamilyEstimate) -> Table:
+    """The searched settings of a family by rank, size by size."""
+    rows = sorted(
+        family.rows, key=lambda row: (row.size, row.rank is None, row.rank or 0, row.learning_rate)
+    )
+    level = next((f" ({_level(row.interval.level)})" for row in rows if row.interval), "")
+    head = (
+        f"size | #rank | #rate | #batch | #early loss | #forecast of the final loss{level}"
+        " | #final loss, where finished | status"
+    )
+    return Table(
+        f"Settings tried for {family.family}",
+        _columns(head),
+        tuple(_setting_row(row) for row in rows),
+        sortable=True,
+    )
+
+
+def _setting_row(row: EstimateRow) -> tuple[Cell, ...]:
+    return (
+        Cell(row.size, row.size),
+        Cell(whole(row.rank), row.rank),
+        Cell(plain(row.learning_rate), row.learning_rate),
+        Cell(str(row.batch_size), row.batch_size),
+        Cell(number(row.early_loss), row.early_loss),
+        Cell(_quantity(Quantity(value=row.forecast, interval=row.interval)), row.forecast),
+        Cell(number(row.final_loss), row.final_loss),
+        Cell(status(row.status), row.status),
+    )  # fmt: skip
+
+
+def choices_table(choices: tuple[Choice, ...]) -> Table | None:
+    """The settings chosen, by family and size."""
+    ordered = sorted(choices, key=lambda one: (one.family, one.num_params, one.size))
+    rows = tuple(
+        (
+            Cell(one.family),
+            Cell(one.size),
+            Cell(plain(one.learning_rate)),
+            Cell(str(one.batch_size)),
+            Cell("▲ extrapolated" if one.source == "extrapolated" else one.source),
+        )
+        for one in ordered
+    )
+    head = "family | size | #learning rate | #batch size | where it comes from"
+    return Table("Settings chosen", _columns(head), rows) if rows else None
+
+
+# --- Fit -----------------------------------------------------------------------------------------
+
+
+def laws_table(page: Page, family: FamilyFit) -> Table | None:
+    """Every law of a family, and its surface, with intervals, windows and statuses."""
+    unit = METRICS.get(family.metric, ("", ""))[1]
+    rows = [_law_row(page, law) for law in family.laws]
+    surface = family.surface
+    if surface:
+        rows += [
+            (
+                Cell(f"both at once: {name}", note=_unless_converged(surface) if floor else ""),
+                Cell(status(surface.status)),
+                Cell(_quantity(exponent)),
+                Cell(_quantity(floor) if floor else "as above"),
+                Cell(f"{short(window[0])}–{short(window[1])}"),
+                Cell(number(log10(window[1] / window[0]), 2) if window[0] > 0 else MISSING),
+                Cell(str(len(surface.points))),
+                Cell(share(surface.residual)),
+            )
+            for name, exponent, window, floor in (
+                ("data", surface.data_exponent, surface.num_train_window, surface.irreducible_loss),
+                ("parameters", surface.size_exponent, surface.num_params_window, None),
+            )
+        ]
+    level = f" ({page.fit.level * 100:g} % interval)" if page.fit else ""
+    head = (
+        f"law | status | #exponent{level} | #irreducible loss{f', {unit}' if unit else ''}"
+        " | #window | #decades | #runs | #scatter"
+    )
+    return Table(f"Laws of {family.family}", _columns(head), tuple(rows)) if rows else None
+
+
+def _law_row(page: Page, law: LawFit) -> tuple[Cell, ...]:
+    return (
+        Cell(law_name(page, law), note=_unless_converged(law)),
+        Cell(status(law.status)),
+        Cell(_quantity(law.exponent)),
+        Cell("none assumed" if law.law == "power" else _quantity(law.irreducible_loss)),
+        Cell(f"{short(law.window[0])}–{short(law.window[1])}"),
+        Cell(number(law.decades, 2)),
+        Cell(str(len(law.points))),
+        Cell(share(law.residual)),
+    )
+
+
+def _unless_converged(law: LawFit | SurfaceFit) -> str:
+    # A converged law says nothing that its row does not; the sentence stands at the top.
+    return "" if law.status == "converged" else law.sentence
+
+
+def law_name(page: Page, law: LawFit) -> str:
+    """What a law runs along and what it holds fixed."""
+    size = page.law_size(law)
+    held = [
+        size if axis == "num_params" and size
+        else f"{short(value)} {axis_label(axis, page.unit).removeprefix('training ')}"
+        for axis, value in law.at.items() if axis != "num_capped"
+    ]  # fmt: skip
+    start = f"along {axis_label(law.axis, page.unit)}"
+    start = f"{start}, at {' and '.join(held)}" if held else start
+    return f"{start}, runs that were not capped" if "num_capped" in law.at else start
+
+
+def _quantity(quantity: Quantity) -> str:
+    if quantity.interval is None:
+        return number(quantity.value)
+    return spread(quantity.value, quantity.interval.low, quantity.interval.high)
+
+
+def _level(level: float) -> str:
+    return f"{level * 100:g} % interval"
+
+
+# --- Plan and cost -------------------------------------------------------------------------------
+
+
+def promises_table(page: Page, promises: list[Promise]) -> Table | None:
+    """Each written forecast beside what came."""
+    rows = []
+    for one in promises:
+        made = one.forecast
+        rows.append(
+            (
+                Cell(one.plan, note=f"{made.why}; by {made.law}"),
+                Cell(f"{made.family} {made.size}"),
+                Cell(f"{made.num_train:,}"),
+                Cell(with_unit(made.value, made.metric)),
+                Cell("; ".join(f"{level} %: {number(low)}–{number(high)}"
+                               for level, low, high in one.levels()) or MISSING),
+                Cell(", ".join(with_unit(value, made.metric) for _, value in one.outcomes)
+                     or MISSING),
+                Cell(made.made),
+            )
+        )  # fmt: skip
+    head = (
+        f"plan | model | #{plural(page.unit)} | #forecast | #intervals, one new run"
+        " | #outcome | written"
+    )
+    return (
+        Table("Forecasts, as written, and outcomes", _columns(head), tuple(rows)) if rows else None
+    )
+
+
+def spent_table(spent: list[Spent]) -> Table | None:
+    """Compute spent by part, repeats and abandoned ends included."""
+    rows = tuple(
+        (
+            Cell(one.part),
+            Cell(str(one.num_runs)),
+            Cell(scientific(one.flops or None, 3)),
+            Cell(duration(one.seconds or None)),
+            Cell(energy(one.joules), note=_measured(one)),
+        )
+        for one in spent
+    )
+    head = "part | #runs | #FLOPs spent | #training time | #electricity"
+    return Table("Compute spent", _columns(head), rows) if rows else None
+
+
+def _measured(one: Spent) -> str:
+    if one.num_with_joules in (0, one.num_runs):
+        return ""
+    return f"measured for {one.num_with_joules} of {one.num_runs} runs"

@@ -1,0 +1,157 @@
+"""Which points may be fitted, and the arrays they become. Everything left out has a reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.table.errors import DataError, UsageError, hint
+from chemscale.table.results import Array, Point
+
+LAW_METRICS = {"molecule": "nats_per_molecule", "structure": "force_mae"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Runs that may be fitted together, in an order that does not depend on how they came.
+
+    A cell is a model size with a training-set size; its runs are replicates.
+    """
+
+    points: tuple[Point, ...]
+    log_loss: Array  # (n,)
+    log_params: Array  # (n,)
+    log_train: Array  # (n,)
+    cell: NDArray[np.intp]  # (n,)
+
+    @classmethod
+    def of(cls, points: Sequence[Point], metric: str) -> Sample:
+        """Sort the points and take logarithms."""
+        kept = sorted(points, key=lambda p: (p.num_params, p.num_train, p.seed, p.run))
+        cells = sorted({(point.num_params, point.num_train) for point in kept})
+        place = {cell: index for index, cell in enumerate(cells)}
+        return cls(
+            points=tuple(kept),
+            log_loss=np.log([point.losses[metric] for point in kept]),
+            log_params=np.log([point.num_params for point in kept]),
+            log_train=np.log([point.num_train for point in kept]),
+            cell=np.array([place[point.num_params, point.num_train] for point in kept], np.intp),
+        )
+
+    def where(self, keep: Iterable[bool], metric: str) -> Sample:
+        """The runs marked true."""
+        return Sample.of([p for p, yes in zip(self.points, keep, strict=True) if yes], metric)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Ids of the runs."""
+        return tuple(point.run for point in self.points)
+
+    def seed_scatter(self) -> tuple[float, int] | None:
+        """Pooled standard deviation of the log loss within a cell, and its degrees of freedom.
+
+        None where no cell was repeated. With five degrees of freedom or more, one wild seed is
+        not taken for the scatter: deviations end at four robust standard deviations.
+        """
+        counts = np.bincount(self.cell)
+        freedom = int((counts - 1).sum())
+        if freedom == 0:
+            return None
+        means = np.bincount(self.cell, self.log_loss) / counts
+        repeated = counts[self.cell] > 1
+        deviation = np.abs(self.log_loss - means[self.cell])[repeated]
+        unbiased = np.sqrt(1 - 1 / counts[self.cell][repeated])  # a mean of m runs hides 1/m
+        if freedom >= 5:
+            robust = 1.4826 * float(np.median(deviation / unbiased))
+            deviation = np.minimum(deviation, 4 * robust * unbiased)
+        return math.sqrt(float((deviation**2).sum()) / freedom), freedom
+
+    def observed(self) -> tuple[tuple[int, int, float, int], ...]:
+        """(num_params, num_train, geometric mean loss, number of runs) of every cell."""
+        counts = np.bincount(self.cell)
+        means = np.exp(np.bincount(self.cell, self.log_loss) / counts)
+        first = np.unique(self.cell, return_index=True)[1]
+        return tuple(
+            (self.points[i].num_params, self.points[i].num_train, float(mean), int(count))
+            for i, mean, count in zip(first, means, counts, strict=True)
+        )
+
+
+def law_metric(points: Sequence[Point], metric: str | None) -> str:
+    """The metric to fit for one family: the one asked for, else its unit's, else the only one.
+
+    Raises:
+        UsageError: it is not among the points' losses, or there are several to choose from.
+    """
+    family = points[0].family
+    known = {name for point in points for name in point.losses}
+    if metric is not None:
+        if metric not in known:
+            raise UsageError(f"{family}: no loss named {metric!r}{hint(metric, known)}")
+        return metric
+    usual = LAW_METRICS.get(points[0].unit)
+    if usual in known:
+        return str(usual)
+    if len(known) == 1:
+        return known.pop()
+    if not known:
+        raise DataError(f"{family}: no run has a loss, so there is nothing to fit")
+    raise UsageError(f"{family}: which loss shall be fitted? Say --metric. Known: {_list(known)}.")
+
+
+def select(points: Sequence[Point], metric: str) -> tuple[list[Point], tuple[tuple[str, str], ...]]:
+    """Split one family's points into those to fit and (run, reason) of those left out."""
+    kept: dict[str, Point] = {}
+    excluded: list[tuple[str, str]] = []
+    for point in sorted(points, key=lambda p: (p.run, p.role, p.num_train, p.num_params, p.seed)):
+        reason = _reason(point, metric)
+        if reason is None and point.run in kept:
+            reason = "given twice"
+        if reason is None:
+            kept[point.run] = point
+        else:
+            excluded.append((point.run, reason))
+    return list(kept.values()), tuple(excluded)
+
+
+def refuse_uncooled(points: Sequence[Point]) -> None:
+    """Refuse a table in which every loss is from the middle of a schedule.
+
+    Raises:
+        DataError: saying what to do.
+    """
+    fittable = [p for p in points if p.role == "sweep" and p.status == "finished"]
+    if fittable and not any(point.cooled for point in fittable):
+        raise DataError(
+            f"all {len(fittable)} losses are from the middle of a schedule, which are not the "
+            "losses of shorter runs. End each run with a cooldown (`chemscale train` does), or "
+            "give the last row of runs whose schedule had ended (phase = cooldown)."
+        )
+
+
+def _reason(point: Point, metric: str) -> str | None:
+    """Why a point is left out, or None."""
+    loss = point.losses.get(metric)
+    if point.role == "check":
+        return "check of the learning rate, never fitted"
+    if point.role != "sweep":
+        return f"belongs to {point.role}, not to the sweep"
+    if point.status != "finished":
+        return point.status.replace("_", " ")
+    if not point.cooled:
+        return "loss from the middle of a schedule"
+    if loss is None:
+        return f"has no {metric}"
+    if not (math.isfinite(loss) and loss > 0):
+        return f"its {metric} is {loss:g}, which has no logarithm"
+    if point.num_params <= 0 or point.num_train <= 0:
+        return "num_params and num_train must be positive"
+    return None
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names))

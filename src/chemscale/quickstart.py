@@ -1,0 +1,93 @@
+"""The whole job for both worlds, on the data that comes with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chemscale import verbs
+from chemscale.table.errors import NotIdentified, StoreError
+
+MOLECULES = """\
+# ChemGPT on drug-like molecules: which rate, how big, how much data?
+name = "quickstart-molecules"
+families = { chemgpt = ["w16", "w24", "w32"] }
+dataset = { name = "example-molecules", max_evaluated = 500 }
+num_train = [100, 300, 1000, 3000]
+seeds = { default = 1, w16 = 2 }
+recipe = { name = "molecules", warmup = 500 }
+
+[search]
+learning_rate = [1e-3, 3e-3, 1e-2, 3e-2]
+fraction = 0.3
+
+[budget]
+items = 8_000
+"""
+
+STRUCTURES = """\
+# SchNet and PaiNN on small molecules they have not seen: which prior, how big, how much data?
+name = "quickstart-structures"
+families = { schnet = ["w16", "w24", "w32"], painn = ["w16"] }
+dataset = { name = "example-structures", max_evaluated = 150 }
+num_train = [30, 100, 300, 1000]
+seeds = { default = 1, w16 = 2 }
+recipe = { name = "energy-and-forces", warmup = 500 }
+
+[search]
+learning_rate = [1e-3, 3e-3, 1e-2, 3e-2]
+fraction = 0.35
+
+[budget]
+items = 4_000
+"""
+
+
+def run(
+    folder: Path | None, workers: int | None, watch: Callable[[dict[str, Any]], None]
+) -> tuple[Path, list[str]]:
+    """Search, sweep, fit, plan and report two small studies.
+
+    Returns:
+        The report, and what was found in plain words.
+    """
+    folder = folder or _next_folder()
+    if folder.exists():
+        raise StoreError(f"{folder}: is there already; name another folder")
+    studies = {"molecules": MOLECULES, "structures": STRUCTURES}
+    words = []
+    for name, text in studies.items():
+        place = folder / name
+        place.mkdir(parents=True)
+        (place / "study.toml").write_text(text)
+        verbs.train(place, workers=workers, watch=watch)
+        words += [f"{name}:", *(f"  {line}" for line in str(verbs.fit(place)).splitlines())]
+        words.append(f"  {_plan(place)}")
+    report = verbs.report([folder / name for name in studies], output=folder / "report.html")
+    return report, words
+
+
+def _plan(place: Path) -> str:
+    """Ask what three times the compute of the dearest run would buy."""
+    from chemscale.table.store import StudyFolder
+
+    dearest = max(one.outcome.flops for one in StudyFolder(place).trained())
+    try:
+        planned, path = verbs.plan(place, flops=3 * dearest)
+    except NotIdentified as error:
+        return f"next run: not identified at this size ({error})"
+    forecast = planned.forecast[0]
+    low, high = forecast.intervals["90"]
+    return (
+        f"next run, for three times the compute of the dearest so far: {forecast.family} "
+        f"{forecast.size} on {forecast.num_train:,}, {forecast.metric} {forecast.value:.4g} "
+        f"(90 % interval {low:.4g} to {high:.4g}); chemscale train {path} checks it"
+    )
+
+
+def _next_folder() -> Path:
+    number = 1
+    while Path(f"quickstart-{number}").exists():
+        number += 1
+    return Path(f"quickstart-{number}")

@@ -1,0 +1,90 @@
+"""Everything that can go wrong and is not our own mistake.
+
+ChemscaleError             exit 1   a failure with a sentence for the reader
+├── UsageError             exit 2   the request cannot be understood
+│   ├── UnknownName        exit 2   a name that nobody registered
+│   └── StudyError         exit 2   a study file with mistakes, all of them listed
+├── DataError              exit 3   input data rejected
+├── NotIdentified          exit 4   the data do not determine the answer
+├── StoreError             exit 1   the study folder cannot be read or written
+├── MissingPackage         exit 1   an optional package is needed; names the pip line
+└── Stopped                exit 75  stopped early on purpose; run again to continue
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class ChemscaleError(Exception):
+    """A failure with a sentence for the reader."""
+
+    exit_code = 1
+
+
+class UsageError(ChemscaleError):
+    """The request cannot be understood."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name that nobody registered."""
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str], where: str = "") -> UnknownName:
+        """Say which name is unknown, what was probably meant, and what there is."""
+        return cls(f"{where + ': ' if where else ''}no {kind} named {name!r}{hint(name, known)}")
+
+
+class StudyError(UsageError):
+    """A study file with mistakes, all of them listed.
+
+    Attributes:
+        mistakes: one sentence each.
+    """
+
+    def __init__(self, where: str, mistakes: Sequence[str]):
+        self.mistakes = tuple(mistakes)
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{where}: {count}\n" + "\n".join(f"  - {line}" for line in mistakes))
+
+
+class DataError(ChemscaleError):
+    """Input data rejected."""
+
+    exit_code = 3
+
+
+class NotIdentified(ChemscaleError):
+    """The data do not determine the answer."""
+
+    exit_code = 4
+
+
+class StoreError(ChemscaleError):
+    """The study folder cannot be read or written."""
+
+
+class MissingPackage(ChemscaleError):
+    """An optional package is needed."""
+
+    @classmethod
+    def of(cls, package: str, extra: str, purpose: str) -> MissingPackage:
+        """Name the package, what needs it, and the exact line that installs it."""
+        return cls(f"{purpose} needs {package}: pip install 'chemscale[{extra}]'")
+
+
+class Stopped(ChemscaleError):
+    """Stopped early on purpose; the same command continues."""
+
+    exit_code = 75
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """End an error about an unknown name: the nearest known one, then all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    guess = f". Did you mean {near[0]!r}?" if near else "."
+    return f"{guess} Known: {', '.join(names) if names else 'none'}."

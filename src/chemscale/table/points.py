@@ -1,0 +1,179 @@
+"""Points: what the laws are fitted to, from a study's runs or from anybody's table."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from chemscale.table.errors import DataError
+from chemscale.table.results import Point, Trained
+
+REQUIRED = ("family", "num_params", "num_train")
+COUNTS = ("num_params", "num_params_total", "num_train", "seed", "batch_size", "items_seen")
+NUMBERS = ("learning_rate", "flops", "seconds", "joules")
+# Known columns that say where a row stands, or how much has passed through; not metrics.
+PASSING = (
+    *("run", "role", "size", "unit", "step", "phase", "status", "ending", "max_items"),
+    *("unique_items", "tokens_unique", "tokens_seen", "atoms_seen", "edges_seen", "flops_spent"),
+)
+
+
+def points_of(trained: Iterable[Trained]) -> list[Point]:
+    """One point a run that the study still asks for, sweep first."""
+    return [_point(one) for one in trained if one.roles]
+
+
+def _point(one: Trained) -> Point:
+    run, outcome = one.run, one.outcome
+    losses = dict(outcome.metrics.get("test", {}))
+    losses |= {f"shift_{name}": value for name, value in outcome.metrics.get("shift", {}).items()}
+    order = ("sweep", "check", "finish", "search")
+    plans = [role for role in one.roles if role not in order]
+    role = next((role for role in order[:1] if role in one.roles), None)
+    role = role or (plans[0] if plans else min(one.roles, key=order.index))
+    return Point(
+        run=run.id,
+        family=run.trunk.family,
+        size=run.size,
+        num_params=outcome.num_params,
+        num_params_total=outcome.num_params_total,
+        num_train=run.trunk.num_train,
+        unit=run.unit,
+        seed=run.trunk.seed,
+        learning_rate=run.trunk.recipe.learning_rate,
+        batch_size=run.trunk.recipe.batch_size,
+        items_seen=outcome.items_seen,
+        flops=outcome.flops,
+        seconds=outcome.seconds,
+        joules=outcome.joules,
+        ending=outcome.ending,
+        status=outcome.status,
+        cooled=run.length.cooldown,
+        role=role,
+        max_items=run.length.items,
+        losses=losses,
+    )
+
+
+def write_points(points: Sequence[Point]) -> bytes:
+    """Points as CSV in the open schema: what `read_points` reads."""
+    from chemscale.table.files import table
+
+    metrics = sorted({name for point in points for name in point.losses})
+    plain = [name for name in Point.model_fields if name not in ("losses", "cooled")]
+    rows = [
+        {name: getattr(point, name) for name in plain}
+        | {"phase": "cooldown" if point.cooled else "stable"}
+        | {("test_loss" if m == "loss" else m): point.losses.get(m) for m in metrics}
+        for point in points
+    ]
+    return table(rows)
+
+
+def read_points(path: Path) -> list[Point]:
+    """Read a CSV or Parquet table in the documented schema; the last row of each run counts.
+
+    A run is what agrees in `run`, or else in family, size, num_train, seed and settings.
+
+    Raises:
+        DataError: a required column is missing, or a value is not a number; says which row.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise DataError(f"{path}: the table has no rows")
+    missing = [name for name in REQUIRED if name not in rows[0]]
+    if missing:
+        raise DataError(
+            f"{path}: no column {', '.join(missing)}; there are {', '.join(rows[0])}. "
+            "Required: family, num_params, num_train and a loss"
+        )
+    known = {*COUNTS, *NUMBERS, *PASSING, *REQUIRED}
+    metrics = [name for name in rows[0] if name not in known]
+    if not metrics:
+        raise DataError(f"{path}: no loss column, such as test_loss or force_mae")
+    last: dict[tuple[Any, ...], tuple[int, Mapping[str, Any]]] = {}
+    for number, row in enumerate(rows, start=1):
+        keys = ("run",) if row.get("run") else (*REQUIRED, "seed", "learning_rate", "batch_size")
+        key = tuple(str(row.get(name, "")) for name in keys)
+        step = _number(path, number, row, "step") or 0.0
+        before = last.get(key)
+        if before is None or step >= (_number(path, before[0], before[1], "step") or 0.0):
+            last[key] = (number, row)
+    return [_tabled(path, number, row, metrics) for number, row in last.values()]
+
+
+def _tabled(path: Path, number: int, row: Mapping[str, Any], metrics: Sequence[str]) -> Point:
+    def value(name: str) -> float | None:
+        return _number(path, number, row, name)
+
+    losses = {name: v for name in metrics if (v := value(name)) is not None}
+    if "test_loss" in losses:
+        losses.setdefault("loss", losses.pop("test_loss"))
+    num_params = value("num_params")
+    for name in REQUIRED[1:]:
+        if not (value(name) or 0) > 0:
+            raise DataError(f"{path} row {number}: {name} must be above 0, got {row[name]!r}")
+    fields: dict[str, Any] = {name: int(v) for name in COUNTS if (v := value(name)) is not None} | {
+        name: v for name in NUMBERS if (v := value(name)) is not None
+    }
+    fields.setdefault("num_params_total", int(num_params or 0))
+    fields.setdefault("seed", 0)
+    text = {
+        name: str(row[name])
+        for name in ("unit", "ending", "status", "role")
+        if row.get(name) not in (None, "")
+    }
+    phase = row.get("phase")
+    return _checked(
+        {
+            "run": str(row.get("run") or f"row {number}"),
+            "family": str(row["family"]),
+            "size": str(row.get("size") or int(num_params or 0)),
+            "unit": "item",
+            "cooled": phase in (None, "", "cooldown"),
+            "losses": losses,
+            **({"max_items": int(v)} if (v := value("max_items")) is not None else {}),
+            **fields,
+            **text,
+        },
+        f"{path} row {number}",
+    )
+
+
+def _checked(data: Mapping[str, Any], where: str) -> Point:
+    try:
+        return Point.read(data, where)
+    except Exception as error:
+        raise DataError(str(error)) from None
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    name = path.name.removesuffix(".gz")
+    try:
+        if name.endswith(".parquet"):
+            import pyarrow.parquet
+
+            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+            return rows
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a table: {error}") from None
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return [{str(key).strip(): value for key, value in row.items()} for row in rows]
+
+
+def _number(path: Path, number: int, row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{path} row {number}: {name} is not a number: {value!r}") from None
+    return found if math.isfinite(found) else None

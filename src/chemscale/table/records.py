@@ -1,0 +1,361 @@
+"""What was asked: the study and the runs it stands for.
+
+Every record is frozen and refuses unknown keys; all mistakes of a file are told at once.
+What was measured and concluded lies next door, in `results`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from chemscale.table.errors import StudyError, hint
+
+FORMAT = 1  # of everything stored in a study folder; raised when an older reader would misread it
+
+FIRST_EVALUATION = 1_000  # items after which a trunk is evaluated for the first time
+
+MOLECULE_FORMATS = ("csv", "smi", "parquet")
+STRUCTURE_FORMATS = ("extxyz", "db", "npz")
+
+
+class Record(BaseModel):
+    """A frozen pydantic model that refuses unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], where: str) -> Self:
+        """Build the record, or tell every mistake at once.
+
+        Raises:
+            StudyError: with one sentence per mistake, each naming the key.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise StudyError(where, list(_mistakes(error, cls))) from None
+
+
+def _mistakes(error: ValidationError, root: type[BaseModel]) -> Iterable[str]:
+    for item in error.errors():
+        path = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
+        key = ".".join(path)
+        if item["type"] == "extra_forbidden":
+            yield f"unknown key {key!r}{hint(path[-1], _keys_at(root, path[:-1]))}"
+        elif item["type"] == "missing":
+            yield f"{key!r} is missing"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+            yield f"{key}: {message}{given}" if key else f"{message}"
+
+
+def _keys_at(root: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the keys allowed at a path inside a record, looking through unions."""
+    model: type[BaseModel] = root
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if nested:
+            model = nested[0]
+    return list(model.model_fields)
+
+
+# --- the study -----------------------------------------------------------------------------------
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DatasetSpec(Record):
+    """Where the items come from and how they are split.
+
+    Either the `name` of a registered dataset, or a `format` with a `path` (file, list or glob).
+    """
+
+    name: str | None = None
+    format: Literal["csv", "smi", "parquet", "extxyz", "db", "npz"] | None = None
+    path: Paths = ()
+    column: str = "smiles"  # molecules: the column that holds the SMILES, any case
+    energy_key: str | None = None  # structures: where the labels are, when not found by themselves
+    forces_key: str | None = None
+    energy_unit: Literal["eV", "kcal/mol", "Ha"] = "eV"  # forces are in this unit per Å
+    group: str | None = None  # content, scaffold, formula, blocks, or the name of a column
+    validation: Share | Paths = 0.05
+    test: Share | Paths = 0.1
+    shift: Paths = ()  # another distribution, reported beside the test set
+    max_evaluated: PositiveInt | None = None  # items of a split that are evaluated
+    max_length: PositiveInt = 512  # molecules: longest token sequence kept
+    max_rejected: Share = 0.01  # share of rows that may be rejected
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.format is None):
+            raise ValueError("give either the name of a registered dataset or a format with a path")
+        if self.format and not self.path:
+            raise ValueError(f"format {self.format!r} needs a path")
+        shares = [share for share in (self.test, self.validation) if isinstance(share, float)]
+        if sum(shares) >= 1:
+            raise ValueError("test + validation must leave something to train on")
+        if 0.0 in shares:
+            raise ValueError("test and validation must each hold something: give a share above 0")
+        return self
+
+
+class Recipe(Record):
+    """How a size is trained.
+
+    Losses are in units of the training set's force RMS (potentials) or in nats (language models).
+    """
+
+    revision: int = 1
+    learning_rate: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 32  # items per step, all devices together
+    warmup: int = Field(2_000, ge=0)  # items, not a fraction: runs of any length share one trunk
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: PositiveFloat = 1.0  # largest gradient norm
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: for comparison, has no trunk
+    cooldown: float = Field(0.2, gt=0, lt=1)  # of the items seen at the branch
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    energy_weight: float = Field(1.0, ge=0)
+    forces_weight: float = Field(10.0, ge=0)
+    huber_delta: PositiveFloat = 0.1  # potentials: quadratic below, linear above
+
+
+RECIPES = {
+    "molecules": Recipe(learning_rate=3e-3, batch_size=32, weight_decay=0.1),
+    "energy-and-forces": Recipe(learning_rate=3e-3, batch_size=8, betas=(0.9, 0.99), clip=10.0),
+    "energy": Recipe(
+        learning_rate=3e-3, batch_size=8, betas=(0.9, 0.99), clip=10.0, forces_weight=0.0
+    ),
+}
+
+
+class RecipeSpec(Record):
+    """A named recipe, with the values that depart from it."""
+
+    name: str
+    warmup: int | None = Field(None, ge=0)
+    learning_rate: PositiveFloat | None = None
+    batch_size: PositiveInt | None = None
+    weight_decay: float | None = Field(None, ge=0)
+    betas: tuple[float, float] | None = None
+    clip: PositiveFloat | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    cooldown: float | None = Field(None, gt=0, lt=1)
+    precision: Literal["float32", "bfloat16", "float64"] | None = None
+    energy_weight: float | None = Field(None, ge=0)
+    forces_weight: float | None = Field(None, ge=0)
+    huber_delta: PositiveFloat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in RECIPES:
+            raise ValueError(f"no recipe named {self.name!r}{hint(self.name, RECIPES)}")
+        return self
+
+    def resolve(self) -> Recipe:
+        """Return the named recipe with the departures applied."""
+        changed = self.model_dump(exclude_none=True, exclude={"name"})
+        return RECIPES[self.name].model_copy(update=changed)
+
+
+class Search(Record):
+    """Which settings are tried, on how much of the trunk, and how many are finished."""
+
+    learning_rate: tuple[PositiveFloat, ...] = Field(min_length=1)
+    batch_size: tuple[PositiveInt, ...] = ()  # empty: the recipe's
+    fraction: float = Field(0.2, gt=0, le=1)  # of the trunk's ceiling
+    finish: int = Field(4, ge=0)  # smaller size: finished to calibrate the forecast
+
+
+class Budget(Record):
+    """The most a trunk may see (exactly one of `items`, `flops`), and when it may end sooner.
+
+    A trunk ends, from its 16th evaluation on, when `items_seen ≥ items_at_best / (1 - patience)`;
+    `patience = 1` switches that off. The cooldown comes on top.
+    """
+
+    items: PositiveInt | None = None
+    flops: PositiveFloat | None = None
+    patience: float = Field(0.5, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.items is None) == (self.flops is None):
+            raise ValueError("give exactly one of items and flops")
+        return self
+
+
+class Forecast(Record):
+    """What a plan promised before its runs were trained; never rewritten."""
+
+    family: str
+    size: str
+    num_params: int
+    num_train: int
+    metric: str
+    value: float
+    intervals: dict[str, tuple[float, float]]  # level in per cent → low, high, for one new run
+    law: str  # the fitted law, in words
+    fitted_runs: tuple[str, ...]
+    made: str  # time, ISO 8601, UTC
+    why: str  # the budget or target that asked for it, in words
+    capped_at_items: int | None = None  # holds only at this training length
+
+
+class Study(Record):
+    """One study file. A plan is a study with a `forecast`."""
+
+    name: str = Field(min_length=1)
+    families: dict[str, tuple[str, ...]] = Field(min_length=1)  # family → sizes
+    dataset: DatasetSpec
+    num_train: tuple[PositiveInt, ...] = Field(min_length=1)
+    seeds: PositiveInt | dict[str, PositiveInt] = 1
+    recipe: RecipeSpec
+    budget: Budget
+    search: Search | None = None
+    forecast: tuple[Forecast, ...] = ()
+    format: int = FORMAT
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for label, values in (("num_train", self.num_train), *self.families.items()):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{label} names a value twice")
+            if not values:
+                raise ValueError(f"{label} has no sizes")
+        if isinstance(self.seeds, dict):
+            known = {size for sizes in self.families.values() for size in sizes} | {"default"}
+            for key in self.seeds:
+                if key not in known:
+                    raise ValueError(f"seeds: no size {key!r}{hint(key, known)}")
+        return self
+
+    def num_seeds(self, size: str) -> int:
+        """How many seeds a size is trained with."""
+        if isinstance(self.seeds, int):
+            return self.seeds
+        return self.seeds.get(size, self.seeds.get("default", 1))
+
+    @property
+    def search_num_train(self) -> int:
+        """The `num_train` of the search: the middle one, the lower of two middles."""
+        return sorted(self.num_train)[(len(self.num_train) - 1) // 2]
+
+
+# --- the runs ------------------------------------------------------------------------------------
+
+
+class Trunk(Record):
+    """All that determines a run's path but its length."""
+
+    family: str
+    family_revision: int
+    config: dict[str, Any]
+    dataset: str  # fingerprint
+    dataset_revision: int
+    num_train: int
+    recipe: Recipe
+    seed: int
+
+
+class Length(Record):
+    """How far a run goes along its trunk."""
+
+    items: int | None
+    flops: float | None
+    patience: float
+    cooldown: bool = True  # False: the trunk only, as in a search
+
+
+class Run(Record):
+    """One training: a trunk and its length, under the name that people see."""
+
+    id: str
+    size: str
+    unit: str
+    trunk: Trunk
+    length: Length
+
+    @classmethod
+    def of(cls, size: str, unit: str, trunk: Trunk, length: Length) -> Run:
+        """Name the run by the hash of what changes its result."""
+        return cls(id=digest(trunk, length), size=size, unit=unit, trunk=trunk, length=length)
+
+    @property
+    def trunk_id(self) -> str:
+        """Shared by runs that differ only in length."""
+        return digest(self.trunk)
+
+    @property
+    def folder_name(self) -> str:
+        """For people; never parsed."""
+        return f"{self.trunk.family}-{self.size}-{self.trunk.num_train}-{self.id[:10]}"
+
+
+# A field that joined a record later is left out of the hash while it holds this value, so that
+# the ids of older studies stay as they are: {record: {field: neutral value}}.
+NEUTRAL: dict[type[Record], dict[str, Any]] = {}
+
+
+def digest(*records: Record) -> str:
+    """Hash records by their canonical JSON: sorted keys, floats as `repr`."""
+    text = "\n".join(
+        json.dumps(_canonical(record), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        for record in records
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Record):
+        neutral = NEUTRAL.get(type(value), {})
+        return {
+            name: _canonical(getattr(value, name))
+            for name in type(value).model_fields
+            if name not in neutral or getattr(value, name) != neutral[name]
+        }
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a run's identity holds finite numbers only")
+        return repr(value)
+    return value

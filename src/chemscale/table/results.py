@@ -1,0 +1,279 @@
+"""What was measured and what was concluded from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.table.records import Record, Run
+
+Array = NDArray[np.float64]
+
+# --- measured ------------------------------------------------------------------------------------
+
+CURVE_COLUMNS = (
+    "step",
+    "phase",  # warmup, stable, cooldown
+    "items_seen",
+    "tokens_seen",
+    "atoms_seen",
+    "edges_seen",
+    "flops",
+    "seconds",
+    "joules",
+    "learning_rate",
+    "train_loss",  # mean over the steps since the row before
+    "val_loss",  # the training loss, on validation
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The evaluations of one run, a row each; the columns are those of `CURVE_COLUMNS`.
+
+    `step_losses` (steps,) holds the training loss of every step. Missing values are NaN.
+    """
+
+    run: str
+    columns: dict[str, NDArray[Any]]
+    step_losses: Array
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        return self.columns[column]
+
+
+class Size(Record):
+    """One rung of a family's ladder."""
+
+    family: str
+    size: str
+    revision: int
+    config: dict[str, Any]
+    num_params: int  # non-embedding
+    num_params_total: int
+    bytes_training: int  # weights, gradients and optimiser state; no activations
+    flops_per_item: float  # one training step of one mean item of the dataset
+    flops_formula: dict[str, float]  # per token/pair or per atom/edge
+    items_per_second: dict[str, float] = {}  # device → measured
+
+
+Status = Literal["finished", "stopped_early", "diverged", "out_of_memory", "failed"]
+Ending = Literal["plateaued", "capped", "overfitted"]
+
+
+class Outcome(Record):
+    """How a run ended, and its end values. Written last; its presence means done."""
+
+    run: str
+    status: Status
+    sentence: str
+    ending: Ending | None = None  # of the trunk of a finished run
+    step: int = 0
+    items_seen: int = 0
+    tokens_seen: int = 0
+    atoms_seen: int = 0
+    edges_seen: int = 0
+    num_params: int = 0
+    num_params_total: int = 0
+    unique_items: int = 0
+    tokens_unique: int = 0
+    flops: float = 0.0
+    flops_spent: float = 0.0
+    seconds: float = 0.0
+    joules: float | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None  # of the trunk
+    metrics: dict[str, dict[str, float]] = {}  # split → metric → value, on the final weights
+    machine: dict[str, str] = {}  # device, torch, threads, precision
+
+
+class Point(Record):
+    """One trained model as the laws see it, from a study folder or from anybody's table."""
+
+    run: str
+    family: str
+    size: str
+    num_params: int
+    num_params_total: int
+    num_train: int
+    unit: str
+    seed: int
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    items_seen: int | None = None
+    flops: float | None = None
+    seconds: float | None = None
+    joules: float | None = None
+    ending: Ending | None = None
+    status: Status = "finished"
+    cooled: bool = True  # the loss is from the end of a schedule, not from the middle of one
+    role: str = "sweep"  # search, finish, sweep, check, or the plan it belongs to
+    max_items: int | None = None  # the ceiling of its trunk
+    losses: dict[str, float] = {}  # metric → value; the law metric among them
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that has ended, with all that is known of it.
+
+    `roles` says what the study asks of it: any of search, finish, sweep, check, plans/001, …;
+    none when the study no longer asks for it.
+    """
+
+    run: Run
+    outcome: Outcome
+    curve: Curve
+    roles: tuple[str, ...]
+
+
+# --- concluded -----------------------------------------------------------------------------------
+
+
+class Interval(Record):
+    """An uncertainty, with its level."""
+
+    low: float
+    high: float
+    level: float  # 0.9 for 90 %
+
+
+class Quantity(Record):
+    """A value with its interval; both missing where the data do not determine it."""
+
+    value: float | None = None
+    interval: Interval | None = None
+
+
+class EstimateRow(Record):
+    """One searched setting."""
+
+    run: str
+    family: str
+    size: str
+    learning_rate: float
+    batch_size: int
+    status: Status
+    items_seen: int
+    tse: float | None = None  # sum of the mean training losses of the epochs so far
+    tse_e: float | None = None  # of the last epoch only
+    tse_ema: float | None = None
+    early_loss: float | None = None  # validation, at the end of the searched part
+    forecast: float | None = None  # of the final validation loss
+    interval: Interval | None = None
+    final_loss: float | None = None  # where the run was finished
+    rank: int | None = None  # 1 is best, within its family and size
+
+
+class FamilyEstimate(Record):
+    """What the search of one family says, and how far it can be trusted."""
+
+    family: str
+    rows: tuple[EstimateRow, ...]
+    estimator: str  # what the ranking and the forecast go by
+    num_finished: int
+    spearman: float | None = None  # early against final, over the finished runs
+    regret: float | None = None  # of the early pick among the finished, in log final loss
+    flops_spent: float = 0.0
+    flops_if_all_finished: float | None = None
+    sentence: str
+
+
+class Estimate(Record):
+    """Training performance estimation: which settings deserve to be finished."""
+
+    families: tuple[FamilyEstimate, ...]
+    made: str
+
+    def __str__(self) -> str:
+        return "\n".join(family.sentence for family in self.families)
+
+
+class Choice(Record):
+    """The settings of one family and size."""
+
+    family: str
+    size: str
+    num_params: int
+    learning_rate: float
+    batch_size: int
+    source: Literal["searched", "interpolated", "extrapolated"]
+    made: str
+
+
+FitStatus = Literal["converged", "at_bound", "not_identified", "too_short", "failed"]
+
+
+class LawFit(Record):
+    """One law along one axis: loss = irreducible_loss + coefficient · x^-exponent."""
+
+    axis: Literal["num_train", "num_params", "flops"]
+    law: Literal["power", "power-floor"]
+    at: dict[str, float]  # what is held fixed, e.g. {"num_train": 1000}
+    status: FitStatus
+    sentence: str
+    exponent: Quantity
+    coefficient: Quantity
+    irreducible_loss: Quantity
+    window: tuple[float, float]  # smallest and largest x fitted
+    decades: float
+    points: tuple[str, ...]  # runs
+    residual: float | None = None  # root mean square of the log residuals
+    # the best fit, then bootstrap draws: E, coefficient, exponent
+    draws: tuple[tuple[float, float, float], ...] = ()
+
+
+class SurfaceFit(Record):
+    """The additive surface L(N, D) = E + A·N^-a + B·D^-b over num_params and num_train."""
+
+    status: FitStatus
+    sentence: str
+    irreducible_loss: Quantity
+    size_coefficient: Quantity
+    size_exponent: Quantity
+    data_coefficient: Quantity
+    data_exponent: Quantity
+    num_params_window: tuple[float, float]
+    num_train_window: tuple[float, float]
+    points: tuple[str, ...]
+    residual: float | None = None
+    # the best fit, then bootstrap draws: E, A, a, B, b
+    draws: tuple[tuple[float, float, float, float, float], ...] = ()
+
+
+class FamilyFit(Record):
+    """Everything fitted to one family."""
+
+    family: str
+    metric: str
+    unit: str  # of num_train
+    laws: tuple[LawFit, ...]
+    surface: SurfaceFit | None
+    seed_scatter: float | None  # standard deviation of log loss between seeds
+    num_points: int
+    num_capped: int
+    at_this_training_length: bool  # over a third capped: the data exponent is not the converged one
+    max_items: int | None
+    check: str | None  # what half and double the chosen rate said at the largest size
+    excluded: tuple[tuple[str, str], ...]  # run, reason
+    sentence: str
+    # num_params, num_train, geometric mean loss, number of runs: what was fitted, cell by cell
+    observed: tuple[tuple[int, int, float, int], ...] = ()
+
+
+class Fit(Record):
+    """The laws of a study, family by family; prints as sentences."""
+
+    metric: str | None
+    level: float
+    families: tuple[FamilyFit, ...]
+    made: str
+
+    def __str__(self) -> str:
+        return "\n".join(family.sentence for family in self.families)
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{family.sentence}</p>" for family in self.families)

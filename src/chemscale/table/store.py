@@ -1,0 +1,374 @@
+"""The study folder: the only module that reads or writes it.
+
+Every file is written aside, synced and renamed, so a reader never meets half of one. A run is held
+by a kernel lock that dies with its process. `outcome.json` comes last; its presence means done.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.table.errors import StoreError
+from chemscale.table.files import (
+    array_bytes,
+    read_json,
+    refuse_newer,
+    sync_folder,
+    table,
+    write,
+    write_json,
+    write_synced,
+)
+from chemscale.table.records import Record, Run, Study
+from chemscale.table.results import (
+    CURVE_COLUMNS,
+    Choice,
+    Curve,
+    Estimate,
+    Fit,
+    Outcome,
+    Size,
+    Trained,
+)
+from chemscale.table.toml import dump_toml, read_toml
+
+R = TypeVar("R", bound=Record)
+
+
+class StudyFolder:
+    """A study and all that was done for it.
+
+    Args:
+        path: the folder that holds `study.toml`, that file, or one of its plans.
+
+    Raises:
+        StoreError: there is no study, or a newer chemscale wrote it.
+    """
+
+    def __init__(self, path: str | Path):
+        path = Path(path).expanduser().absolute()
+        self.plan: str | None = None
+        if path.suffix == ".toml" and path.parent.name == "plans":
+            self.plan = path.stem
+            path = path.parent.parent
+        elif path.suffix == ".toml":
+            if path.name != "study.toml":
+                raise StoreError(
+                    f"{path}: a study file is named study.toml, in a folder of its own"
+                )
+            path = path.parent
+        self.path = path
+        if not (path / "study.toml").is_file():
+            raise StoreError(f"{path}: no study.toml here")
+
+    # --- what was asked ---
+
+    @property
+    def study_file(self) -> Path:
+        """The study, or the plan that this folder was opened by."""
+        return self.path / (f"plans/{self.plan}.toml" if self.plan else "study.toml")
+
+    def study(self) -> Study:
+        """Read the study file (or the plan), with every mistake told at once."""
+        return self._study(self.study_file)
+
+    def plans(self) -> dict[str, Study]:
+        """All plans, in the order they were written."""
+        return {
+            f"plans/{file.stem}": self._study(file)
+            for file in sorted((self.path / "plans").glob("*.toml"))
+        }
+
+    def write_plan(self, plan: Study) -> Path:
+        """Write the next plan; none is ever rewritten."""
+        folder = self.path / "plans"
+        folder.mkdir(exist_ok=True)
+        taken = [int(file.stem) for file in folder.glob("*.toml") if file.stem.isdigit()]
+        target = folder / f"{max(taken, default=0) + 1:03d}.toml"
+        data = plan.model_dump(mode="json", exclude_defaults=True, exclude={"forecast"})
+        data |= {"forecast": [item.model_dump(mode="json") for item in plan.forecast]}
+        write(target, dump_toml(data).encode())
+        return target
+
+    def _study(self, file: Path) -> Study:
+        data = read_toml(file)
+        refuse_newer(file, data)
+        return Study.read(data, str(file))
+
+    # --- runs ---
+
+    def index(self) -> dict[str, list[str]]:
+        """What study and plans ask for now: chapter → run ids."""
+        data = self._json("runs/index.json") or {}
+        return {key: list(ids) for key, ids in data.items() if key != "format"}
+
+    def ask(self, chapters: Mapping[str, Sequence[Run]]) -> None:
+        """Write down runs, and that study or plan asks for them in these chapters."""
+        known = self.run_folders()
+        for run in {run.id: run for runs in chapters.values() for run in runs}.values():
+            if run.id not in known:
+                folder = self.path / "runs" / run.folder_name
+                folder.mkdir(parents=True, exist_ok=True)
+                self._write_json(folder / "run.json", run)
+        index = self.index() | {key: [run.id for run in runs] for key, runs in chapters.items()}
+        self._write_json(self.path / "runs/index.json", index)
+
+    def run_folders(self) -> dict[str, Path]:
+        """Where each run lies, by its id; folder names are for people and may be changed."""
+        return {
+            json.loads(file.read_text())["id"]: file.parent
+            for file in sorted((self.path / "runs").glob("*/run.json"))
+        }
+
+    def open_run(self, run_id: str) -> RunFolder:
+        """The folder of one run."""
+        folders = self.run_folders()
+        if run_id not in folders:
+            raise StoreError(f"{self.path}: no run {run_id}")
+        return RunFolder(folders[run_id])
+
+    def siblings(self, run: Run) -> list[RunFolder]:
+        """Folders of other runs on the same trunk."""
+        others = []
+        for run_id, path in self.run_folders().items():
+            folder = RunFolder(path)
+            if run_id != run.id and folder.run().trunk_id == run.trunk_id:
+                others.append(folder)
+        return others
+
+    def trained(self) -> list[Trained]:
+        """Every run that has ended, asked for or not."""
+        roles: dict[str, list[str]] = {}
+        for chapter, ids in self.index().items():
+            for run_id in ids:
+                roles.setdefault(run_id, []).append(chapter)
+        ended = []
+        for run_id, path in self.run_folders().items():
+            folder = RunFolder(path)
+            outcome = folder.outcome()
+            if outcome is not None:
+                curve = folder.curve()
+                asked = tuple(roles.get(run_id, ()))
+                ended.append(Trained(folder.run(), outcome, curve, asked))
+        return ended
+
+    # --- conclusions ---
+
+    def sizes(self) -> list[Size]:
+        """Read `ladder.json`."""
+        data = self._json("ladder.json") or {"sizes": []}
+        return [Size.read(item, "ladder.json") for item in data["sizes"]]
+
+    def write_sizes(self, sizes: Sequence[Size]) -> None:
+        """Write `ladder.json`, keeping the speeds measured before."""
+        kept = {(old.family, old.size): old.items_per_second for old in self.sizes()}
+        merged = [
+            size.model_copy(
+                update={
+                    "items_per_second": kept.get((size.family, size.size), {})
+                    | size.items_per_second
+                }
+            )
+            for size in sizes
+        ]
+        self._write_json(
+            self.path / "ladder.json", {"sizes": [size.model_dump(mode="json") for size in merged]}
+        )
+
+    def notes(self) -> list[str]:
+        """What the dataset said when it was read."""
+        return [str(note) for note in (self._json("notes.json") or {}).get("notes", [])]
+
+    def write_notes(self, notes: Sequence[str]) -> None:
+        """Keep what the dataset said, for a report on a machine without it."""
+        self._write_json(self.path / "notes.json", {"notes": list(notes)})
+
+    def choices(self) -> list[Choice]:
+        """Read `choice.json`."""
+        data = self._json("choice.json") or {"entries": []}
+        return [Choice.read(item, "choice.json") for item in data["entries"]]
+
+    def write_choices(self, choices: Sequence[Choice]) -> None:
+        """Write `choice.json` whole; callers append, so that finished runs stay in use."""
+        entries = [choice.model_dump(mode="json") for choice in choices]
+        self._write_json(self.path / "choice.json", {"entries": entries})
+
+    def write_estimate(self, estimate: Estimate) -> None:
+        """Write `estimate.json`, and its rows as `estimate.csv`."""
+        self._write_json(self.path / "estimate.json", estimate)
+        rows = [row.model_dump() for family in estimate.families for row in family.rows]
+        for row in rows:
+            interval = row.pop("interval") or {}
+            row |= {"forecast_low": interval.get("low"), "forecast_high": interval.get("high")}
+        write(self.path / "estimate.csv", table(rows))
+
+    def estimate(self) -> Estimate | None:
+        """Read the estimate, if there is one."""
+        return self._read("estimate.json", Estimate)
+
+    def write_fit(self, fit: Fit) -> None:
+        """Write `fit.json`."""
+        self._write_json(self.path / "fit.json", fit)
+
+    def fit(self) -> Fit | None:
+        """Read the fit, if there is one."""
+        return self._read("fit.json", Fit)
+
+    def write_file(self, name: str, data: bytes) -> Path:
+        """Write any other file of the study folder, whole."""
+        write(self.path / name, data)
+        return self.path / name
+
+    def _read(self, name: str, kind: type[R]) -> R | None:
+        data = self._json(name)
+        if data is None:
+            return None
+        data.pop("format")
+        return kind.read(data, str(self.path / name))
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        return read_json(self.path / name)
+
+    def _write_json(self, path: Path, value: Record | Mapping[str, Any]) -> None:
+        write_json(path, value)
+
+
+class RunFolder:
+    """One run: what it is, how far it got, how it ended."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def run(self) -> Run:
+        """Read `run.json`."""
+        data = read_json(self.path / "run.json")
+        if data is None:
+            raise StoreError(f"{self.path}: run.json is missing")
+        data.pop("format")
+        return Run.read(data, str(self.path / "run.json"))
+
+    def outcome(self) -> Outcome | None:
+        """How the run ended; None while it has not."""
+        data = read_json(self.path / "outcome.json")
+        if data is None:
+            return None
+        data.pop("format")
+        return Outcome.read(data, str(self.path / "outcome.json"))
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        """Say that the run has ended."""
+        write_json(self.path / "outcome.json", outcome)
+
+    def forget_outcome(self) -> None:
+        """Make an ended run one that will be trained again, from its last checkpoint if it can."""
+        (self.path / "outcome.json").unlink(missing_ok=True)
+
+    @contextmanager
+    def hold(self) -> Iterator[bool]:
+        """Hold the run, or yield False when another process does."""
+        with (self.path / "lock").open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    # --- checkpoints: directories that are never changed ---
+
+    def save_checkpoint(self, name: str, files: Mapping[str, bytes]) -> Path:
+        """Write a checkpoint aside, sync it, and move it into place whole."""
+        target = self.path / "checkpoints" / name
+        if target.exists():
+            return target
+        part = target.with_name(f".part-{name}-{os.getpid()}")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file, data in files.items():
+            write_synced(part / file, data)
+        sync_folder(part)
+        part.rename(target)
+        sync_folder(target.parent)
+        return target
+
+    def checkpoints(self) -> dict[str, Path]:
+        """All whole checkpoints, by name."""
+        return {
+            path.name: path
+            for path in sorted((self.path / "checkpoints").glob("*"))
+            if not path.name.startswith(".")
+        }
+
+    def adopt(self, checkpoint: Path) -> None:
+        """Share another run's checkpoint without copying its bytes."""
+        target = self.path / "checkpoints" / checkpoint.name
+        if target.exists():
+            return
+        part = target.with_name(f".part-{checkpoint.name}-{os.getpid()}")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file in checkpoint.iterdir():
+            os.link(file, part / file.name)
+        part.rename(target)
+
+    def keep_checkpoints(self, names: Sequence[str]) -> None:
+        """Drop all other checkpoints, and what a killed process left half written."""
+        folder = self.path / "checkpoints"
+        for path in folder.glob("*") if folder.exists() else ():
+            if path.name not in names:
+                # Moved out of sight first: a checkpoint is whole or it is not there.
+                hidden = folder / f".drop-{path.name.lstrip('.')}-{os.getpid()}"
+                path.rename(hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
+
+    # --- curves ---
+
+    def write_curve(self, rows: Sequence[Mapping[str, Any]], step_losses: NDArray[Any]) -> None:
+        """Write `curve.csv` and `steps.npy` whole."""
+        write(self.path / "curve.csv", curve_bytes(rows))
+        write(self.path / "steps.npy", array_bytes(step_losses))
+
+    def curve(self) -> Curve:
+        """Read the curve; empty where nothing was evaluated yet."""
+        file, steps = self.path / "curve.csv", self.path / "steps.npy"
+        rows = read_curve(file.read_text()) if file.exists() else []
+        columns = {
+            name: np.array([_number(row[name]) for row in rows], dtype=float)
+            for name in CURVE_COLUMNS
+            if name != "phase"
+        }
+        columns["phase"] = np.array([row["phase"] for row in rows], dtype=str)
+        losses = np.load(steps) if steps.exists() else np.zeros(0)
+        name = read_json(self.path / "run.json") or {}
+        return Curve(str(name.get("id")), columns, losses.astype(float))
+
+    def log(self, text: str) -> None:
+        """Add a line to `log.txt`, which is for people only."""
+        with (self.path / "log.txt").open("a") as stream:
+            stream.write(text.rstrip("\n") + "\n")
+
+
+def curve_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A curve as CSV; numbers so that they read back as they were."""
+    return table([{name: row.get(name) for name in CURVE_COLUMNS} for row in rows])
+
+
+def read_curve(text: str) -> list[dict[str, str]]:
+    """The rows of a curve, as text."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def _number(text: str | None) -> float:
+    return float(text) if text else float("nan")

@@ -1,0 +1,214 @@
+"""What the command line prints: plain tables on standard output."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chemscale.table.records import Run, Study
+from chemscale.table.results import Estimate
+from chemscale.table.store import StudyFolder
+
+if TYPE_CHECKING:
+    from chemscale.verbs import Expansion
+
+
+def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
+    """What would be trained, and what it costs at most."""
+    study = expansion.study
+    print(f"{study.name}: {sum(map(len, expansion.runs.values()))} runs known now")
+    for note in expansion.notes:
+        print(f"  {note}")
+    if expansion.rejects:
+        print(f"  {len(expansion.rejects):,} rows left out (--rejects lists them)")
+    if rejects:
+        for line in expansion.rejects:
+            print(f"    {line}")
+    print()
+    _print(
+        ("family", "size", "parameters", "non-embedding", "weights+optimiser", "FLOPs an item",
+         "items/s"),
+        [
+            (
+                size.family,
+                size.size,
+                f"{size.num_params_total:,}",
+                f"{size.num_params:,}",
+                _bytes(size.bytes_training),
+                f"{size.flops_per_item:.3g}",
+                ", ".join(f"{v:,.0f} ({k})" for k, v in size.items_per_second.items()) or "–",
+            )
+            for size in expansion.sizes
+        ],
+    )  # fmt: skip
+    print()
+    rows = []
+    for chapter, runs in expansion.runs.items():
+        if not runs:
+            continue
+        rows.append(
+            (
+                chapter,
+                str(len(runs)),
+                str(sum(run.id in expansion.done for run in runs)),
+                f"{sum(expansion.flops[run.id] for run in runs):.3g}",
+                _hours(expansion, runs),
+            )
+        )
+    if expansion.waiting:
+        count, flops = f"{expansion.waiting}", f"{expansion.waiting_flops:.3g}"
+        rows.append(("sweep + check", count, "–", flops, "after the search"))
+    _print(("chapter", "runs", "done", "FLOPs at most", "core time at most"), rows)
+    if expansion.unused:
+        print(f"\n{expansion.unused} runs trained earlier are no longer asked for; they are kept.")
+    if any(not size.items_per_second for size in expansion.sizes):
+        print("\nTimes are not known: --measure times ten steps of each size.")
+
+
+def expansion_data(expansion: Expansion) -> dict[str, Any]:
+    """The same as plain data."""
+    return {
+        "study": expansion.study.name,
+        "notes": list(expansion.notes),
+        "rejects": list(expansion.rejects),
+        "sizes": [size.model_dump(mode="json") for size in expansion.sizes],
+        "runs": [
+            {
+                "chapter": chapter,
+                "id": run.id,
+                "family": run.trunk.family,
+                "size": run.size,
+                "num_train": run.trunk.num_train,
+                "seed": run.trunk.seed,
+                "learning_rate": run.trunk.recipe.learning_rate,
+                "batch_size": run.trunk.recipe.batch_size,
+                "flops_at_most": expansion.flops[run.id],
+                "items_at_most": expansion.items[run.id],
+                "done": run.id in expansion.done,
+            }
+            for chapter, runs in expansion.runs.items()
+            for run in runs
+        ],
+        "waiting": expansion.waiting,
+        "unused": expansion.unused,
+    }
+
+
+def print_trained(path: Path) -> None:
+    """How the runs of a study ended."""
+    ended = [one for one in StudyFolder(path).trained() if one.roles]
+    counts = Counter(one.outcome.status for one in ended)
+    print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    for one in ended:
+        if one.outcome.status != "finished":
+            print(f"  {one.run.folder_name} {one.outcome.status}: {one.outcome.sentence}")
+
+
+def print_estimate(found: Estimate, path: Path) -> None:
+    """The ranking of the search, and what was chosen."""
+    for family in found.families:
+        print(family.sentence)
+        rows = [
+            (
+                row.size,
+                f"{row.learning_rate:g}",
+                str(row.batch_size),
+                str(row.rank) if row.rank else "–",
+                _number(row.early_loss),
+                _number(row.forecast),
+                f"{_number(row.interval.low)} to {_number(row.interval.high)}"
+                if row.interval
+                else "–",
+                _number(row.final_loss),
+                row.status,
+            )
+            for row in family.rows
+        ]
+        _print(
+            (
+                "size",
+                "rate",
+                "batch",
+                "rank",
+                "early",
+                "forecast",
+                "90 % interval",
+                "final",
+                "ended",
+            ),
+            rows,
+        )
+        print()
+    print("Chosen:")
+    _print(
+        ("family", "size", "rate", "batch", ""),
+        [
+            (c.family, c.size, f"{c.learning_rate:g}", str(c.batch_size), c.source)
+            for c in StudyFolder(path).choices()
+        ],
+    )
+
+
+def print_out_of_use(path: Path) -> None:
+    """Which finished runs a new choice may put out of use."""
+    folder = StudyFolder(path)
+    asked = [one for one in folder.trained() if {"sweep", "check"} & set(one.roles)]
+    print(f"{len(asked)} runs were trained with the choice made before; they stay in runs/, but")
+    print("fall out of use where the new choice differs:")
+    for one in asked:
+        print(f"  {one.run.folder_name}")
+
+
+def print_plan(planned: Study, path: Path | None) -> None:
+    """The forecast, and how to have it checked."""
+    for forecast in planned.forecast:
+        levels = ", ".join(
+            f"{level} %: {_number(low)} to {_number(high)}"
+            for level, (low, high) in forecast.intervals.items()
+        )
+        print(
+            f"{forecast.family} {forecast.size} ({forecast.num_params:,} parameters) on "
+            f"{forecast.num_train:,}: {forecast.metric} {_number(forecast.value)} ({levels})"
+        )
+        print(f"  by {forecast.law}; {forecast.why}")
+        if forecast.capped_at_items:
+            print(f"  holds at this training length only ({forecast.capped_at_items:,} items)")
+    if path is not None:
+        print(f"Written to {path}; chemscale train {path} checks it.")
+
+
+def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    for row in table:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"  {line}".rstrip())
+
+
+def _hours(expansion: Expansion, runs: Sequence[Run]) -> str:
+    total = 0.0
+    for run in runs:
+        speeds = {
+            key: value
+            for size in expansion.sizes
+            if (size.family, size.size) == (run.trunk.family, run.size)
+            for key, value in size.items_per_second.items()
+        }
+        if not speeds:
+            return "–"
+        total += expansion.items[run.id] / max(speeds.values())
+    return f"{total / 3600:.2f} h" if total >= 600 else f"{total:.0f} s"
+
+
+def _bytes(amount: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,455 @@
+"""The verbs, where table, bench and desk meet; the command line is a thin coat over them.
+
+Each takes a study folder (or its file), does one stage and writes that stage's file. `fit`, `plan`
+and `report` run without torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chemscale.table import expand as expanding
+from chemscale.table.errors import (
+    DataError,
+    MissingPackage,
+    Stopped,
+    StoreError,
+    StudyError,
+    UsageError,
+)
+from chemscale.table.points import points_of, read_points, write_points
+from chemscale.table.records import Run, Study
+from chemscale.table.registry import executors
+from chemscale.table.results import Estimate, Fit, Point, Size
+from chemscale.table.store import StudyFolder
+
+if TYPE_CHECKING:
+    from chemscale.bench.training.measure import Workbench
+
+Watch = Callable[[dict[str, Any]], None]
+Paths = str | Path | Sequence[str | Path]
+
+
+def _quiet(event: dict[str, Any]) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What a study would train, and what that costs at most."""
+
+    study: Study
+    sizes: tuple[Size, ...]  # of the study
+    runs: dict[str, list[Run]]  # chapter → runs that are known now
+    flops: dict[str, float]  # run → the most it can cost
+    waiting: int  # sweep runs that wait for the choice of settings
+    waiting_flops: float
+    items: dict[str, float]  # run → the most items it can see
+    notes: tuple[str, ...]
+    rejects: tuple[str, ...]
+    done: frozenset[str]
+    unused: int  # trained earlier, no longer asked for
+
+    def speed(self, run: Run, device: str = "cpu") -> float | None:
+        """Items per second of a run's size, where it was measured."""
+        sizes = {(size.family, size.size): size for size in self.sizes}
+        return sizes[run.trunk.family, run.size].items_per_second.get(device)
+
+
+def expand(path: str | Path, *, measure: bool = False, watch: Watch = _quiet) -> Expansion:
+    """Turn a study into runs, before anything is spent; writes `ladder.json`.
+
+    Args:
+        path: study folder or file, or a plan.
+        measure: time ten training steps of each size.
+        watch: told about progress.
+
+    Raises:
+        StudyError: every mistake in the study.
+        DataError: the data cannot be used.
+    """
+    folder = StudyFolder(path)
+    return _expand(folder, _workbench(folder, watch), measure, watch)
+
+
+def train(
+    path: str | Path,
+    *,
+    on: str = "local",
+    chapter: str | None = None,
+    workers: int | None = None,
+    max_hours: float | None = None,
+    retry: Sequence[str] = (),
+    watch: Watch = _quiet,
+) -> None:
+    """Train what a study or plan asks for and what is not done: search, estimate, sweep.
+
+    Args:
+        path: study folder or file, or a plan.
+        on: the executor.
+        chapter: "search" stops after it.
+        workers: of the executor; by default it decides.
+        max_hours: checkpoint and leave after this long.
+        retry: statuses of ended runs that are trained again.
+        watch: told about progress.
+
+    Raises:
+        Stopped: `max_hours` came first; the same call continues.
+    """
+    deadline = None if max_hours is None else time.time() + 3600 * max_hours
+    if chapter not in (None, "search", "sweep"):
+        raise UsageError(f"no chapter named {chapter!r}: search or sweep")
+    folder = StudyFolder(path)
+    executor = executors.load(on)(**({} if workers is None else {"workers": workers}))
+    bench = _workbench(folder, watch)
+    expansion = _expand(folder, bench, False, watch)
+    study = expansion.study
+    work = _Work(folder, executor, deadline, expansion, watch)
+    if retry:
+        for one in folder.trained():
+            if one.roles and one.outcome.status in retry:
+                folder.open_run(one.run.id).forget_outcome()
+    if folder.plan is not None:
+        name = f"plans/{folder.plan}"
+        runs = expanding.sweep_runs(study, bench, folder.choices())
+        work.do({name: runs})
+        return
+    if study.search is not None and chapter != "sweep":
+        from chemscale.desk.estimate import finishers
+
+        searched = expanding.search_runs(study, bench)
+        work.do({"search": searched})
+        finish = set(finishers(folder.trained(), study.search.finish))
+        chosen = [run for run in searched if run.id in finish]
+        work.do({"finish": expanding.finish_runs(study, chosen)})
+        estimate(folder.path)
+    if chapter == "search":
+        return
+    choices = folder.choices()
+    if study.search is not None and not choices:
+        raise UsageError("no settings were chosen yet: run `chemscale train` without --chapter")
+    sweep = expanding.sweep_runs(study, bench, choices)
+    check = expanding.check_runs(study, bench, choices)
+    work.do({"sweep": sweep, "check": check})
+
+
+def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
+    """Rank the searched settings, forecast them, choose; writes estimate and `choice.json`."""
+    from chemscale.desk.choose import choose
+    from chemscale.desk.estimate import estimate as estimating
+
+    folder = StudyFolder(path)
+    study = folder.study()
+    trained = folder.trained()
+    counts = {(s.family, s.size): s.num_params for s in folder.sizes()}
+    found = estimating(trained, counts, now=_now())
+    folder.write_estimate(found)
+    kept = [] if choose_again else folder.choices()
+    known = {(choice.family, choice.size) for choice in kept}
+    wanted = {
+        key: counts[key]
+        for key in ((f, size) for f, sizes in study.families.items() for size in sizes)
+        if key in counts
+    }
+    new = [
+        choice
+        for choice in choose(found, wanted, now=_now())
+        if (choice.family, choice.size) not in known
+    ]
+    folder.write_choices([*kept, *new])
+    return found
+
+
+def fit(source: Paths | Sequence[Point], *, metric: str | None = None, level: float = 0.9) -> Fit:
+    """Fit the laws of study folders, tables of curves, or points; prints as sentences.
+
+    A study folder gets its `fit.json`, and `points.csv` in the open schema.
+
+    Raises:
+        DataError: nothing that can be fitted.
+    """
+    from chemscale.desk.fit import fit as fitting
+
+    if not isinstance(source, str | Path) and all(isinstance(item, Point) for item in source):
+        return fitting([item for item in source if isinstance(item, Point)], metric, level)
+    sources = _sources(source)  # type: ignore[arg-type]
+    points = [point for one in sources for point in _points(one)]
+    found = fitting(points, metric, level, now=_now())
+    for one in sources:
+        if isinstance(one, StudyFolder):
+            own = _points(one)
+            one.write_file("points.csv", write_points(own))
+            one.write_fit(found if len(sources) == 1 else fitting(own, metric, level, now=_now()))
+    return found
+
+
+def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, Path | None]:
+    """Turn a fit and a budget into the next study, with its forecast; writes `plans/NNN.toml`.
+
+    Args:
+        path: study folder.
+        write: whether to write the plan down.
+        **wish: `at` with `num_train`, `flops`, `hours` with `device`, or `target`; `seeds`,
+            `family`.
+
+    Raises:
+        NotIdentified: the fit does not answer; says which run would settle it.
+    """
+    from chemscale.desk.plan import plan as planning
+
+    folder = StudyFolder(path)
+    study, sizes = folder.study(), folder.sizes()
+    found = folder.fit() or fit(folder.path)
+    wish = {key: value for key, value in wish.items() if value is not None}
+    planned = planning(found, study, sizes, now=_now(), **wish)
+    if not write:
+        return planned, None
+    _choose_for(folder, planned)
+    return planned, folder.write_plan(planned)
+
+
+def report(source: Paths, *, output: Path | None = None, figures: Path | None = None) -> Path:
+    """Write one HTML file on study folders or tables; returns where.
+
+    Args:
+        source: one or several study folders or tables.
+        output: where; default `report.html` in the first folder.
+        figures: a folder for the figures as SVG and PNG files.
+    """
+    from chemscale import __version__
+    from chemscale.desk.report import Page, render, save
+    from chemscale.desk.report import figures as drawing
+
+    sources = _sources(source)
+    pages = []
+    for one in sources:
+        if isinstance(one, StudyFolder):
+            trained = tuple(one.trained())
+            points = tuple(points_of(trained))
+            pages.append(
+                Page(
+                    folder=one.path.name,
+                    study=one.study(),
+                    trained=trained,
+                    points=points,
+                    estimate=one.estimate(),
+                    choices=tuple(one.choices()),
+                    fit=one.fit(),
+                    plans=tuple(one.plans().items()),
+                    sizes=tuple(one.sizes()),
+                    notes=tuple(one.notes()),
+                )
+            )
+        else:
+            tabled = tuple(read_points(one))
+            found = fit(tabled)
+            pages.append(Page(one.name, None, (), tabled, None, (), found, (), (), ()))
+    names = ", ".join(page.name for page in pages)
+    html = render(pages, title=names, made=_now(), version=__version__)
+    first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0].parent
+    target = output or first / "report.html"
+    from chemscale.table.files import write as write_whole
+
+    write_whole(target, html.encode())
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        for name, figure in drawing(pages).items():
+            save(figure, figures / f"{name}.svg")
+            save(figure, figures / f"{name}.png")
+    return target
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Hands chapters to the executor, and says when they are done."""
+
+    folder: StudyFolder
+    executor: Any
+    deadline: float | None
+    expansion: Expansion
+    watch: Watch
+
+    def do(self, chapters: dict[str, list[Run]]) -> None:
+        self.folder.ask(chapters)
+        runs = expanding.unique(run for chapter in chapters.values() for run in chapter)
+        ladder = {(size.family, size.size): size for size in self.expansion.sizes}
+        cost = expanding.costs(runs, ladder)
+        folders = self.folder.run_folders()
+        left = [r for r in runs if not (folders[r.id] / "outcome.json").exists()]
+        left.sort(key=lambda run: -cost[run.id])  # the longest first, so that none is left over
+        self.watch(
+            {
+                "event": "chapter",
+                "names": list(chapters),
+                "total": len(runs),
+                "done": len(runs) - len(left),
+                "cost": {run.id: cost[run.id] for run in left},
+            }
+        )
+        finished = self.executor.submit(
+            self.folder.path, [run.id for run in left], deadline=self.deadline, watch=self.watch
+        )
+        self.watch({"event": "chapter-end", "names": list(chapters)})
+        if not finished:
+            raise Stopped("stopped at --max-hours; the same command continues")
+        self.note_speeds()
+
+    def note_speeds(self) -> None:
+        """Keep the measured speed of each size in `ladder.json`."""
+        seen: dict[tuple[str, str, str], list[float]] = {}
+        for one in self.folder.trained():
+            out = one.outcome
+            if out.status == "finished" and out.seconds > 0:
+                key = (one.run.trunk.family, one.run.size, out.machine.get("device", "cpu"))
+                seen.setdefault(key, []).append(out.items_seen / out.seconds)
+        sizes = []
+        for size in self.folder.sizes():
+            speeds = {
+                device: sorted(values)[len(values) // 2]
+                for (family, name, device), values in seen.items()
+                if (family, name) == (size.family, size.size)
+            }
+            sizes.append(size.model_copy(update={"items_per_second": speeds}))
+        self.folder.write_sizes(sizes)
+
+
+def _workbench(folder: StudyFolder, watch: Watch) -> Workbench:
+    try:
+        from chemscale.bench.training.measure import Workbench
+    except ModuleNotFoundError as error:
+        raise MissingPackage.of(str(error.name), "train", "training") from error
+
+    def progress(what: str, done: int, total: int) -> None:
+        watch({"event": "prepare", "what": what, "done": done, "total": total})
+
+    study = folder.study()
+    unknown = expanding.unknown_families(study)
+    if unknown:
+        raise StudyError(str(folder.study_file), unknown)
+    try:
+        return Workbench(study, folder.path, progress)
+    finally:
+        watch({"event": "prepared"})
+
+
+def _expand(folder: StudyFolder, bench: Workbench, measure: bool, watch: Watch) -> Expansion:
+    study = bench.study
+    expanding.validate(study, bench, str(folder.study_file))
+    sizes = bench.ladder()
+    if measure:
+        from chemscale.bench.training.measure import default_device, device_name, items_per_second
+
+        device = default_device()
+        timed = {}
+        wanted = [(f, size) for f, names in study.families.items() for size in names]
+        for number, (family, size) in enumerate(wanted):
+            watch({"event": "prepare", "what": "timing", "done": number, "total": len(wanted)})
+            timed[family, size] = items_per_second(bench, family, size, device)
+        watch({"event": "prepared"})
+        sizes = [
+            s.model_copy(
+                update={"items_per_second": {device_name(device): timed[s.family, s.size]}}
+            )
+            if (s.family, s.size) in timed
+            else s
+            for s in sizes
+        ]
+    folder.write_sizes(sizes)
+    folder.write_notes(bench.dataset.notes)
+    ladder = {(size.family, size.size): size for size in folder.sizes()}
+    choices = folder.choices()
+    runs: dict[str, list[Run]] = {}
+    waiting, waiting_flops = 0, 0.0
+    settled = folder.plan is not None or study.search is None or bool(choices)
+    sweep = expanding.sweep_runs(study, bench, choices)
+    if folder.plan is not None:
+        runs[f"plans/{folder.plan}"] = sweep
+    else:
+        if study.search is not None:
+            runs["search"] = expanding.search_runs(study, bench)
+            index = folder.index()
+            if "finish" in index:
+                known = {run.id: run for run in expanding.finish_runs(study, runs["search"])}
+                runs["finish"] = [known[i] for i in index["finish"] if i in known]
+        if settled:
+            runs["sweep"] = sweep
+            runs["check"] = expanding.check_runs(study, bench, choices)
+        else:
+            waiting = len(sweep) + 2 * len(study.families)
+            waiting_flops = sum(expanding.costs(sweep, ladder).values())
+    flat = expanding.unique(run for chapter in runs.values() for run in chapter)
+    ended = {one.run.id for one in folder.trained()}
+    asked = {run.id for run in flat} | {i for ids in folder.index().values() for i in ids}
+    cost = expanding.costs(flat, ladder)
+    return Expansion(
+        study=study,
+        sizes=tuple(
+            ladder[family, size] for family, names in study.families.items() for size in names
+        ),
+        runs=runs,
+        flops=cost,
+        waiting=waiting,
+        waiting_flops=waiting_flops,
+        items={
+            run.id: expanding.most_items(run, ladder[run.trunk.family, run.size].flops_per_item)
+            for run in flat
+        },
+        notes=tuple(bench.dataset.notes),
+        rejects=tuple(
+            f"{r.source} row {r.row}: {r.reason}{': ' + r.text if r.text else ''}"
+            for r in bench.dataset.rejects
+        ),
+        done=frozenset(ended & {run.id for run in flat}),
+        unused=len(ended - asked),
+    )
+
+
+def _choose_for(folder: StudyFolder, planned: Study) -> None:
+    """Settings of a size that the study did not train come from its search, extrapolated."""
+    from chemscale.desk.choose import choose
+
+    found, choices = folder.estimate(), folder.choices()
+    if found is None:
+        return
+    counts = {(s.family, s.size): s.num_params for s in folder.sizes()}
+    known = {(choice.family, choice.size) for choice in choices}
+    new = [(f, size) for f, names in planned.families.items() for size in names]
+    missing = {key: counts[key] for key in new if key not in known}
+    if missing:
+        searched = {(row.family, row.size) for one in found.families for row in one.rows}
+        wanted = missing | {key: counts[key] for key in searched}
+        extra = [c for c in choose(found, wanted, now=_now()) if (c.family, c.size) in missing]
+        folder.write_choices([*choices, *extra])
+
+
+def _sources(source: Paths) -> list[StudyFolder | Path]:
+    items = [source] if isinstance(source, str | Path) else list(source)
+    if not items:
+        raise UsageError("give a study folder or a table of curves")
+    found: list[StudyFolder | Path] = []
+    for item in map(Path, items):
+        if item.is_dir() or item.suffix == ".toml":
+            found.append(StudyFolder(item))
+        elif item.exists():
+            found.append(item)
+        else:
+            raise StoreError(f"{item}: neither a study folder nor a table of curves")
+    return found
+
+
+def _points(source: StudyFolder | Path) -> list[Point]:
+    if isinstance(source, Path):
+        return read_points(source)
+    points = points_of(source.trained())
+    if not points:
+        raise DataError(f"{source.path}: no run has ended yet; run `chemscale train` first")
+    return points
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

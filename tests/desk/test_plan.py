@@ -1,0 +1,232 @@
+import math
+
+import numpy as np
+import pytest
+
+from chemscale.desk.fit import fit
+from chemscale.desk.forecast import predict, reach
+from chemscale.desk.plan import plan
+from chemscale.table.errors import NotIdentified, UnknownName, UsageError
+from chemscale.table.records import Study
+from chemscale.table.results import Fit, Point, Size
+
+PARAMS = {"w8": 2_000, "w16": 6_000, "w32": 22_000, "w48": 50_000, "w64": 80_000, "w512": 5_000_000}
+NUM_TRAIN = (30, 100, 300, 1000, 3000)
+
+
+def loss(num_params: float, num_train: float) -> float:
+    return 2 + 3000 * num_params**-0.6 + 400 * num_train**-0.4
+
+
+def points(
+    rng: int = 0, sizes=("w8", "w16", "w32", "w64"), num_train=NUM_TRAIN, scatter=0.03, **other
+) -> list[Point]:
+    noise = np.random.default_rng(rng)
+    return [
+        Point(
+            run=f"{size}-{amount}-{seed}",
+            family="painn",
+            size=size,
+            num_params=PARAMS[size],
+            num_params_total=PARAMS[size],
+            num_train=amount,
+            unit="structure",
+            seed=seed,
+            losses={
+                "force_mae": loss(PARAMS[size], amount)
+                * math.exp(scatter * noise.standard_normal())
+            },
+            **other,
+        )
+        for size in sizes
+        for amount in num_train
+        for seed in range(2)
+    ]
+
+
+STUDY = Study.read(
+    {
+        "name": "alkanes",
+        "families": {"painn": ["w8", "w16", "w32", "w64"]},
+        "dataset": {"format": "extxyz", "path": "alkanes.xyz"},
+        "num_train": list(NUM_TRAIN),
+        "recipe": "energy-and-forces",
+        "budget": {"items": 10_000},
+        "search": {"learning_rate": [1e-3, 3e-3]},
+    },
+    "study.toml",
+)
+LADDER = [
+    Size(
+        family="painn",
+        size=size,
+        revision=1,
+        config={},
+        num_params=count,
+        num_params_total=count,
+        bytes_training=16 * count,
+        flops_per_item=100.0 * count,
+        flops_formula={},
+        items_per_second={"cpu": 2e6 / count} if size != "w64" else {},
+    )
+    for size, count in PARAMS.items()
+]
+NOW = "2026-01-01T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fit:
+    return fit(points())
+
+
+def cost(size: str, seeds: int = 1) -> float:
+    return seeds * 10_000 * 1.2 * 100.0 * PARAMS[size]
+
+
+def test_a_forecast_inside_the_window_is_close_and_its_intervals_are_nested(fitted):
+    found = predict(fitted.families[0], 50_000, 500)
+    assert found.value == pytest.approx(loss(50_000, 500), rel=0.05)
+    assert found.beyond == 0
+    assert [i.level for i in found.intervals] == [0.5, 0.8, 0.9]
+    widths = [i.high / i.low for i in found.intervals]
+    assert widths == sorted(widths)
+    assert all(i.low < found.value < i.high for i in found.intervals)
+
+
+def test_a_90_percent_interval_covers_about_90_percent_of_new_runs_inside_the_window():
+    inside, rng = 0, np.random.default_rng(5)
+    for study in range(60):
+        one = fit(points(study, sizes=("w32",))).families[0]
+        interval = predict(one, PARAMS["w32"], 500).intervals[-1]
+        new = loss(PARAMS["w32"], 500) * math.exp(0.03 * rng.standard_normal())
+        inside += interval.low <= new <= interval.high
+    assert 0.8 <= inside / 60 <= 1.0
+
+
+def test_intervals_widen_with_the_distance_from_what_was_fitted(fitted):
+    widths = []
+    for num_train in (3_000, 10_000, 30_000, 90_000):
+        interval = predict(fitted.families[0], 80_000, num_train).intervals[-1]
+        widths.append(math.log(interval.high / interval.low))
+    assert widths == sorted(widths)
+    assert widths[-1] > 2 * widths[0]
+
+
+def test_no_change_from_the_last_observation_stands_beside_the_forecast(fitted):
+    found = predict(fitted.families[0], 100_000, 4_000)
+    assert found.last_observed_at == (80_000, 3_000)
+    assert found.last_observation == pytest.approx(loss(80_000, 3_000), rel=0.1)
+    assert found.value < found.last_observation
+
+
+def test_a_law_reaches_as_far_as_it_is_wide_and_a_short_one_not_at_all():
+    assert reach((100, 999)) == (100, 999)
+    assert reach((100, 2_000)) == (5, 40_000)
+    assert reach((1, 1e6)) == pytest.approx((1 / 30, 30e6))
+
+
+def test_too_far_is_refused_with_the_run_that_would_help(fitted):
+    with pytest.raises(NotIdentified, match="a run near num_params = 170,000 would bring"):
+        predict(fitted.families[0], 5_000_000, 1_000)
+
+
+def test_a_window_of_less_than_a_decade_is_not_left():
+    one = fit(points(sizes=("w16", "w32", "w48"))).families[0]
+    assert predict(one, 22_000, 30_000).beyond == pytest.approx(1)
+    with pytest.raises(NotIdentified, match="less than a decade.*num_params = 60,000 or more"):
+        predict(one, 80_000, 1_000)
+
+
+def test_without_a_surface_the_law_through_the_same_size_answers():
+    one = fit(points(sizes=("w32",))).families[0]
+    assert one.surface is None
+    found = predict(one, 22_000, 10_000)
+    assert found.value == pytest.approx(loss(22_000, 10_000), rel=0.2)
+    assert "at num_params = 22,000" in found.law
+    with pytest.raises(NotIdentified, match="holds at num_params = 22,000 only"):
+        predict(one, 50_000, 1_000)
+
+
+def test_losses_lost_in_scatter_forecast_nothing():
+    one = fit(points(sizes=("w32",), num_train=(30, 100, 300), scatter=1.5)).families[0]
+    with pytest.raises(NotIdentified, match="wider than a factor of ten"):
+        predict(one, 22_000, 3_000)
+
+
+def test_a_plan_is_a_study_that_differs_in_what_was_asked_and_carries_its_forecast(fitted):
+    made = plan(fitted, STUDY, LADDER, at="painn:w48", num_train=5000, seeds=2, now=NOW)
+    assert made.name == "alkanes-plan"
+    assert (made.families, made.num_train, made.seeds) == ({"painn": ("w48",)}, (5000,), 2)
+    assert made.search is None
+    assert (made.dataset, made.recipe, made.budget) == (STUDY.dataset, STUDY.recipe, STUDY.budget)
+    [forecast] = made.forecast
+    assert forecast.value == pytest.approx(loss(50_000, 5_000), rel=0.1)
+    assert list(forecast.intervals) == ["50", "80", "90"]
+    assert set(forecast.fitted_runs) == {point.run for point in points()}
+    assert forecast.law.startswith("force MAE = ")
+    assert "no change from the last observation" in forecast.why
+    assert forecast.made == NOW
+    assert forecast.capped_at_items is None
+    assert Study.model_validate(made.model_dump()) == made
+
+
+def test_a_flops_budget_buys_the_best_forecast_that_it_can_pay_for(fitted):
+    made = plan(fitted, STUDY, LADDER, flops=1.01 * cost("w32", 2), seeds=2, now=NOW)
+    assert made.families == {"painn": ("w32",)}
+    assert made.num_train == (3000,)
+    richer = plan(fitted, STUDY, LADDER, flops=1e30, max_num_train=20_000, now=NOW)
+    assert richer.families == {"painn": ("w64",)}  # w512 lies out of reach
+    assert richer.num_train == (20_000,)
+    with pytest.raises(NotIdentified, match="the cheapest run takes"):
+        plan(fitted, STUDY, LADDER, flops=1.0, now=NOW)
+
+
+def test_hours_on_a_device_use_its_measured_speed(fitted):
+    hours = 1.2 * 10_000 / (2e6 / PARAMS["w48"]) / 3600
+    made = plan(fitted, STUDY, LADDER, hours=1.01 * hours, device="cpu", now=NOW)
+    assert made.families == {"painn": ("w48",)}
+    with pytest.raises(NotIdentified, match=r"measured so far: cpu.*expand STUDY --measure"):
+        plan(fitted, STUDY, LADDER, hours=1, device="h200", now=NOW)
+
+
+def test_a_target_is_reached_by_the_cheapest_run(fitted):
+    target = 1.1 * loss(PARAMS["w32"], 3000)
+    made = plan(fitted, STUDY, LADDER, target=target, now=NOW)
+    assert made.families == {"painn": ("w32",)}
+    assert made.forecast[0].value <= target
+    with pytest.raises(NotIdentified, match="the lowest is"):
+        plan(fitted, STUDY, LADDER, target=0.1, now=NOW)
+
+
+def test_a_capped_fit_plans_for_the_same_training_length_only():
+    capped = fit(points(ending="capped", max_items=10_000))
+    made = plan(capped, STUDY, LADDER, at="painn:w48", now=NOW)
+    assert made.forecast[0].capped_at_items == 10_000
+    longer = STUDY.model_copy(update={"budget": STUDY.budget.model_copy(update={"items": 20_000})})
+    with pytest.raises(NotIdentified, match="capped at 10,000 items"):
+        plan(capped, longer, LADDER, at="painn:w48", now=NOW)
+
+
+def test_a_flops_ceiling_costs_itself_and_the_cooldown(fitted):
+    isoflop = STUDY.model_copy(
+        update={"budget": STUDY.budget.model_copy(update={"items": None, "flops": 1e12})}
+    )
+    made = plan(fitted, isoflop, LADDER, flops=1.21e12, now=NOW)
+    assert "1.20e12 FLOPs at most" in made.forecast[0].why
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "words"),
+    [
+        ({}, UsageError, "exactly one"),
+        ({"flops": 1e9, "target": 3.0}, UsageError, "exactly one"),
+        ({"hours": 1.0}, UsageError, "go together"),
+        ({"flops": 1e9, "num_train": 30}, UsageError, "goes with at"),
+        ({"flops": -1.0}, UsageError, "above 0"),
+        ({"at": "pain:w8"}, UnknownName, "Did you mean 'painn'"),
+        ({"at": "painn:w9"}, UnknownName, "no size named 'w9'"),
+    ],
+)
+def test_a_wish_that_cannot_be_understood_is_refused(fitted, wish, error, words):
+    with pytest.raises(error, match=words):
+        plan(fitted, STUDY, LADDER, now=NOW, **wish)
