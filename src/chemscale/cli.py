@@ -10,14 +10,11 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from chemscale.table.errors import ChemscaleError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="chemscale",

@@ -338,3 +338,25 @@ def test_the_chinchilla_refit_of_besiroglu_et_al_2024_comes_back():
     np.testing.assert_allclose(found[0], [1.8172, 477.8, 0.3473, 2142, 0.3671], rtol=1e-3)
     objective = huber(log_law(log_x, found) - log_y, 1e-3).sum()
     assert objective == pytest.approx(0.00101827, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_table_however_odd_brings_a_crash_or_a_warning(seed):
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** rng.integers(-8, 9)
+    points = [
+        point(
+            f"s{size}",
+            int(10 ** rng.uniform(0, 12)) if seed % 3 else 10 ** (size + 1),
+            int(10 ** rng.uniform(0, 10)) if seed % 2 else 10 ** (amount + 1),
+            int(rng.integers(3)),
+            float(scale * (1.0 if seed % 5 == 0 else math.exp(rng.normal() * rng.integers(6)))),
+            run=f"{size}/{amount}/{again}",
+        )
+        for size in range(rng.integers(1, 5))
+        for amount in range(rng.integers(1, 6))
+        for again in range(rng.integers(1, 4))
+    ]
+    result = fit(points)
+    assert Fit.model_validate_json(result.model_dump_json()) == result
+    assert str(result).startswith("painn: ")

@@ -143,7 +143,7 @@ def test_without_a_surface_the_law_through_the_same_size_answers():
     found = predict(one, 22_000, 10_000)
     assert found.value == pytest.approx(loss(22_000, 10_000), rel=0.2)
     assert "at num_params = 22,000" in found.law
-    with pytest.raises(NotIdentified, match="holds at num_params = 22,000 only"):
+    with pytest.raises(NotIdentified, match="1 value of num_params, three are needed"):
         predict(one, 50_000, 1_000)
 
 

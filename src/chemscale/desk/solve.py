@@ -57,7 +57,7 @@ def solve(
 def log_law(log_x: Array, parameters: Array) -> Array:
     """Log of the law at (n, K) log x, for (S, 1 + 2K) parameters as `solve` returns: (S, n)."""
     terms = parameters[:, None, 1::2] * np.exp(-parameters[:, None, 2::2] * log_x)
-    return np.asarray(np.log(parameters[:, :1] + terms.sum(axis=2)))
+    return np.asarray(np.log(np.maximum(parameters[:, :1] + terms.sum(axis=2), 1e-300)))
 
 
 def huber(residual: Array, delta: float) -> Array:
@@ -127,7 +127,7 @@ def _refine(
     theta, damping = theta.copy(), np.full(num_sets, 1e-3)
     going = np.arange(num_sets)
     diagonal = np.arange(num_free)
-    for _ in range(200):
+    for _ in range(100):
         now, seen, weight = theta[going], log_y[going], weights[going]
         residual, jacobian = _residual(now, log_x, seen)
         value = (weight * huber(residual, delta)).sum(axis=1)
@@ -164,6 +164,8 @@ def _residual(theta: Array, log_x: Array, log_y: Array) -> tuple[Array, Array]:
     num_axes = log_x.shape[1]
     linear, exponents = theta[:, None, 1 : 1 + num_axes], theta[:, None, 1 + num_axes :]
     shapes = np.exp(-exponents * log_x)  # (S, n, K)
-    value = np.maximum(theta[:, :1] + (linear * shapes).sum(axis=2), 1e-300)
+    value = np.maximum(
+        theta[:, :1] + (linear * shapes).sum(axis=2), 1e-100
+    )  # squares of 1/f must not overflow
     parts = [np.ones_like(value)[..., None], shapes, -linear * log_x * shapes]
     return np.log(value) - log_y, np.concatenate(parts, axis=2) / value[..., None]

@@ -77,6 +77,10 @@ class Dataset(ABC):
         for label in needs:
             raise DataError(f"{self.where}: {self.unit}s have no {label}")
 
+    def num_tokens(self, items: Indices) -> int:
+        """Tokens that training on these items predicts, once through; 0 where there are none."""
+        return 0
+
     def indices(self, split: Split) -> Indices:
         """All items of a split, by ascending hash."""
         members = np.flatnonzero(self.split == SPLITS.index(split))

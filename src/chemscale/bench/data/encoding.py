@@ -93,7 +93,10 @@ def _symbols(canonical: str) -> list[str]:
         text = encoder(canonical)
     except EncoderError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
-        raise ValueError(f"no SELFIES: {reason.removeprefix('Reason: ').strip('[]')}") from None
+        reason = reason.removeprefix("Reason: ").removeprefix("[").removesuffix("]")
+        raise ValueError(f"no SELFIES: {reason}") from None
+    except Exception as error:  # a fault of the library in one molecule must not cost all others
+        raise ValueError(f"no SELFIES: {type(error).__name__} in selfies") from error
     return [f"[{inner}]" for inner in text[1:-1].split("][")]
 
 

@@ -251,6 +251,9 @@ class Molecules(Dataset):
     def vocabulary(self) -> tuple[str, ...]:  # noqa: D102
         return self.tokenizer.symbols
 
+    def num_tokens(self, items: Indices) -> int:  # noqa: D102
+        return int(self._length[items].sum() + len(items))
+
     def collate(self, config: Record) -> Callable[[Indices], TokenBatch]:
         """Return the function from indices to a batch.
 

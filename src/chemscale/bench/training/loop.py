@@ -78,7 +78,9 @@ def train_run(
             tell({"event": "held", "run": run_id})
             return None
         outcome = place.outcome()
-        if outcome is None:
+        if outcome is not None:
+            tell({"event": "held", "run": run_id})
+        else:
             run = place.run()
             tell({"event": "start", "run": run_id, "name": place.path.name})
             try:
@@ -101,7 +103,8 @@ def train_run(
                 outcome = _failure(run, "failed", f"{type(error).__name__}: {error}; see log.txt")
             place.write_outcome(outcome)
             place.log(f"{outcome.status}: {outcome.sentence}")
-        tell({"event": "end", "run": run_id, **outcome.model_dump(include={"status", "sentence"})})
+            ended = outcome.model_dump(include={"status", "sentence"})
+            tell({"event": "end", "run": run_id, **ended})
         return outcome
 
 
@@ -349,7 +352,6 @@ class _Training:
     ) -> Outcome:
         state, trunk = self.state, self.state.trunk_rows()
         last = state.rows[-1] if state.rows else {}
-        dataset: Any = self.bench.dataset
         return Outcome(
             run=self.run.id,
             status=status,
@@ -363,7 +365,7 @@ class _Training:
             num_params=self.model.num_params,
             num_params_total=self.model.num_params_total,
             unique_items=len(self.subset),
-            tokens_unique=dataset.num_tokens(self.subset) if self.bench.unit == "molecule" else 0,
+            tokens_unique=self.bench.dataset.num_tokens(self.subset),
             flops=state.flops,
             flops_spent=state.flops_spent,
             seconds=state.seconds,
