@@ -161,13 +161,13 @@ def fit(
 
     Example: chemscale fit my-study, or: chemscale fit curves.csv
     """
-    from chemscale import verbs
+    from chemscale import tables, verbs
 
     found = verbs.fit(sources, metric=metric, level=level)
     if as_json:
         _print_json(found.model_dump(mode="json"))
     else:
-        print(found)
+        print("\n".join(tables.wrapped(str(found))))
 
 
 @app.command()

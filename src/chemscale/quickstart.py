@@ -8,39 +8,41 @@ from typing import Any
 
 from chemscale import verbs
 from chemscale.table.errors import NotIdentified, StoreError
+from chemscale.tables import wrapped
 
 MOLECULES = """\
 # ChemGPT on drug-like molecules: which rate, how big, how much data?
 name = "quickstart-molecules"
-families = { chemgpt = ["w16", "w24", "w32"] }
-dataset = { name = "example-molecules", max_evaluated = 500 }
+families = { chemgpt = ["w16", "w32", "w64"] }
+dataset = { name = "example-molecules", max_evaluated = 400 }
 num_train = [100, 300, 1000, 3000]
 seeds = { default = 1, w16 = 2 }
 recipe = { name = "molecules", warmup = 500 }
 
 [search]
-learning_rate = [1e-3, 3e-3, 1e-2, 3e-2]
-fraction = 0.3
+learning_rate = [3e-3, 1e-2, 3e-2]
+fraction = 0.2
 
 [budget]
-items = 8_000
+items = 6_000
 """
 
 STRUCTURES = """\
 # SchNet and PaiNN on small molecules they have not seen: which prior, how big, how much data?
 name = "quickstart-structures"
-families = { schnet = ["w16", "w24", "w32"], painn = ["w16"] }
-dataset = { name = "example-structures", max_evaluated = 150 }
+families = { schnet = ["w16", "w32", "w64"], painn = ["w16"] }
+dataset = { name = "example-structures", max_evaluated = 120 }
 num_train = [30, 100, 300, 1000]
 seeds = { default = 1, w16 = 2 }
 recipe = { name = "energy-and-forces", warmup = 500 }
 
 [search]
-learning_rate = [1e-3, 3e-3, 1e-2, 3e-2]
+learning_rate = [2e-3, 5e-3, 1.5e-2]
 fraction = 0.35
+finish = 3
 
 [budget]
-items = 4_000
+items = 3_000
 """
 
 
@@ -62,8 +64,7 @@ def run(
         place.mkdir(parents=True)
         (place / "study.toml").write_text(text)
         verbs.train(place, workers=workers, watch=watch)
-        words += [f"{name}:", *(f"  {line}" for line in str(verbs.fit(place)).splitlines())]
-        words.append(f"  {_plan(place)}")
+        words += [f"{name}:", *wrapped(str(verbs.fit(place))), *wrapped(_plan(place))]
     report = verbs.report([folder / name for name in studies], output=folder / "report.html")
     return report, words
 

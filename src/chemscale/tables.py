@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,16 @@ from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
     from chemscale.verbs import Expansion
+
+
+def wrapped(text: str) -> list[str]:
+    """Sentences as lines that a terminal holds, clause by clause."""
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        first, *rest = paragraph.split("; ")
+        for clause, start in ((first, "  "), *((clause, "    ") for clause in rest)):
+            lines += textwrap.wrap(clause, 98, initial_indent=start, subsequent_indent="      ")
+    return lines
 
 
 def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:

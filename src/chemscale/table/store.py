@@ -272,7 +272,8 @@ class RunFolder:
         write_json(self.path / "outcome.json", outcome)
 
     def forget_outcome(self) -> None:
-        """Make an ended run one that will be trained again, from its last checkpoint if it can."""
+        """Make an ended run one that will be trained again, from the start."""
+        self.keep_checkpoints([])
         (self.path / "outcome.json").unlink(missing_ok=True)
 
     @contextmanager

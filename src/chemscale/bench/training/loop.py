@@ -154,7 +154,7 @@ class _Training:
             return self._outcome("diverged", str(error), None)
         metrics = self._judge() if self.run.length.cooldown else {}
         checkpoint.keep(self.place, self.state, ended=True)
-        return self._outcome("finished", f"{verdict}: {why}", verdict, metrics)
+        return self._outcome("finished", why, verdict, metrics)
 
     def _run_trunk(self) -> None:
         state, length = self.state, self.run.length
