@@ -21,10 +21,10 @@ recipe = { name = "molecules", warmup = 500 }
 
 [search]
 learning_rate = [3e-3, 1e-2, 3e-2]
-fraction = 0.2
+fraction = 0.25
 
 [budget]
-items = 6_000
+items = 5_000
 """
 
 STRUCTURES = """\
@@ -32,7 +32,7 @@ STRUCTURES = """\
 name = "quickstart-structures"
 families = { schnet = ["w16", "w32", "w64"], painn = ["w16"] }
 dataset = { name = "example-structures", max_evaluated = 120 }
-num_train = [30, 100, 300, 1000]
+num_train = [30, 150, 750]
 seeds = { default = 1, w16 = 2 }
 recipe = { name = "energy-and-forces", warmup = 500 }
 

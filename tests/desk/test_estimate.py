@@ -39,8 +39,9 @@ def trained(
     done = final is not None
     length = Length(items=10_000 if done else 2_000, flops=None, patience=0.5, cooldown=done)
     run = Run.of(size, "structure", trunk, length)
-    columns = {name: np.full(3, np.nan) for name in CURVE_COLUMNS}
-    columns["val_loss"] = early * np.array([4.0, 2.0, 1.0])
+    columns = {name: np.full(6, np.nan) for name in CURVE_COLUMNS}
+    columns["items_seen"] = np.arange(6.0)
+    columns["val_loss"] = early * np.array([4.0, 2.0, 0.5, 2.0, 1.0, 1.0])
     outcome = Outcome(
         run=run.id,
         status=status,
@@ -235,6 +236,18 @@ def test_with_one_searched_size_the_rate_is_constant():
     choices = choose(estimate(searched(), PARAMS), PARAMS)
     assert {choice.learning_rate for choice in choices} == {1e-3}
     assert [choice.source for choice in choices] == ["searched", "extrapolated", "extrapolated"]
+
+
+def test_the_rates_move_by_what_the_finished_runs_show_within_what_was_tried():
+    # Early the second rate looks best at both sizes; finished, the third is best at the smaller.
+    ends = zip(RATES, (3.0, 1.0, 1.5, 2.0), (3.0, 1.0, 0.5, 2.0), strict=True)
+    runs = [
+        *searched(),
+        *(trained("w8", rate, early=early, final=final) for rate, early, final in ends),
+        *searched((3, 1, 2, 4), size="w16"),
+    ]
+    choices = choose(estimate(runs, PARAMS), PARAMS)
+    assert [choice.learning_rate for choice in choices[:2]] == [RATES[2], RATES[2]]
 
 
 def test_a_search_that_diverged_altogether_chooses_nothing_and_says_what_to_do():

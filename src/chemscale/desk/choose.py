@@ -17,6 +17,8 @@ def choose(
     The batch size is the one that won at the larger searched size. The learning rate is log-linear
     in `num_params` through the best of each searched size (at that batch size, where it was
     tried and survived), rounded to two significant digits. With one searched size it is constant.
+    Where three or more runs of the smaller size were finished, the rates of both sizes are moved by
+    the factor between its best final and its best early rate, within what was tried.
 
     Args:
         estimate: of the search.
@@ -33,9 +35,12 @@ def choose(
             by_size.setdefault(row.size, []).append(row)
         searched = sorted(by_size, key=lambda size: num_params[family.family, size])
         batch_size = _best(by_size[searched[-1]]).batch_size
+        early = {size: _best(by_size[size], batch_size).learning_rate for size in searched}
+        tried = [row.learning_rate for row in family.rows]
+        shift = _shift(by_size[searched[0]], early[searched[0]], batch_size)
         known = {
-            num_params[family.family, size]: _best(by_size[size], batch_size).learning_rate
-            for size in searched
+            num_params[family.family, size]: min(max(shift * rate, min(tried)), max(tried))
+            for size, rate in early.items()
         }
         ends = sorted(known)
         sizes = sorted((count, size) for (name, size), count in num_params.items()
@@ -73,6 +78,19 @@ def _best(rows: Sequence[EstimateRow], batch_size: int | None = None) -> Estimat
         )
     fitting = [row for row in alive if row.batch_size == batch_size]
     return min(fitting or alive, key=lambda row: (row.rank or math.inf, row.run))
+
+
+def _shift(rows: Sequence[EstimateRow], early_rate: float, batch_size: int) -> float:
+    """How far the best rate moved between the early and the final ranking of finished runs.
+
+    Before the cooldown a high rate looks worse than it ends, so the early ranking leans to low
+    rates. Where three or more runs were finished they say by how much.
+    """
+    finished = [row for row in rows if row.final_loss is not None and row.batch_size == batch_size]
+    if len(finished) < 3:
+        return 1.0
+    best = min(finished, key=lambda row: (row.final_loss or math.inf, row.run))
+    return best.learning_rate / early_rate
 
 
 def _rate(known: Mapping[int, float], num_params: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from chemscale.table.errors import ChemscaleError, StudyError, UnknownName
+from chemscale.table.errors import ChemscaleError, DataError, StudyError, UnknownName
 from chemscale.table.records import (
     FIRST_EVALUATION,
     Length,
@@ -52,6 +52,7 @@ def validate(study: Study, bench: Bench, where: str) -> None:
 
     Raises:
         StudyError: every mistake, one line each.
+        DataError: likewise, when all is well with the study but not with its data.
     """
     checks: list[Callable[[], object]] = [
         lambda family=family, size=size: bench.size(family, size)  # type: ignore[misc]
@@ -59,12 +60,20 @@ def validate(study: Study, bench: Bench, where: str) -> None:
         for size in sizes
     ]
     checks.append(lambda: bench.fingerprint(max(study.num_train), 0))
-    mistakes = [line for check in checks for line in _mistake(check)]
+    errors = [error for check in checks for error in _mistake(check)]
+    mistakes = [str(error) for error in errors]
+    data_only = all(isinstance(error, DataError) for error in errors)
     if study.search and study.recipe.resolve().schedule == "cosine":
         mistakes.append("search: needs a constant schedule, a cosine run has no shorter part")
-    mistakes += _too_short(study)
+        data_only = False
+    if short := _too_short(study):
+        mistakes += short
+        data_only = False
+    mistakes = list(dict.fromkeys(mistakes))
+    if mistakes and data_only:
+        raise DataError("\n".join(mistakes))
     if mistakes:
-        raise StudyError(where, list(dict.fromkeys(mistakes)))
+        raise StudyError(where, mistakes)
 
 
 def _too_short(study: Study) -> list[str]:
@@ -81,11 +90,11 @@ def _too_short(study: Study) -> list[str]:
     ]
 
 
-def _mistake(check: Callable[[], object]) -> list[str]:
+def _mistake(check: Callable[[], object]) -> list[ChemscaleError]:
     try:
         check()
     except ChemscaleError as error:
-        return [str(error)]
+        return [error]
     return []
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def write(path: Path, data: bytes) -> None:
         write_synced(part, data)
         part.replace(path)
     except OSError as error:
-        if not isinstance(error, PermissionError):
+        with suppress(OSError):
             part.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
 

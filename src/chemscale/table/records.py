@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -54,9 +55,13 @@ class Record(BaseModel):
 
 
 def _mistakes(error: ValidationError, root: type[BaseModel]) -> Iterable[str]:
-    for item in error.errors():
-        path = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
+    items = error.errors()
+    places = [_place(item["loc"]) for item in items]
+    for item, path in zip(items, places, strict=True):
         key = ".".join(path)
+        deeper = any(len(other) > len(path) and other[: len(path)] == path for other in places)
+        if item["type"] == "too_short" and deeper:
+            continue  # only because what is in it was refused
         if item["type"] == "extra_forbidden":
             yield f"unknown key {key!r}{hint(path[-1], _keys_at(root, path[:-1]))}"
         elif item["type"] == "missing":
@@ -65,6 +70,12 @@ def _mistakes(error: ValidationError, root: type[BaseModel]) -> Iterable[str]:
             message = item["msg"].removeprefix("Value error, ")
             given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
             yield f"{key}: {message}{given}" if key else f"{message}"
+
+
+def _place(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that lead to a mistake, without the branches of unions that pydantic adds."""
+    parts = [str(part) for part in location]
+    return [part for part in parts if not re.search(r"[\[\]()]|^function-|^constrained-", part)]
 
 
 def _keys_at(root: type[BaseModel], path: list[str]) -> list[str]:

@@ -94,7 +94,6 @@ class StudyFolder:
     def write_plan(self, plan: Study) -> Path:
         """Write the next plan; none is ever rewritten."""
         folder = self.path / "plans"
-        folder.mkdir(exist_ok=True)
         taken = [int(file.stem) for file in folder.glob("*.toml") if file.stem.isdigit()]
         target = folder / f"{max(taken, default=0) + 1:03d}.toml"
         data = plan.model_dump(mode="json", exclude_defaults=True, exclude={"forecast"})
@@ -120,7 +119,6 @@ class StudyFolder:
         for run in {run.id: run for runs in chapters.values() for run in runs}.values():
             if run.id not in known:
                 folder = self.path / "runs" / run.folder_name
-                folder.mkdir(parents=True, exist_ok=True)
                 self._write_json(folder / "run.json", run)
         index = self.index() | {key: [run.id for run in runs] for key, runs in chapters.items()}
         self._write_json(self.path / "runs/index.json", index)

@@ -1,0 +1,161 @@
+"""Tables of anybody's runs: read, checked, written."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from chemscale.table.errors import DataError
+from chemscale.table.points import read_points, write_points
+from chemscale.table.results import Point
+
+HEADER = "family,num_params,num_train,seed,test_loss\n"
+
+
+def table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "curves.csv"
+    path.write_text(text)
+    return path
+
+
+def point(run: str = "a", **changes: object) -> Point:
+    fields = dict(
+        run=run,
+        family="painn",
+        size="w16",
+        num_params=1000,
+        num_params_total=1100,
+        num_train=100,
+        unit="structure",
+        seed=1,
+        learning_rate=1.1e-3,
+        batch_size=8,
+        items_seen=4000,
+        flops=1.25e12,
+        seconds=0.1,
+        ending="plateaued",
+        role="sweep",
+        max_items=5000,
+        losses={"loss": 0.1 + 0.2, "force_mae": 12.5},
+    )
+    return Point.model_validate({**fields, **changes})
+
+
+def test_points_read_back_as_they_were_written(tmp_path: Path):
+    points = [
+        point("a"),
+        point("b", ending=None, seconds=None, losses={"loss": 1 / 3}),
+        point("c", cooled=False, role="search", status="diverged", losses={}),
+        point("d", role="plans/001", family='with "quotes", and a comma'),
+    ]
+    path = tmp_path / "points.csv"
+    path.write_bytes(write_points(points))
+    assert read_points(path) == points
+
+
+def test_a_compressed_table_reads_alike(tmp_path: Path):
+    path = tmp_path / "points.csv.gz"
+    path.write_bytes(gzip.compress(write_points([point()])))
+    assert read_points(path) == [point()]
+
+
+def test_a_parquet_table_reads_alike(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    plain = table(tmp_path, HEADER + "painn,1000,10,0,0.5\npainn,1000,30,0,0.25\n")
+    columns = {
+        "family": ["painn", "painn"],
+        "num_params": [1000, 1000],
+        "num_train": [10, 30],
+        "seed": [0, 0],
+        "test_loss": [0.5, 0.25],
+    }
+    path = tmp_path / "curves.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert read_points(path) == read_points(plain)
+
+
+def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path):
+    path = table(tmp_path, "family,params,num_train,test_loss\npainn,1,10,0.5\n")
+    with pytest.raises(DataError, match=r"no column num_params; there are family, params"):
+        read_points(path)
+
+
+def test_a_table_without_a_loss_is_refused(tmp_path: Path):
+    path = table(tmp_path, "family,num_params,num_train\npainn,1,10\n")
+    with pytest.raises(DataError, match="no loss column"):
+        read_points(path)
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="no rows"):
+        read_points(table(tmp_path, HEADER))
+
+
+def test_a_bad_number_is_told_with_its_row_and_column(tmp_path: Path):
+    path = table(tmp_path, HEADER + "painn,1000,10,0,0.5\npainn,1000,30,0,O.25\n")
+    with pytest.raises(DataError, match=r"row 2: test_loss is not a number: 'O.25'"):
+        read_points(path)
+
+
+@pytest.mark.parametrize("value", ["0", "-5", ""])
+def test_an_amount_that_is_not_above_zero_is_told_with_its_row(tmp_path: Path, value: str):
+    path = table(tmp_path, HEADER + f"painn,1000,{value},0,0.5\n")
+    with pytest.raises(DataError, match="row 1: num_train must be above 0"):
+        read_points(path)
+
+
+def test_an_unknown_status_is_told_with_its_row(tmp_path: Path):
+    path = table(tmp_path, "family,num_params,num_train,status,loss\npainn,1,10,exploded,0.5\n")
+    with pytest.raises(DataError, match=r"row 1.*\n.*status.*'exploded'"):
+        read_points(path)
+
+
+def test_the_last_step_of_each_run_counts_in_whatever_order_rows_come(tmp_path: Path):
+    rows = "painn,1000,10,0,200,0.2\npainn,1000,10,0,100,0.9\npainn,1000,10,1,100,0.7\n"
+    path = table(tmp_path, "family,num_params,num_train,seed,step,test_loss\n" + rows)
+    assert [one.losses for one in read_points(path)] == [{"loss": 0.2}, {"loss": 0.7}]
+
+
+def test_without_steps_the_last_row_of_each_run_counts(tmp_path: Path):
+    path = table(tmp_path, HEADER + "painn,1000,10,0,0.9\npainn,1000,10,0,0.2\n")
+    assert [one.losses for one in read_points(path)] == [{"loss": 0.2}]
+
+
+def test_rows_of_one_named_run_are_one_run_though_settings_differ(tmp_path: Path):
+    text = "run,family,num_params,num_train,loss\nr,painn,1000,10,0.9\nr,painn,1000,20,0.2\n"
+    assert [one.num_train for one in read_points(table(tmp_path, text))] == [20]
+
+
+@pytest.mark.parametrize(
+    ("phase", "cooled"), [("cooldown", True), ("", True), ("stable", False), ("warmup", False)]
+)
+def test_a_loss_from_the_middle_of_a_schedule_is_marked(tmp_path: Path, phase: str, cooled: bool):
+    path = table(tmp_path, f"family,num_params,num_train,phase,loss\npainn,1,10,{phase},0.5\n")
+    assert [one.cooled for one in read_points(path)] == [cooled]
+
+
+def test_a_missing_loss_stays_missing(tmp_path: Path):
+    path = table(tmp_path, "family,num_params,num_train,loss,mae\npainn,1,10,0.5,\n")
+    assert read_points(path)[0].losses == {"loss": 0.5}
+
+
+def test_spreadsheet_habits_do_no_harm(tmp_path: Path):
+    path = table(tmp_path, "\ufefffamily, num_params, num_train, loss\r\npainn,1e3,10,0.5\r\n")
+    assert read_points(path)[0].num_params == 1000
+
+
+def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path):
+    path = tmp_path / "curves.csv"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        read_points(path)
+
+
+@pytest.mark.parametrize("name", ["curves.parquet", "curves.csv.gz"])
+def test_a_file_that_its_name_belies_is_refused(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_text(HEADER)
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        read_points(path)
