@@ -259,8 +259,10 @@ def main() -> None:
     except ChemscaleError as error:
         print(f"chemscale: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except PermissionError as error:
-        print(f"chemscale: {error.filename}: cannot be written: {error.strerror}", file=sys.stderr)
+    except OSError as error:
+        print(
+            f"chemscale: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr
+        )
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         print("chemscale: interrupted; the same command continues", file=sys.stderr)

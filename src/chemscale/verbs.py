@@ -26,13 +26,15 @@ from chemscale.table.points import points_of, read_points, write_points
 from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point, Size
-from chemscale.table.store import StudyFolder
+from chemscale.table.store import RunFolder, StudyFolder
 
 if TYPE_CHECKING:
     from chemscale.bench.training.measure import Workbench
 
 Watch = Callable[[dict[str, Any]], None]
 Paths = str | Path | Sequence[str | Path]
+
+HELD_SECONDS = 2.0  # between looks at runs that another command holds
 
 
 def _quiet(event: dict[str, Any]) -> None:
@@ -291,13 +293,26 @@ class _Work:
                 "cost": {run.id: cost[run.id] for run in left},
             }
         )
-        finished = self.executor.submit(
-            self.folder.path, [run.id for run in left], deadline=self.deadline, watch=self.watch
-        )
+        waiting = [run.id for run in left]
+        while waiting:
+            if not self.executor.submit(
+                self.folder.path, waiting, deadline=self.deadline, watch=self.watch
+            ):
+                raise Stopped("stopped at --max-hours; the same command continues")
+            # What another command holds is waited for: the next chapter needs how it ended.
+            waiting = [i for i in waiting if not (folders[i] / "outcome.json").exists()]
+            while waiting and all(self.is_held(folders[i]) for i in waiting):
+                if self.deadline is not None and time.time() > self.deadline:
+                    raise Stopped("other runs are held by another command; run again to continue")
+                time.sleep(HELD_SECONDS)
+            waiting = [i for i in waiting if not (folders[i] / "outcome.json").exists()]
         self.watch({"event": "chapter-end", "names": list(chapters)})
-        if not finished:
-            raise Stopped("stopped at --max-hours; the same command continues")
         self.note_speeds()
+
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        with RunFolder(path).hold() as ours:
+            return not ours
 
     def note_speeds(self) -> None:
         """Keep the measured speed of each size in `ladder.json`."""

@@ -152,15 +152,11 @@ def test_a_run_that_two_chapters_ask_for_is_one_run():
 
 
 def test_a_run_can_cost_its_ceiling_and_its_cooldown():
-    (run,) = expand.sweep_runs(
-        study(families={"schnet": ["w16"]}, num_train=[10]), BENCH, []
-    )
+    (run,) = expand.sweep_runs(study(families={"schnet": ["w16"]}, num_train=[10]), BENCH, [])
     size = BENCH.size("schnet", "w16")
     most = 10_000 * 1.2
     assert expand.most_items(run, size.flops_per_item) == pytest.approx(most)
-    assert expand.costs([run], {("schnet", "w16"): size}) == {
-        run.id: pytest.approx(most * 6 * 256)
-    }
+    assert expand.costs([run], {("schnet", "w16"): size}) == {run.id: pytest.approx(most * 6 * 256)}
 
 
 def test_a_budget_in_flops_is_a_ceiling_in_items():

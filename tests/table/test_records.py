@@ -113,7 +113,8 @@ def test_a_recipe_keeps_what_its_departures_do_not_name():
 
 
 def test_the_ids_of_a_literal_run_stay_as_they_were():
-    # python -c "from tests.table.test_records import *; print(digest(TRUNK), digest(TRUNK, LENGTH))"
+    # Made again by, in this folder:
+    # python -c "from test_records import *; print(digest(TRUNK), digest(TRUNK, LENGTH))"
     run = Run.of("w16", "structure", TRUNK, LENGTH)
     assert (run.trunk_id, run.id) == ("aa07b599524e78bc5223", "9e09fb8069b0b54f7319")
 

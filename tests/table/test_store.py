@@ -167,7 +167,7 @@ def test_plans_are_numbered_in_order_and_read_back(folder: StudyFolder):
         metric="force_mae",
         value=1 / 3,
         intervals={"90": (0.1, 0.9)},
-        law="a \"quoted\" law · x^-0.3",
+        law='a "quoted" law · x^-0.3',
         fitted_runs=("a", "b"),
         made="2026-01-01",
         why="--at",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,10 +124,12 @@ class StudyFolder:
 
     def run_folders(self) -> dict[str, Path]:
         """Where each run lies, by its id; folder names are for people and may be changed."""
-        return {
-            json.loads(file.read_text())["id"]: file.parent
-            for file in sorted((self.path / "runs").glob("*/run.json"))
-        }
+        found = {}
+        for file in sorted((self.path / "runs").glob("*/run.json")):
+            data = read_json(file)
+            if data is not None:
+                found[str(data["id"])] = file.parent
+        return found
 
     def open_run(self, run_id: str) -> RunFolder:
         """The folder of one run."""

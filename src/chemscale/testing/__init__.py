@@ -6,12 +6,12 @@ class TestMine(PotentialContract):
 
 import pytest
 
-pytest.register_assert_rewrite("chemscale.testing.families", "chemscale.testing.toys")
-
-from chemscale.testing.families import (  # noqa: E402
-    FamilyContract,
-    LanguageModelContract,
-    PotentialContract,
+pytest.register_assert_rewrite(
+    "chemscale.testing.families", "chemscale.testing.potentials", "chemscale.testing.languages"
 )
+
+from chemscale.testing.families import FamilyContract  # noqa: E402
+from chemscale.testing.languages import LanguageModelContract  # noqa: E402
+from chemscale.testing.potentials import PotentialContract  # noqa: E402
 
 __all__ = ["FamilyContract", "LanguageModelContract", "PotentialContract"]

@@ -1,0 +1,119 @@
+"""The exam of a language model: causality, batches, counts."""
+
+# ruff: noqa: D102 - tests are named by what they show
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from chemscale.bench.data.base import Dataset, open_dataset
+from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.models.base import LanguageModel
+from chemscale.table.records import RECIPES, DatasetSpec, Record
+from chemscale.testing.families import FamilyContract
+from chemscale.testing.toys import (
+    toy_smiles,
+)
+
+
+class LanguageModelContract(FamilyContract):
+    """The exam of a language model."""
+
+    recipe = RECIPES["molecules"]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def data(cls, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+        """Small molecules made from parts."""
+        path = tmp_path_factory.mktemp("toy") / "toy.smi"
+        path.write_text("\n".join(toy_smiles()) + "\n")
+        spec = DatasetSpec(
+            format="smi", path=(path.name,), group="content", max_length=32, validation=0.1
+        )
+        return open_dataset(spec, path.parent)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls, trained: tuple[Any, list[float]]) -> LanguageModel:
+        """The trained model."""
+        return trained[0]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def batch(cls, data: Dataset, config: Record) -> TokenBatch:
+        """Molecules of unequal length."""
+        batch = data.collate(config)(data.indices("train")[:6])
+        assert len(set(batch.lengths.tolist())) > 1
+        return batch
+
+    @torch.no_grad()
+    def logits(self, model: LanguageModel, batch: TokenBatch) -> list[Tensor]:
+        """Of each molecule: (tokens, vocabulary)."""
+        return list(model.logits(batch).split(batch.lengths.tolist()))
+
+    def test_the_flops_formula_says_what_torch_counts(self, data: Dataset) -> None:
+        config = self.kind().fitted_config(list(self.kind().ladder)[2], data)
+        model = self.start(data, config)
+        collate = data.collate(config)
+        items = data.indices("train")
+        lengths = np.array([int(collate(items[[n]]).lengths[0]) for n in range(len(items))])
+        length = int(np.bincount(lengths).argmax())
+        batch = collate(items[lengths == length][:8])
+        seen, formula = model.seen(batch), self.kind().flops_formula(config, self.recipe)
+        # torch counts the whole square of scores, of which a causal model needs the triangle.
+        squares = seen.pairs * 2 * length / (length + 1)
+        expected = formula["tokens"] * seen.tokens + formula["pairs"] * squares
+        assert self.counted(model, batch, self.recipe) == pytest.approx(expected, rel=0.01)
+
+    def test_it_has_a_logit_for_each_symbol_at_each_token(
+        self, data: Dataset, model: LanguageModel, batch: TokenBatch
+    ) -> None:
+        assert model.logits(batch).shape == (len(batch.tokens), len(data.vocabulary()))
+
+    def test_a_batch_equals_its_molecules_alone(
+        self, data: Dataset, model: LanguageModel, batch: TokenBatch
+    ) -> None:
+        collate = data.collate(model.config)
+        items = data.indices("train")[:6]
+        together = self.logits(model, batch)
+        for place, found in enumerate(together):
+            (alone,) = self.logits(model, collate(items[[place]]))
+            assert torch.allclose(found, alone, atol=1e-4)
+
+    def test_a_token_sees_neither_the_future_nor_other_molecules(
+        self, model: LanguageModel, batch: TokenBatch
+    ) -> None:
+        before = model.logits(batch).detach()
+        for place in range(len(batch.tokens)):
+            tokens = batch.tokens.clone()
+            tokens[place] = 4 if int(tokens[place]) != 4 else 5
+            changed = copy.copy(batch)
+            object.__setattr__(changed, "tokens", tokens)
+            moved = (model.logits(changed).detach() - before).abs().amax(dim=1) > 1e-5
+            later = (batch.molecule == batch.molecule[place]) & (
+                batch.positions >= batch.positions[place]
+            )
+            assert moved[place]
+            assert not (moved & ~later).any()
+
+    def test_seen_counts_real_tokens(self, model: LanguageModel, batch: TokenBatch) -> None:
+        seen = model.seen(batch)
+        assert seen.items == len(batch.lengths)
+        assert seen.tokens == int(batch.lengths.sum()) == len(batch.targets)
+
+    def test_measure_gives_the_loss_that_training_minimises(
+        self, model: LanguageModel, batch: TokenBatch
+    ) -> None:
+        total, weight = model.measure(batch, self.recipe)["loss"]
+        assert total / weight == pytest.approx(float(model.loss(batch, self.recipe)), rel=1e-5)
+
+    def test_precisions_agree(self, model: LanguageModel, batch: TokenBatch) -> None:
+        exact = copy.deepcopy(model).double()
+        assert float(exact.loss(batch, self.recipe)) == pytest.approx(
+            float(model.loss(batch, self.recipe)), rel=1e-5
+        )

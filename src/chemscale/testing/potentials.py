@@ -1,0 +1,256 @@
+"""The exam of an interatomic potential: symmetry, gradients, cutoffs, batches, counts."""
+
+# ruff: noqa: D102 - tests are named by what they show
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from chemscale.bench.data.base import Dataset, open_dataset
+from chemscale.bench.models.base import Potential
+from chemscale.table.records import RECIPES, DatasetSpec, Record
+from chemscale.testing.families import CPU, FamilyContract
+from chemscale.testing.toys import (
+    REFERENCE,
+    Structure,
+    graph_of,
+    rotation,
+    toy_molecules,
+    write_structures,
+)
+
+
+class PotentialContract(FamilyContract):
+    """The exam of an interatomic potential."""
+
+    recipe = RECIPES["energy-and-forces"]
+    tolerance: ClassVar[float] = 1e-5  # single precision, of the energies' spread and force RMS
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def data(cls, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+        """Perturbed small molecules under a sum of Morse pairs."""
+        path = write_structures(tmp_path_factory.mktemp("toy") / "toy.xyz")
+        spec = DatasetSpec(format="extxyz", path=(path.name,), validation=0.15, test=0.15)
+        return open_dataset(spec, path.parent)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls, trained: tuple[Any, list[float]]) -> Potential:
+        """The trained model, in single precision."""
+        return trained[0]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def exact(cls, model: Potential) -> Potential:
+        """The trained model, in double precision."""
+        return copy.deepcopy(model).double()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def probes(cls) -> list[Structure]:
+        """Molecules that nobody trained on."""
+        return toy_molecules(8, seed=1)
+
+    def predict(
+        self, model: Potential, structures: Sequence[Structure]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Energies (structures,) eV and forces (atoms, 3) eV/Å of one batch."""
+        cutoff = float(model.config.cutoff)  # type: ignore[attr-defined]
+        energies, forces = model(graph_of(structures, cutoff).to(CPU, model.scale.dtype))
+        return energies.double().numpy(), forces.double().numpy()
+
+    def agree(self, model: Potential, probes: list[Structure], found: Any, expected: Any) -> None:
+        """Compare energies and forces, relative to how much these vary over the probes."""
+        energies, forces = self.predict(model, probes)
+        spread = np.std(energies - reference(model, probes))
+        rms = np.sqrt(np.mean(forces**2))
+        assert spread > 0 and rms > 0, "a model that says nothing passes no exam"
+        assert np.abs(found[0] - expected[0]).max() < self.tolerance * spread
+        assert np.abs(found[1] - expected[1]).max() < self.tolerance * rms
+
+    @pytest.mark.parametrize("recipe", ["energy-and-forces", "energy"])
+    @pytest.mark.parametrize("rung", [0, 2])
+    def test_the_flops_formula_says_what_torch_counts(
+        self, data: Dataset, recipe: str, rung: int
+    ) -> None:
+        config = self.kind().fitted_config(list(self.kind().ladder)[rung], data)
+        model = self.start(data, config)
+        batch = data.collate(config)(data.indices("train")[:8]).to(CPU, torch.float32)
+        expected = model.flops(model.seen(batch), RECIPES[recipe])
+        assert self.counted(model, batch, RECIPES[recipe]) == pytest.approx(expected, rel=0.01)
+
+    @pytest.mark.parametrize("recipe", ["energy-and-forces", "energy"])
+    def test_measure_gives_the_loss_that_training_minimises(
+        self, data: Dataset, model: Potential, recipe: str
+    ) -> None:
+        config: Any = model.config
+        batch = data.collate(config)(data.indices("validation")).to(CPU, torch.float32)
+        total, weight = model.measure(batch, RECIPES[recipe])["loss"]
+        assert total / weight == pytest.approx(float(model.loss(batch, RECIPES[recipe])), rel=1e-5)
+
+    def test_a_batch_equals_its_structures_alone(
+        self, model: Potential, probes: list[Structure]
+    ) -> None:
+        alone = [self.predict(model, [probe]) for probe in probes]
+        expected = [np.concatenate(parts) for parts in zip(*alone, strict=True)]
+        self.agree(model, probes, self.predict(model, probes), expected)
+
+    def test_the_order_of_atoms_does_not_matter(
+        self, model: Potential, probes: list[Structure]
+    ) -> None:
+        generator = np.random.default_rng(2)
+        orders = [generator.permutation(len(probe.numbers)) for probe in probes]
+        shuffled = [
+            Structure(probe.numbers[order], probe.positions[order])
+            for probe, order in zip(probes, orders, strict=True)
+        ]
+        energies, forces = self.predict(model, probes)
+        parts = np.split(forces, np.cumsum([len(order) for order in orders])[:-1])
+        expected = np.concatenate([part[o] for part, o in zip(parts, orders, strict=True)])
+        self.agree(model, probes, self.predict(model, shuffled), (energies, expected))
+
+    def test_translations_do_not_matter(self, model: Potential, probes: list[Structure]) -> None:
+        self._moves(model, probes, np.eye(3), np.array([1.0, -0.7, 0.4]))
+
+    def test_forces_turn_with_the_molecule(self, model: Potential, probes: list[Structure]) -> None:
+        self._moves(model, probes, rotation(), np.zeros(3))
+
+    def test_mirror_images_are_alike(self, model: Potential, probes: list[Structure]) -> None:
+        self._moves(model, probes, rotation() @ np.diag([1.0, 1.0, -1.0]), np.zeros(3))
+
+    def _moves(
+        self,
+        model: Potential,
+        probes: list[Structure],
+        matrix: NDArray[np.float64],
+        shift: NDArray[np.float64],
+    ) -> None:
+        moved = [Structure(p.numbers, p.positions @ matrix.T + shift) for p in probes]
+        energies, forces = self.predict(model, probes)
+        self.agree(model, probes, self.predict(model, moved), (energies, forces @ matrix.T))
+
+    def test_forces_are_minus_the_slope_of_the_energy(
+        self, exact: Potential, probes: list[Structure]
+    ) -> None:
+        probe, step = probes[0], 1e-4
+        _, forces = self.predict(exact, [probe])
+        found = np.zeros_like(forces)
+        for place in np.ndindex(*forces.shape):
+            ends = []
+            for sign in (1, -1):
+                positions = probe.positions.copy()
+                positions[place] += sign * step
+                ends.append(Structure(probe.numbers, positions))
+            energies = self.predict(exact, ends)[0] - reference(exact, ends)
+            found[place] = (energies[1] - energies[0]) / (2 * step)
+        assert np.abs(found - forces).max() < 1e-6 * np.sqrt(np.mean(forces**2))
+
+    def test_forces_of_a_structure_sum_to_zero(
+        self, exact: Potential, probes: list[Structure]
+    ) -> None:
+        _, forces = self.predict(exact, probes[:1])
+        assert np.abs(forces.sum(axis=0)).max() < 1e-10 * np.abs(forces).max()
+
+    @pytest.mark.parametrize("companions", [0, 1])
+    def test_nothing_jumps_where_an_atom_crosses_the_cutoff(
+        self, exact: Potential, companions: int
+    ) -> None:
+        cutoff = exact.config.cutoff  # type: ignore[attr-defined]
+
+        def jump(gap: float) -> tuple[float, float]:
+            sides = []
+            for distance in (cutoff - gap, cutoff + gap):
+                places = [[0, 0, 0], [distance, 0, 0], [0, 1.1, 0]][: 2 + companions]
+                sides.append(Structure(np.array([6, 8, 1])[: 2 + companions], np.array(places)))
+            energies, forces = self.predict(exact, sides)
+            energies = energies - reference(exact, sides)
+            half = len(forces) // 2
+            return abs(energies[0] - energies[1]), np.abs(forces[:half] - forces[half:]).max()
+
+        # What is continuous closes as the gap does; a step would stay.
+        scale = float(exact.scale)
+        for near, far in zip(jump(1e-6), jump(1e-3), strict=True):
+            assert near < 0.05 * far + 1e-8 * scale
+
+    def test_isolated_atoms_have_their_reference_energy_and_feel_nothing(
+        self, data: Dataset, config: Record
+    ) -> None:
+        # Before training: what the network then makes of a lone atom is the family's own affair.
+        model = self.start(data, config)
+        atoms = [Structure(np.array([z]), np.zeros((1, 3))) for z in REFERENCE]
+        energies, forces = self.predict(model, atoms)
+        assert energies == pytest.approx(list(REFERENCE.values()), rel=1e-7)
+        assert (forces == 0).all()
+
+    def test_a_trained_model_leaves_isolated_atoms_at_rest(self, model: Potential) -> None:
+        atoms = [Structure(np.array([z]), np.zeros((1, 3))) for z in REFERENCE]
+        energies, forces = self.predict(model, atoms)
+        assert np.isfinite(energies).all()
+        assert (forces == 0).all()
+
+    def test_an_element_without_a_reference_gives_no_number(self, model: Potential) -> None:
+        energies, _ = self.predict(model, [Structure(np.array([79]), np.zeros((1, 3)))])
+        assert np.isnan(energies).all()
+
+    def test_precisions_agree(
+        self, model: Potential, exact: Potential, probes: list[Structure]
+    ) -> None:
+        self.agree(model, probes, self.predict(model, probes), self.predict(exact, probes))
+
+    def test_the_batch_of_a_dataset_has_every_edge(self, data: Dataset, model: Potential) -> None:
+        cutoff = model.config.cutoff  # type: ignore[attr-defined]
+        batch = data.collate(model.config)(data.indices("train")[:4])
+        pairs = torch.cdist(batch.positions, batch.positions) < cutoff
+        pairs &= batch.structure[:, None] == batch.structure
+        pairs.fill_diagonal_(False)
+        found = torch.zeros_like(pairs)
+        found[batch.receivers, batch.senders] = True
+        assert torch.equal(found, pairs)
+        assert len(batch.senders) == int(pairs.sum())
+
+    def test_it_is_local_if_it_says_so(self, exact: Potential, probes: list[Structure]) -> None:
+        one, two = probes[:2]
+        far = np.concatenate([one.positions, two.positions + 60.0])
+        both = Structure(np.concatenate([one.numbers, two.numbers]), far)
+        apart, forces_apart = self.predict(exact, [one, two])
+        together, forces = self.predict(exact, [both])
+        spread = np.std(apart - reference(exact, [one, two]))
+        adds = abs(together[0] - apart.sum()) < 1e-6 * spread and np.allclose(
+            forces, forces_apart, atol=1e-8 * float(exact.scale)
+        )
+        assert adds == self.kind().local
+
+    def test_it_is_periodic_if_it_says_so(self, exact: Potential) -> None:
+        cell = np.array([[3.4, 0.2, 0.0], [0.0, 3.6, 0.3], [0.1, 0.0, 3.5]])
+        places = np.array([[0.0, 0.1, 0.0], [1.6, 1.8, 0.2], [1.7, 0.1, 1.7], [0.1, 1.7, 1.9]])
+        numbers = np.array([6, 8, 7, 1])
+        small = Structure(numbers, places, cell)
+        doubled = np.concatenate([places, places + cell[0]])
+        large = Structure(np.tile(numbers, 2), doubled, cell * [[2], [1], [1]])
+        wrapped = Structure(numbers, places + [[0], [1], [0], [-1]] @ cell[1:2], cell)
+        lone = Structure(numbers, places)
+        energies, forces = self.predict(exact, [small, large, wrapped])
+        images = (
+            energies[1] == pytest.approx(2 * energies[0], rel=1e-9)
+            and energies[2] == pytest.approx(energies[0], rel=1e-9)
+            and np.allclose(forces[4:12], np.tile(forces[:4], (2, 1)), atol=1e-8)
+        )
+        # Energies that double because the cell is ignored do not count.
+        sees = abs(energies[0] - self.predict(exact, [lone])[0][0]) > 1e-6 * float(exact.scale)
+        assert (images and sees) == self.kind().periodic
+
+    def test_it_does_not_claim_what_has_no_exam(self) -> None:
+        assert not self.kind().charged, "graphs carry no charge yet: nobody can show this"
+
+
+def reference(model: Potential, structures: Sequence[Structure]) -> NDArray[np.float64]:
+    """Sum of the reference energies of each structure, eV: (structures,)."""
+    references = model.references.numpy()
+    return np.array([references[structure.numbers].sum() for structure in structures])
