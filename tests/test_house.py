@@ -115,12 +115,12 @@ def test_no_file_is_longer_than_400_lines(path):
 
 
 def test_help_comes_at_once():
+    command = Path(sys.executable).with_name("chemscale")
+    if not command.exists():
+        pytest.skip("not installed as a command")
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        python(
-            "import sys; sys.argv = ['chemscale', '--help']\nimport chemscale.cli as c\n"
-            "try: c.app()\nexcept SystemExit as e: assert not e.code"
-        )
+        subprocess.run([command, "--help"], capture_output=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5

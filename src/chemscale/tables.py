@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def wrapped(text: str) -> list[str]:
     """Sentences as lines that a terminal holds, clause by clause."""
     lines: list[str] = []
     for paragraph in text.splitlines():
-        first, *rest = paragraph.split("; ")
+        first, *rest = re.split(r"; (?![^()]*\))", paragraph)  # not inside brackets
         for clause, start in ((first, "  "), *((clause, "    ") for clause in rest)):
             lines += textwrap.wrap(clause, 98, initial_indent=start, subsequent_indent="      ")
     return lines

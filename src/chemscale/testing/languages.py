@@ -110,10 +110,10 @@ class LanguageModelContract(FamilyContract):
         self, model: LanguageModel, batch: TokenBatch
     ) -> None:
         total, weight = model.measure(batch, self.recipe)["loss"]
-        assert total / weight == pytest.approx(float(model.loss(batch, self.recipe)), rel=1e-5)
+        assert total / weight == pytest.approx(model.loss(batch, self.recipe).item(), rel=1e-5)
 
     def test_precisions_agree(self, model: LanguageModel, batch: TokenBatch) -> None:
         exact = copy.deepcopy(model).double()
-        assert float(exact.loss(batch, self.recipe)) == pytest.approx(
-            float(model.loss(batch, self.recipe)), rel=1e-5
+        assert exact.loss(batch, self.recipe).item() == pytest.approx(
+            model.loss(batch, self.recipe).item(), rel=1e-5
         )

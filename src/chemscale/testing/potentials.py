@@ -93,7 +93,7 @@ class PotentialContract(FamilyContract):
         config: Any = model.config
         batch = data.collate(config)(data.indices("validation")).to(CPU, torch.float32)
         total, weight = model.measure(batch, RECIPES[recipe])["loss"]
-        assert total / weight == pytest.approx(float(model.loss(batch, RECIPES[recipe])), rel=1e-5)
+        assert total / weight == pytest.approx(model.loss(batch, RECIPES[recipe]).item(), rel=1e-5)
 
     def test_a_batch_equals_its_structures_alone(
         self, model: Potential, probes: list[Structure]

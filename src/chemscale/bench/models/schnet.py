@@ -31,7 +31,7 @@ class SchNet(Potential):
 
     revision = 1
     ladder = widths(Config, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096,
-                    8192)  # fmt: skip
+                    8192, 12288)  # fmt: skip
 
     def __init__(self, config: Config):
         super().__init__(config)
