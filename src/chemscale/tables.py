@@ -14,7 +14,7 @@ from chemscale.table.results import Estimate
 from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
-    from chemscale.verbs import Expansion
+    from chemscale.expansion import Expansion
 
 
 def wrapped(text: str) -> list[str]:

@@ -7,31 +7,29 @@ and `report` run without torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
 from chemscale.table.errors import (
     DataError,
-    MissingPackage,
     Stopped,
     StoreError,
-    StudyError,
     UsageError,
 )
 from chemscale.table.points import points_of, read_points, write_points
 from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
-from chemscale.table.results import Estimate, Fit, Point, Size
+from chemscale.table.results import Estimate, Fit, Point
 from chemscale.table.store import RunFolder, StudyFolder
 
 if TYPE_CHECKING:
-    from chemscale.bench.training.measure import Workbench
+    pass
 
-Watch = Callable[[dict[str, Any]], None]
 Paths = str | Path | Sequence[str | Path]
 
 HELD_SECONDS = 2.0  # between looks at runs that another command holds
@@ -39,28 +37,6 @@ HELD_SECONDS = 2.0  # between looks at runs that another command holds
 
 def _quiet(event: dict[str, Any]) -> None:
     return None
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """What a study would train, and what that costs at most."""
-
-    study: Study
-    sizes: tuple[Size, ...]  # of the study
-    runs: dict[str, list[Run]]  # chapter → runs that are known now
-    flops: dict[str, float]  # run → the most it can cost
-    waiting: int  # sweep runs that wait for the choice of settings
-    waiting_flops: float
-    items: dict[str, float]  # run → the most items it can see
-    notes: tuple[str, ...]
-    rejects: tuple[str, ...]
-    done: frozenset[str]
-    unused: int  # trained earlier, no longer asked for
-
-    def speed(self, run: Run, device: str = "cpu") -> float | None:
-        """Items per second of a run's size, where it was measured."""
-        sizes = {(size.family, size.size): size for size in self.sizes}
-        return sizes[run.trunk.family, run.size].items_per_second.get(device)
 
 
 def expand(path: str | Path, *, measure: bool = False, watch: Watch = _quiet) -> Expansion:
@@ -76,7 +52,7 @@ def expand(path: str | Path, *, measure: bool = False, watch: Watch = _quiet) ->
         DataError: the data cannot be used.
     """
     folder = StudyFolder(path)
-    return _expand(folder, _workbench(folder, watch), measure, watch)
+    return expand_with(folder, open_workbench(folder, watch), measure, watch)
 
 
 def train(
@@ -108,8 +84,8 @@ def train(
         raise UsageError(f"no chapter named {chapter!r}: search or sweep")
     folder = StudyFolder(path)
     executor = executors.load(on)(**({} if workers is None else {"workers": workers}))
-    bench = _workbench(folder, watch)
-    expansion = _expand(folder, bench, False, watch)
+    bench = open_workbench(folder, watch)
+    expansion = expand_with(folder, bench, False, watch)
     study = expansion.study
     work = _Work(folder, executor, deadline, expansion, watch)
     if retry:
@@ -331,97 +307,6 @@ class _Work:
             }
             sizes.append(size.model_copy(update={"items_per_second": speeds}))
         self.folder.write_sizes(sizes)
-
-
-def _workbench(folder: StudyFolder, watch: Watch) -> Workbench:
-    try:
-        from chemscale.bench.training.measure import Workbench
-    except ModuleNotFoundError as error:
-        raise MissingPackage.of(str(error.name), "train", "training") from error
-
-    def progress(what: str, done: int, total: int) -> None:
-        watch({"event": "prepare", "what": what, "done": done, "total": total})
-
-    study = folder.study()
-    unknown = expanding.unknown_families(study)
-    if unknown:
-        raise StudyError(str(folder.study_file), unknown)
-    try:
-        return Workbench(study, folder.path, progress)
-    finally:
-        watch({"event": "prepared"})
-
-
-def _expand(folder: StudyFolder, bench: Workbench, measure: bool, watch: Watch) -> Expansion:
-    study = bench.study
-    expanding.validate(study, bench, str(folder.study_file))
-    sizes = bench.ladder()
-    if measure:
-        from chemscale.bench.training.measure import default_device, device_name, items_per_second
-
-        device = default_device()
-        timed = {}
-        wanted = [(f, size) for f, names in study.families.items() for size in names]
-        for number, (family, size) in enumerate(wanted):
-            watch({"event": "prepare", "what": "timing", "done": number, "total": len(wanted)})
-            timed[family, size] = items_per_second(bench, family, size, device)
-        watch({"event": "prepared"})
-        sizes = [
-            s.model_copy(
-                update={"items_per_second": {device_name(device): timed[s.family, s.size]}}
-            )
-            if (s.family, s.size) in timed
-            else s
-            for s in sizes
-        ]
-    folder.write_sizes(sizes)
-    folder.write_notes(bench.dataset.notes)
-    ladder = {(size.family, size.size): size for size in folder.sizes()}
-    choices = folder.choices()
-    runs: dict[str, list[Run]] = {}
-    waiting, waiting_flops = 0, 0.0
-    settled = folder.plan is not None or study.search is None or bool(choices)
-    sweep = expanding.sweep_runs(study, bench, choices)
-    if folder.plan is not None:
-        runs[f"plans/{folder.plan}"] = sweep
-    else:
-        if study.search is not None:
-            runs["search"] = expanding.search_runs(study, bench)
-            index = folder.index()
-            if "finish" in index:
-                known = {run.id: run for run in expanding.finish_runs(study, runs["search"])}
-                runs["finish"] = [known[i] for i in index["finish"] if i in known]
-        if settled:
-            runs["sweep"] = sweep
-            runs["check"] = expanding.check_runs(study, bench, choices)
-        else:
-            waiting = len(sweep) + 2 * len(study.families)
-            waiting_flops = sum(expanding.costs(sweep, ladder).values())
-    flat = expanding.unique(run for chapter in runs.values() for run in chapter)
-    ended = {one.run.id for one in folder.trained()}
-    asked = {run.id for run in flat} | {i for ids in folder.index().values() for i in ids}
-    cost = expanding.costs(flat, ladder)
-    return Expansion(
-        study=study,
-        sizes=tuple(
-            ladder[family, size] for family, names in study.families.items() for size in names
-        ),
-        runs=runs,
-        flops=cost,
-        waiting=waiting,
-        waiting_flops=waiting_flops,
-        items={
-            run.id: expanding.most_items(run, ladder[run.trunk.family, run.size].flops_per_item)
-            for run in flat
-        },
-        notes=tuple(bench.dataset.notes),
-        rejects=tuple(
-            f"{r.source} row {r.row}: {r.reason}{': ' + r.text if r.text else ''}"
-            for r in bench.dataset.rejects
-        ),
-        done=frozenset(ended & {run.id for run in flat}),
-        unused=len(ended - asked),
-    )
 
 
 def _choose_for(folder: StudyFolder, planned: Study) -> None:

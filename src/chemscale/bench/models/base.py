@@ -216,6 +216,11 @@ class Potential(Family):
         atoms = self.references[graph.atomic_numbers]
         return scatter_sum(atoms, graph.structure, graph.num_structures)
 
+    def _energies(self, graph: GraphBatch) -> Tensor:
+        """Energies without references, eV: (structures,)."""
+        atoms = self.atom_energies(graph)
+        return self.scale * scatter_sum(atoms, graph.structure, graph.num_structures)
+
     def interaction(self, graph: GraphBatch, *, training: bool) -> tuple[Tensor, Tensor]:
         """Energies without references (structures,) eV, and forces (atoms, 3) eV/Å.
 
@@ -223,9 +228,7 @@ class Potential(Family):
         """
         with torch.enable_grad():
             graph = graph.differentiable()
-            energy = self.scale * scatter_sum(
-                self.atom_energies(graph), graph.structure, graph.num_structures
-            )
+            energy = self._energies(graph)
             (gradient,) = torch.autograd.grad(
                 energy.sum(), graph.positions, create_graph=training, allow_unused=True
             )
@@ -240,7 +243,10 @@ class Potential(Family):
 
     def loss(self, graph: GraphBatch, recipe: Recipe) -> Tensor:
         """Huber loss of energy per atom and of force components, in units of `scale`."""
-        energy, forces = self.interaction(graph, training=recipe.forces_weight > 0)
+        if recipe.forces_weight > 0:
+            energy, forces = self.interaction(graph, training=True)
+        else:
+            energy, forces = self._energies(graph), graph.forces  # forces are not asked for
         return self._weigh(graph, energy, forces, recipe)
 
     def _weigh(self, graph: GraphBatch, energy: Tensor, forces: Tensor, recipe: Recipe) -> Tensor:
