@@ -260,6 +260,7 @@ def finished(process: "subprocess.Popen[str]") -> None:
     assert process.returncode == 0, error
 
 
+@pytest.mark.slow
 def test_two_commands_on_one_folder_train_each_run_once(make: Callable[..., Any]):
     folder, run = make("shared")
     text = (folder.path / "study.toml").read_text()
@@ -297,6 +298,7 @@ def worker_of(process: "subprocess.Popen[str]", deadline: float) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the children from /proc")
+@pytest.mark.slow
 def test_a_killed_study_finishes_with_the_same_curve(make: Callable[..., Any]):
     whole, run = make("whole", items=1700)
     straight = train_run(whole, run.id)
