@@ -18,7 +18,7 @@ num_train = [20, 60, 200]
 seeds = {{ default = 1, w16 = 2 }}
 recipe = {{ name = "{recipe}", warmup = 200 }}
 search = {{ learning_rate = [3e-3, 1e-2], fraction = 0.6, finish = 2 }}
-budget = {{ items = 1_700 }}
+budget = {{ items = 1_800 }}
 """
 
 

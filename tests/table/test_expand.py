@@ -179,7 +179,7 @@ def test_all_mistakes_of_a_study_are_listed_at_once():
     assert "no size of schnet named 'w61'" in found
     assert "no size of painn named 'w33'" in found
     assert "num_train = 5000" in found
-    assert "search.fraction of budget.items is 400, but a trunk is first evaluated" in found
+    assert "search.fraction of budget.items is 400, but with batch_size" in found
 
 
 def test_a_search_with_a_cosine_schedule_is_a_mistake():
@@ -195,3 +195,9 @@ def test_a_study_without_mistakes_passes():
 def test_a_misspelt_family_is_told_before_any_data_is_read():
     (mistake,) = expand.unknown_families(study(families={"pain": ["w16"]}))
     assert "no model family named 'pain'. Did you mean 'painn'?" in mistake
+
+
+def test_the_first_evaluation_is_rounded_up_to_a_whole_batch() -> None:
+    asked = study(recipe={"name": "molecules"}, budget={"items": 1_020}, search=None)
+    with pytest.raises(StudyError, match="batch_size 32 a trunk is first evaluated at 1,024 items"):
+        expand.validate(asked, BENCH, "study.toml")

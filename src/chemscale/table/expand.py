@@ -6,6 +6,7 @@ mistake is collected, so that a study with five of them needs one round of mendi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -83,10 +84,14 @@ def _too_short(study: Study) -> list[str]:
     parts = [("budget.items", items)]
     if study.search:
         parts.append(("search.fraction of budget.items", int(study.search.fraction * items)))
+    batches = study.search.batch_size if study.search else ()
+    batch_size = max(batches or (study.recipe.resolve().batch_size,))
+    first = math.ceil(FIRST_EVALUATION / batch_size) * batch_size
     return [
-        f"{name} is {amount:,}, but a trunk is first evaluated at {FIRST_EVALUATION:,} items"
+        f"{name} is {amount:,}, but with batch_size {batch_size} a trunk is first evaluated at "
+        f"{first:,} items"
         for name, amount in parts
-        if amount < FIRST_EVALUATION
+        if amount < first
     ]
 
 
