@@ -84,6 +84,8 @@ class _Lines:
         if kind == "prepare":
             if time.monotonic() - self.last > LINE_SECONDS:
                 self._say(f"{event['what']}: {event['done']:,} of {event['total']:,}")
+        elif kind == "note":
+            self._say(event["text"])
         elif kind == "start":
             self.named[event["run"]] = event["name"]
         elif kind == "end" and event["status"] != "finished":
@@ -129,6 +131,8 @@ class _Bars:
                 if self.prepare is not None:
                     self.progress.remove_task(self.prepare)
                     self.prepare = None
+            case "note":
+                self.progress.console.print(event["text"])
             case "chapter":
                 self.whole = self.progress.add_task(self.chapter.label, total=1, note="")
             case "chapter-end":

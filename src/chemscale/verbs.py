@@ -86,6 +86,8 @@ def train(
     executor = executors.load(on)(**({} if workers is None else {"workers": workers}))
     bench = open_workbench(folder, watch)
     expansion = expand_with(folder, bench, False, watch)
+    for note in expansion.notes:
+        watch({"event": "note", "text": note})
     study = expansion.study
     work = _Work(folder, executor, deadline, expansion, watch)
     if retry:

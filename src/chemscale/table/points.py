@@ -133,7 +133,7 @@ def _tabled(path: Path, number: int, row: Mapping[str, Any], metrics: Sequence[s
         {
             "run": str(row.get("run") or f"row {number}"),
             "family": str(row["family"]),
-            "size": str(row.get("size") or int(num_params or 0)),
+            "size": str(row.get("size") or f"{int(num_params or 0):,} parameters"),
             "unit": "item",
             "cooled": phase in (None, "", "cooldown"),
             "losses": losses,
