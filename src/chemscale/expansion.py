@@ -107,7 +107,7 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
             waiting = len(sweep) + 2 * len(study.families)
             waiting_flops = sum(expanding.costs(sweep, ladder).values())
     flat = expanding.unique(run for chapter in runs.values() for run in chapter)
-    ended = {one.run.id for one in folder.trained()}
+    ended = folder.ended()
     asked = {run.id for run in flat} | {i for ids in folder.index().values() for i in ids}
     cost = expanding.costs(flat, ladder)
     return Expansion(

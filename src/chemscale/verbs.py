@@ -21,6 +21,7 @@ from chemscale.table.errors import (
     StoreError,
     UsageError,
 )
+from chemscale.table.files import write as write_whole
 from chemscale.table.points import points_of, read_points, write_points
 from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
@@ -233,8 +234,6 @@ def report(source: Paths, *, output: Path | None = None, figures: Path | None = 
     html = render(pages, title=names, made=_now(), version=__version__)
     first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0].parent
     target = output or first / "report.html"
-    from chemscale.table.files import write as write_whole
-
     write_whole(target, html.encode())
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
@@ -260,7 +259,8 @@ class _Work:
         ladder = {(size.family, size.size): size for size in self.expansion.sizes}
         cost = expanding.costs(runs, ladder)
         folders = self.folder.run_folders()
-        left = [r for r in runs if not (folders[r.id] / "outcome.json").exists()]
+        ended = self.folder.ended()
+        left = [run for run in runs if run.id not in ended]
         left.sort(key=lambda run: -cost[run.id])  # the longest first, so that none is left over
         self.watch(
             {
@@ -278,12 +278,12 @@ class _Work:
             ):
                 raise Stopped("stopped at --max-hours; the same command continues")
             # What another command holds is waited for: the next chapter needs how it ended.
-            waiting = [i for i in waiting if not (folders[i] / "outcome.json").exists()]
+            waiting = sorted(set(waiting) - self.folder.ended(), key=waiting.index)
             while waiting and all(self.is_held(folders[i]) for i in waiting):
                 if self.deadline is not None and time.time() > self.deadline:
                     raise Stopped("other runs are held by another command; run again to continue")
                 time.sleep(HELD_SECONDS)
-            waiting = [i for i in waiting if not (folders[i] / "outcome.json").exists()]
+            waiting = sorted(set(waiting) - self.folder.ended(), key=waiting.index)
         self.watch({"event": "chapter-end", "names": list(chapters)})
         self.note_speeds()
 

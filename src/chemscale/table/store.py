@@ -131,6 +131,11 @@ class StudyFolder:
                 found[str(data["id"])] = file.parent
         return found
 
+    def ended(self) -> set[str]:
+        """Ids of the runs that have ended, without opening any of them."""
+        folders = self.run_folders()
+        return {run_id for run_id, path in folders.items() if (path / "outcome.json").exists()}
+
     def open_run(self, run_id: str) -> RunFolder:
         """The folder of one run."""
         folders = self.run_folders()
