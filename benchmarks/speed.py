@@ -1,0 +1,368 @@
+"""Time training steps of ours beside those of other packages, in turn, on the same batches.
+
+Each side is a process in its own environment; only one works at a time. A round is k steps of ours
+and the same k steps of the peer's; its ratio is that of the times. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+HERE = Path(__file__).parent
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a size of ours, and who it is compared with."""
+
+    family: str
+    size: str
+    peer: str
+    autocast: bool = False
+
+    @property
+    def name(self) -> str:
+        """How `--only` calls it."""
+        return f"{self.family}-{self.size}" + ("-bfloat16" if self.autocast else "")
+
+
+ROWS = (
+    Row("chemgpt", "w32", "transformers"),
+    Row("chemgpt", "w64", "transformers"),
+    Row("chemgpt", "w128", "transformers"),
+    Row("chemgpt", "w128", "transformers", autocast=True),
+    Row("painn", "w32", "schnetpack"),
+    Row("painn", "w64", "schnetpack"),
+    Row("schnet", "w64", "schnetpack"),
+)
+RECIPES = {"molecule": "molecules", "structure": "energy-and-forces"}
+
+
+class Worker:
+    """A side in its process, which waits without working until it is asked."""
+
+    def __init__(self, python: str, side: str, job: dict[str, Any]):
+        environment = {
+            **os.environ,
+            **dict.fromkeys(THREAD_VARIABLES, str(job["threads"])),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        script = HERE / f"worker_{side}.py"
+        self.process = subprocess.Popen(
+            [python, str(script), json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        self.facts = self._hear()
+
+    def ask(self, **order: Any) -> dict[str, Any]:
+        """Give an order and wait for the answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return self._hear()
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker died: {' '.join(self.process.args[:2])}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def main() -> None:
+    """Time the rows asked for, print the table."""
+    options = _options()
+    flags = _cpu()["flags"]
+    rows = [row for row in ROWS if not options.only or row.name in options.only]
+    results, notes = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows:
+            if row.autocast and not {"avx512_bf16", "amx_bf16"} & set(flags):
+                notes.append(f"{row.name} left out: this CPU has no bfloat16 arithmetic.")
+                continue
+            print(f"{row.name} …", file=sys.stderr, flush=True)
+            results.append(_time(row, options, Path(folder)))
+    machine = {
+        "cpu": _cpu()["model"],
+        "flags": [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))],
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "python": platform.python_version(),
+        "batch_size": options.batch_size,
+        "rounds": options.rounds,
+        "data": {"molecules": options.molecules, "structures": options.structures},
+    }
+    print(_table(machine, results, notes))
+    if options.json:
+        options.json.write_text(
+            json.dumps({"machine": machine, "rows": results, "notes": notes}, indent=1) + "\n"
+        )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="PEER=PATH",
+        help="Python of the environment of a peer (transformers, schnetpack); without it only our "
+        "side is timed",
+    )
+    names = [row.name for row in ROWS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=", ".join(names))
+    parser.add_argument(
+        "--path",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="molecules (.csv) or structures (.xyz) instead of the example data",
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of the slower side in a round")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batches", type=int, default=20, help="different ones, used in turn")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured here")
+    options = parser.parse_args()
+    options.peer_python = dict(pair.split("=", 1) for pair in options.peer_python)
+    options.molecules = [path for path in options.path if ".csv" in Path(path).name]
+    options.structures = [path for path in options.path if ".xyz" in Path(path).name]
+    return options
+
+
+# --- one row -------------------------------------------------------------------------------------
+
+
+def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Check that both sides agree, warm them up, and let them work in turn."""
+    job = _prepare(row, options, folder)
+    workers = {"ours": Worker(sys.executable, "ours", job)}
+    if row.peer in options.peer_python:
+        workers["peer"] = Worker(options.peer_python[row.peer], row.peer, job)
+    weights = str(folder / "weights.npz")
+    losses = {
+        side: worker.ask(do="check", path=weights)["loss"] for side, worker in workers.items()
+    }
+    warming = {side: _warm_up(worker) for side, worker in workers.items()}
+    slowest = max(seconds["step"] for seconds in warming.values())
+    num_steps = max(2, math.ceil(options.seconds / slowest))
+    rounds = []
+    for number in range(options.rounds):
+        batches = [(number * num_steps + k) % options.batches for k in range(num_steps)]
+        useful = sum(job["useful"][k] for k in batches)
+        # Who goes first alternates, so that a machine that slows down favours nobody.
+        sides = sorted(workers, reverse=bool(number % 2))
+        times = {side: workers[side].ask(do="time", batches=batches) for side in sides}
+        rounds.append({"steps": num_steps, "useful": useful, **times})
+    for worker in workers.values():
+        worker.close()
+    return {
+        "row": row.name,
+        "unit": job["unit"],
+        "padding": job["padding"],
+        "losses": losses,
+        "sides": {
+            side: {
+                **worker.facts,
+                **_summary(rounds, side),
+                "extra_seconds": warming[side]["extra"],
+            }
+            for side, worker in workers.items()
+        },
+        "ratio": _ratio(rounds, "wall") if "peer" in workers else None,
+        "ratio_cpu": _ratio(rounds, "cpu") if "peer" in workers else None,
+        "rounds": rounds,
+    }
+
+
+def _warm_up(worker: Worker, num_steps: int = 6) -> dict[str, float]:
+    """The step time once warm, and what the first steps took beyond it (building, compiling)."""
+    times = [worker.ask(do="time", batches=[k])["wall"] for k in range(num_steps)]
+    step = median(times[num_steps // 2 :])
+    return {"step": step, "extra": max(0.0, sum(times) - num_steps * step)}
+
+
+def _summary(rounds: list[dict[str, Any]], side: str) -> dict[str, float]:
+    return {
+        f"per_second_{clock}": median(r["useful"] / r[side][clock] for r in rounds)
+        for clock in ("wall", "cpu")
+    }
+
+
+def _ratio(rounds: list[dict[str, Any]], clock: str) -> dict[str, float]:
+    """The peer's time over ours in each round: median and quartiles."""
+    ratios = [r["peer"][clock] / r["ours"][clock] for r in rounds]
+    low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    return {"median": median(ratios), "low": low, "high": high}
+
+
+def _prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Write the batches to a file that both sides read; return what the workers must know."""
+    import numpy as np
+
+    from chemscale.bench.models.base import load_family
+    from chemscale.bench.models.chemgpt import transformers_config
+    from chemscale.bench.training.measure import Workbench
+    from chemscale.bench.training.recipe import Batches
+    from chemscale.table.records import Study
+
+    kind = load_family(row.family)
+    molecules = kind.unit == "molecule"
+    paths = [
+        str(Path(p).resolve()) for p in (options.molecules if molecules else options.structures)
+    ]
+    named = {"name": "example-molecules" if molecules else "example-structures"}
+    num_train = options.batches * options.batch_size
+    study = Study.model_validate(
+        {
+            "name": "speed",
+            "families": {row.family: [row.size]},
+            "dataset": {"format": "csv" if molecules else "extxyz", "path": paths}
+            if paths
+            else named,
+            "num_train": [num_train],
+            "recipe": {
+                "name": RECIPES[kind.unit],
+                "batch_size": options.batch_size,
+                "precision": "bfloat16" if row.autocast else "float32",
+            },
+            "budget": {"items": num_train},
+        }
+    )
+    bench = Workbench(study, Path.cwd())
+    dataset, recipe = bench.dataset, study.recipe.resolve()
+    config = kind.fitted_config(row.size, dataset)
+    subset = dataset.subset(num_train, 0)
+    order, collate = Batches(subset, options.batch_size, 0), dataset.collate(config)
+    arrays: dict[str, Any] = {}
+    useful, slots = [], 0
+    for k in range(options.batches):
+        batch = collate(order[k])
+        arrays[f"{k}/items"] = order[k]
+        if molecules:
+            given = {
+                name: getattr(batch, name).numpy() for name in ("tokens", "targets", "lengths")
+            }
+            useful.append(len(batch.tokens))
+            slots += len(batch.lengths) * int(batch.lengths.max())
+        else:
+            given = _labelled(batch, *dataset.references_and_scale(subset))  # type: ignore[attr-defined]
+            useful.append(batch.num_structures)
+        arrays |= {f"{k}/{name}": value for name, value in given.items()}
+    file = folder / f"{row.name}.npz"
+    np.savez(file, **arrays)
+    return {
+        "file": str(file),
+        "num_batches": options.batches,
+        "threads": options.threads,
+        "family": row.family,
+        "size": row.size,
+        "autocast": row.autocast,
+        "study": study.model_dump(mode="json", exclude_unset=True),
+        "recipe": recipe.model_dump(mode="json"),
+        "config": transformers_config(config) if molecules else config.model_dump(),  # type: ignore[arg-type]
+        "unit": "tokens" if molecules else "structures",
+        "useful": useful,
+        "padding": 1 - sum(useful) / slots if molecules else None,
+    }
+
+
+def _labelled(batch: Any, references: Any, scale: float) -> dict[str, Any]:
+    """A batch of structures for the peer: float32, labels as our loss sees them."""
+    import numpy as np
+
+    structures, numbers = batch.structure.numpy(), batch.atomic_numbers.numpy()
+    reference = np.bincount(structures, references[numbers], batch.num_structures)
+    offsets = np.zeros((len(batch.senders), 3)) if batch.offsets is None else batch.offsets.numpy()
+    return {
+        "positions": batch.positions.numpy().astype(np.float32),
+        "atomic_numbers": numbers,
+        "structure": structures,
+        "senders": batch.senders.numpy(),
+        "receivers": batch.receivers.numpy(),
+        "offsets": offsets.astype(np.float32),
+        "atoms_per_structure": batch.atoms_per_structure.numpy().astype(np.int64),
+        "energy": ((batch.energy.numpy() - reference) / scale).astype(np.float32),
+        "forces": (batch.forces.numpy() / scale).astype(np.float32),
+    }
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[str]) -> str:
+    """Markdown."""
+    lines = [
+        f"{machine['cpu']} ({' '.join(machine['flags'])}), {machine['cores']} cores, "
+        f"{machine['threads']} thread(s) a side; batch of {machine['batch_size']}, "
+        f"{machine['rounds']} rounds.",
+        "",
+        "| model | a second | ours (path) | peer | ratio (quartiles) | by CPU time | "
+        "parameters, ours / peer | loss apart by | first steps: extra s, ours / peer |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        ours, peer = result["sides"]["ours"], result["sides"].get("peer")
+        cells = [result["row"], result["unit"], f"{ours['per_second_wall']:,.0f} ({ours['path']})"]
+        if peer:
+            apart = abs(result["losses"]["ours"] - result["losses"]["peer"])
+            cells += [
+                f"{peer['per_second_wall']:,.0f} ({peer['version']}, torch {peer['torch']})",
+                "**{median:.2f}** ({low:.2f}–{high:.2f})".format(**result["ratio"]),
+                f"{result['ratio_cpu']['median']:.2f}",
+                f"{ours['num_params']:,} / {peer['num_params']:,}",
+                f"{apart:.0e} of {result['losses']['ours']:.3f}",
+                f"{ours['extra_seconds']:.1f} / {peer['extra_seconds']:.1f}",
+            ]
+        else:
+            cells += ["–", "–", "–", f"{ours['num_params']:,}", "–", f"{ours['extra_seconds']:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    padding = [r["padding"] for r in results if r["padding"] is not None]
+    if padding:
+        notes = [
+            *notes,
+            f"Padding takes {padding[0]:.0%} of the slots of the peer's token batches.",
+        ]
+    return "\n".join([*lines, "", *notes]).rstrip()
+
+
+def _cpu() -> dict[str, Any]:
+    """Model and flags, as Linux tells them."""
+    told = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            told.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    return {
+        "model": told.get("model name", platform.processor() or platform.machine()),
+        "flags": told.get("flags", told.get("Features", "")).split(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What every worker of `speed.py` does: take orders line by line, time steps, answer in JSON.
+
+Runs in the environments of the peers too, so it needs nothing but Python and torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+
+class Side(Protocol):
+    """One implementation of one model, ready to train."""
+
+    facts: dict[str, Any]  # what the table says about it
+
+    def check(self, path: str) -> float:
+        """Write the weights (ours) or load them (a peer's); return the loss of the first batch."""
+
+    def step(self, batch: int) -> None:
+        """One whole training step on one of the batches."""
+
+
+def serve(start: Callable[[dict[str, Any]], Side]) -> None:
+    """Build the side that the first argument describes, then obey until the input ends."""
+    job = json.loads(sys.argv[1])
+    torch.set_num_threads(job["threads"])
+    torch.set_num_interop_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    side = start(job)
+
+    def say(**answer: Any) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    say(**side.facts, torch=torch.__version__, threads=torch.get_num_threads())
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["do"] == "check":
+            say(loss=side.check(order["path"]))
+        else:
+            wall, cpu = time.perf_counter(), time.process_time()
+            for batch in order["batches"]:
+                side.step(batch)
+            say(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)

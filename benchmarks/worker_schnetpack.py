@@ -1,0 +1,105 @@
+"""The side of SchNetPack in `speed.py`: its PaiNN or SchNet, energies and forces."""
+
+from __future__ import annotations
+
+import typing
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torch.utils.data.dataloader
+from torch import Tensor
+from worker import serve
+
+# SchNetPack 2.1 imports this name, which newer torch no longer has there.
+if not hasattr(torch.utils.data.dataloader, "T_co"):
+    torch.utils.data.dataloader.T_co = typing.TypeVar("T_co", covariant=True)
+
+import schnetpack as spk  # noqa: E402
+import schnetpack.atomistic  # noqa: E402
+import schnetpack.model  # noqa: E402
+import schnetpack.nn  # noqa: E402
+import schnetpack.representation  # noqa: E402
+
+
+class SchNetPack:
+    """The representation, `Atomwise` and `Forces`, with the batches collated beforehand."""
+
+    def __init__(self, job: dict[str, Any]):
+        config, recipe = job["config"], job["recipe"]
+        width, cutoff = config["width"], config["cutoff"]
+        kinds = {
+            "painn": (spk.representation.PaiNN, spk.nn.BesselRBF),
+            "schnet": (spk.representation.SchNet, spk.nn.GaussianRBF),
+        }
+        representation, basis = kinds[job["family"]]
+        self.model = spk.model.NeuralNetworkPotential(
+            representation=representation(
+                n_atom_basis=width,
+                n_interactions=config["num_layers"],
+                radial_basis=basis(n_rbf=config["num_basis"], cutoff=cutoff),
+                cutoff_fn=spk.nn.CosineCutoff(cutoff),
+            ),
+            input_modules=[spk.atomistic.PairwiseDistances()],
+            output_modules=[
+                spk.atomistic.Atomwise(n_in=width, output_key="energy"),
+                spk.atomistic.Forces(),
+            ],
+        ).train()
+        file = np.load(job["file"])
+        names = {
+            "positions": "_positions", "atomic_numbers": "_atomic_numbers", "structure": "_idx_m",
+            "receivers": "_idx_i", "senders": "_idx_j", "offsets": "_offsets",
+            "atoms_per_structure": "_n_atoms", "energy": "energy", "forces": "forces",
+        }  # fmt: skip
+        self.batches = [
+            {theirs: torch.from_numpy(file[f"{k}/{ours}"]) for ours, theirs in names.items()}
+            for k in range(job["num_batches"])
+        ]
+        self.recipe = recipe
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=recipe["learning_rate"],
+            betas=recipe["betas"],
+            weight_decay=recipe["weight_decay"],
+            fused=True,
+        )
+        self.facts = {
+            "num_params": sum(p.numel() for p in self.model.parameters()),
+            "path": "eager",
+            "version": f"schnetpack {version('schnetpack')}",
+        }
+
+    def check(self, path: str) -> float:
+        """Load our weights."""
+        weights = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        learnt = {name for name, _ in self.model.named_parameters()}
+        assert not unexpected and not learnt & set(missing), (missing, unexpected)
+        return float(self._loss(0).detach())
+
+    def step(self, batch: int) -> None:
+        """Forward, forces, backward through both, clipping, AdamW."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip"])
+        self.optimizer.step()
+
+    def _loss(self, batch: int) -> Tensor:
+        """Our loss: Huber of energy per atom and force components, labels in our unit."""
+        given = dict(self.batches[batch])
+        energy, forces = given.pop("energy"), given.pop("forces")
+        given["_positions"] = given["_positions"].detach()  # so that no gradient piles up on it
+        told = self.model(given)
+        per_atom = (told["energy"] - energy) / given["_n_atoms"]
+        off = told["forces"] - forces
+        delta = self.recipe["huber_delta"]
+        return self.recipe["energy_weight"] * F.huber_loss(
+            per_atom, torch.zeros_like(per_atom), delta=delta
+        ) + self.recipe["forces_weight"] * F.huber_loss(off, torch.zeros_like(off), delta=delta)
+
+
+if __name__ == "__main__":
+    serve(SchNetPack)

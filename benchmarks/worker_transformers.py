@@ -1,0 +1,77 @@
+"""The side of transformers in `speed.py`: GPT-Neo on batches padded to their longest molecule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from worker import serve
+
+
+class GPTNeo:
+    """`GPTNeoForCausalLM`, with the batches padded beforehand."""
+
+    def __init__(self, job: dict[str, Any]):
+        config = transformers.GPTNeoConfig(**job["config"], use_cache=False)
+        self.model = transformers.GPTNeoForCausalLM(config).train()
+        file = np.load(job["file"])
+        self.batches = [
+            self._padded(file, k, config.pad_token_id) for k in range(job["num_batches"])
+        ]
+        self.autocast = job["autocast"]
+        recipe = job["recipe"]
+        self.clip = recipe["clip"]
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=recipe["learning_rate"],
+            betas=recipe["betas"],
+            weight_decay=recipe["weight_decay"],
+            fused=True,
+        )
+        self.facts = {
+            "num_params": sum(p.numel() for p in self.model.parameters()),
+            "path": "bfloat16 autocast" if self.autocast else "eager",
+            "version": f"transformers {transformers.__version__}",
+        }
+
+    @staticmethod
+    def _padded(file: Any, k: int, pad: int) -> dict[str, Tensor]:
+        """(M, longest) ids, mask and labels; the labels are shifted inside the model."""
+        tokens = np.split(file[f"{k}/tokens"], np.cumsum(file[f"{k}/lengths"])[:-1])
+        targets = np.split(file[f"{k}/targets"], np.cumsum(file[f"{k}/lengths"])[:-1])
+        whole = [
+            torch.from_numpy(np.append(a, b[-1])) for a, b in zip(tokens, targets, strict=True)
+        ]
+        mask = pad_sequence([torch.ones_like(ids) for ids in whole], batch_first=True)
+        return {
+            "input_ids": pad_sequence(whole, batch_first=True, padding_value=pad),
+            "attention_mask": mask,
+            "labels": pad_sequence(whole, batch_first=True, padding_value=-100),
+        }
+
+    def check(self, path: str) -> float:
+        """Load our weights."""
+        weights = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        learnt = {name for name, _ in self.model.named_parameters()}
+        assert not unexpected and not learnt & set(missing), (missing, unexpected)
+        return float(self._loss(0).detach())
+
+    def step(self, batch: int) -> None:
+        """Forward, backward, clipping, AdamW."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+
+    def _loss(self, batch: int) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            return self.model(**self.batches[batch]).loss
+
+
+if __name__ == "__main__":
+    serve(GPTNeo)
