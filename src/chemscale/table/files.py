@@ -13,9 +13,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from chemscale.table.errors import StoreError, StudyError
 from chemscale.table.records import FORMAT, Record
+
+
+def cache_folder() -> Path:
+    """Where prepared data and built kernels lie: $CHEMSCALE_CACHE, else the user's cache folder."""
+    given = os.environ.get("CHEMSCALE_CACHE")
+    return Path(given).expanduser() if given else user_cache_path("chemscale")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.models.base import Family, build, load_family
+from chemscale.bench.nn import native
 from chemscale.bench.training.measure import optimiser, train_step
 from chemscale.table.records import Recipe, Record
 
@@ -81,7 +82,11 @@ class FamilyContract:
         """FLOPs of one training step, by torch's own counter."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         # torch counts fused attention on CPUs as nothing.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        with (
+            native.plain(),
+            FlopCounterMode(display=False) as counter,
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             torch.autograd.backward(model.loss(batch, recipe), inputs=parameters)
         return counter.get_total_flops()
 

@@ -17,9 +17,10 @@ from ase.db import connect
 from chemscale.bench.data.base import REMOVED, open_dataset
 from chemscale.bench.data.graphs import BLOCK, Structures
 from chemscale.bench.models.base import load_family
+from chemscale.bench.nn import native
 from chemscale.table.errors import DataError
 from chemscale.table.records import RECIPES, DatasetSpec
-from chemscale.testing.toys import Structure, morse, toy_molecules
+from chemscale.testing.toys import Structure, graph_of, morse, toy_molecules
 
 MANY = toy_molecules(150, seed=0)
 KCAL = units.kcal / units.mol
@@ -269,3 +270,26 @@ def test_a_batch_holds_what_was_written(tmp_path):
     assert (batch.structure[batch.senders] == batch.structure[batch.receivers]).all()
     assert (batch.receivers.diff() >= 0).all()
     assert float(batch.vectors().norm(dim=1).max()) < config.cutoff
+
+
+def test_links_are_the_edges_with_each_pair_once():
+    structure = Structure(
+        np.array([3, 9]), np.array([[0.0, 0, 0], [1.6, 1.6, 1.6]]), np.diag([3.2, 3.2, 3.6])
+    )
+    batch = graph_of([structure], 4.0)
+    with native.plain():
+        edges = batch.links()
+    assert not edges.both_ways and len(edges.senders) == len(batch.senders)
+    if native.library() is None:
+        pytest.skip("no C++ compiler")
+    pairs = batch.links()
+    assert pairs.both_ways
+
+    def told(senders, receivers, vectors):
+        rows = zip(senders.tolist(), receivers.tolist(), vectors.round(decimals=6), strict=True)
+        return sorted((s, r, tuple((v + 0.0).tolist())) for s, r, v in rows)
+
+    there = told(pairs.senders, pairs.receivers, pairs.vectors)
+    back = told(pairs.receivers, pairs.senders, -pairs.vectors)
+    assert sorted(there + back) == told(edges.senders, edges.receivers, edges.vectors)
+    assert not set(there) & set(back)

@@ -17,6 +17,7 @@ from chemscale.bench.models.chemgpt import (
     to_transformers,
     transformers_config,
 )
+from chemscale.bench.nn import native
 from chemscale.bench.nn.attention import CausalAttention, Packing
 from chemscale.table.records import RECIPES
 
@@ -164,7 +165,11 @@ def test_flops_are_those_that_torch_counts():
     # molecules of one length the latter can be told from ours by the number of pairs alone.
     network = model()
     batch = pack(sequences((20,) * 4))
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with (
+        native.plain(),
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):
         network.loss(batch, RECIPE).backward()
     formula = ChemGPT.flops_formula(CONFIG, RECIPE)
     pairs = CONFIG.num_layers * 4 * 21**2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
-
-def cache_folder() -> Path:
-    """Where prepared data lies: $CHEMSCALE_CACHE, else the user's cache folder."""
-    given = os.environ.get("CHEMSCALE_CACHE")
-    return Path(given).expanduser() if given else user_cache_path("chemscale")
+from chemscale.table.files import cache_folder
 
 
 def key(files: Sequence[Path], options: Mapping[str, Any]) -> str:

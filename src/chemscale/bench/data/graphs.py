@@ -27,6 +27,8 @@ from chemscale.bench.data.base import (
     silent,
 )
 from chemscale.bench.data.structure_files import Frame, Labels, read_frames
+from chemscale.bench.nn import native
+from chemscale.bench.nn.messages import Links
 from chemscale.table.errors import DataError
 from chemscale.table.records import DatasetSpec, Record
 
@@ -62,10 +64,29 @@ class GraphBatch:
 
     def vectors(self) -> Tensor:
         """From receiver to sender, the nearest image that the edge stands for: (E, 3)."""
-        vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(
-            0, self.receivers
-        )
+        senders = self.positions.index_select(0, self.senders)
+        vectors = senders - self.positions.index_select(0, self.receivers)
         return vectors if self.offsets is None else vectors + self.offsets
+
+    def links(self) -> Links:
+        """What carries messages: all edges, or each pair once where native kernels serve."""
+        both_ways = native.serves(self.positions)
+        graph = self._pairs() if both_ways else self
+        return Links(graph.vectors(), graph.senders, graph.receivers, self.num_atoms, both_ways)
+
+    def _pairs(self) -> GraphBatch:
+        """With one of the two edges that join a pair of atoms, or an atom and its own image."""
+        kept = self.senders > self.receivers
+        if self.offsets is not None:
+            ahead = self.offsets.sign() @ self.offsets.new_tensor([4, 2, 1]) > 0
+            kept = kept | ((self.senders == self.receivers) & ahead)
+        edges = kept.nonzero().squeeze(1)
+        return dataclasses.replace(
+            self,
+            senders=self.senders.index_select(0, edges),
+            receivers=self.receivers.index_select(0, edges),
+            offsets=None if self.offsets is None else self.offsets.index_select(0, edges),
+        )
 
     def differentiable(self) -> GraphBatch:
         """The same graph with positions that gradients can be taken for."""

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chemscale.bench.nn.scatter import scatter_sum
+from chemscale.bench.nn.messages import scatter_sum
 from chemscale.table.records import Recipe, Record
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.base import LanguageModel
+from chemscale.bench.nn.activations import gelu
 from chemscale.bench.nn.attention import CausalAttention, Packing
 from chemscale.table.records import Recipe, Record
 
@@ -126,7 +127,7 @@ class Layer(nn.Module):
     def forward(self, features: Tensor, packing: Packing) -> Tensor:
         """(T, F) to (T, F)."""
         features = features + self.attention(self.norm_attention(features), packing)  # (T, F)
-        hidden = F.gelu(self.widen(self.norm_mlp(features)), approximate="tanh")  # (T, 4F)
+        hidden = gelu(self.widen(self.norm_mlp(features)))  # (T, 4F)
         return features + self.narrow(hidden)  # (T, F)
 
 

@@ -7,15 +7,15 @@ rotate with the molecule, so directions reach the network and not only distances
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from chemscale.bench.data.graphs import GraphBatch
 from chemscale.bench.models.base import Passes, Potential, widths
+from chemscale.bench.nn.activations import silu
 from chemscale.bench.nn.layers import MLP, linear
+from chemscale.bench.nn.messages import Links
 from chemscale.bench.nn.radial import Sines, cosine_cutoff
-from chemscale.bench.nn.scatter import gather, scatter_sum
 from chemscale.table.records import Recipe, Record
 
 
@@ -40,24 +40,22 @@ class PaiNN(Potential):
         self.radial = Sines(config.num_basis, config.cutoff)
         self.messages = nn.ModuleList(Message(config) for _ in range(config.num_layers))
         self.updates = nn.ModuleList(Update(config) for _ in range(config.num_layers))
-        self.readout = MLP((config.width, config.width // 2, 1), F.silu, last_zero=True)
+        self.readout = MLP((config.width, config.width // 2, 1), silu, last_zero=True)
         self.cutoff = config.cutoff
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
-        # A atoms, E edges, K basis functions, F features; x, y, z come first: vectors (3, A, F)
-        to_sender = graph.vectors()  # (E, 3)
-        distances = to_sender.norm(dim=1)  # (E,)
-        directions = (to_sender / distances[:, None]).T[:, :, None]  # (3, E, 1)
-        envelope = cosine_cutoff(distances, self.cutoff)[:, None]  # (E, 1)
+        # A atoms, L links, K basis functions, F features
+        links = graph.links()
+        distances = links.distances()  # (L,)
+        directions = links.vectors / distances[:, None]  # (L, 3)
+        envelope = cosine_cutoff(distances, self.cutoff)[:, None]  # (L, 1)
         # The envelope multiplies the filters, bias and all: as one more basis function it does so
         # for every layer at once.
-        basis = torch.cat((self.radial(distances) * envelope, envelope), dim=1)  # (E, K + 1)
+        basis = torch.cat((self.radial(distances) * envelope, envelope), dim=1)  # (L, K + 1)
         scalars = self.embedding(graph.atomic_numbers)  # (A, F)
-        vectors = scalars.new_zeros(3, *scalars.shape)  # (3, A, F)
-        # Spelled out over the features once: broadcasting over a short last axis is slow.
-        directions = directions.expand(-1, -1, scalars.shape[1]).contiguous()  # (3, E, F)
+        vectors = scalars.new_zeros(len(scalars), 3, scalars.shape[1])  # (A, 3, F)
         for message, update in zip(self.messages, self.updates, strict=True):
-            scalars, vectors = message(scalars, vectors, basis, directions, graph)
+            scalars, vectors = message(scalars, vectors, basis, directions, links)
             scalars, vectors = update(scalars, vectors)
         return self.readout(scalars).squeeze(-1)  # (A,)
 
@@ -78,27 +76,18 @@ class Message(nn.Module):
     def __init__(self, config: PaiNN.Config):
         super().__init__()
         width = config.width
-        self.context = MLP((width, width, 3 * width), F.silu)
+        self.context = MLP((width, width, 3 * width), silu)
         self.filter = linear(config.num_basis + 1, 3 * width, bias=False)
 
     def forward(
-        self,
-        scalars: Tensor,
-        vectors: Tensor,
-        basis: Tensor,
-        directions: Tensor,
-        graph: GraphBatch,
+        self, scalars: Tensor, vectors: Tensor, basis: Tensor, directions: Tensor, links: Links
     ) -> tuple[Tensor, Tensor]:
-        """Scalars (A, F) and vectors (3, A, F), with the messages added."""
-        sent = gather(self.context(scalars), graph.senders) * self.filter(basis)  # (E, 3F)
-        scalar, along_vector, along_edge = (part.contiguous() for part in sent.chunk(3, dim=1))
-        vector = gather(vectors, graph.senders) * along_vector  # (3, E, F)
-        vector = vector + directions * along_edge  # (3, E, F)
-        atoms, receivers = graph.num_atoms, graph.receivers
-        return (
-            scalars + scatter_sum(scalar, receivers, atoms),
-            vectors + scatter_sum(vector, receivers, atoms),
-        )
+        """Scalars (A, F) and vectors (A, 3, F), with the messages added."""
+        scalar, gate, along = self.context(scalars)[:, None].chunk(3, dim=2)  # (A, 1, F) each
+        sent = torch.cat((scalar, along, vectors * gate), dim=1)  # (A, 5, F)
+        filters = self.filter(basis).unflatten(1, (3, -1))  # (L, 3, F)
+        gathered = links.exchange(sent, filters, directions)  # (A, 4, F)
+        return scalars + gathered[:, 0], vectors + gathered[:, 1:]
 
 
 class Update(nn.Module):
@@ -108,14 +97,14 @@ class Update(nn.Module):
         super().__init__()
         width = config.width
         self.mix = linear(width, 2 * width, bias=False)
-        self.context = MLP((2 * width, width, 3 * width), F.silu)
+        self.context = MLP((2 * width, width, 3 * width), silu)
 
     def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Scalars (A, F) and vectors (3, A, F), updated."""
-        left, right = self.mix(vectors).chunk(2, dim=2)  # (3, A, F) each
+        """Scalars (A, F) and vectors (A, 3, F), updated."""
+        left, right = self.mix(vectors).chunk(2, dim=2)  # (A, 3, F) each
         # The small constant keeps the gradient finite where a vector vanishes by symmetry.
-        lengths = (right.square().sum(dim=0) + 1e-8).sqrt()  # (A, F)
+        lengths = (right.square().sum(dim=1) + 1e-8).sqrt()  # (A, F)
         gates = self.context(torch.cat((scalars, lengths), dim=1))  # (A, 3F)
         to_vector, inner, to_scalar = gates.chunk(3, dim=1)  # (A, F) each
-        scalars = scalars + to_scalar + inner * (left * right).sum(dim=0)
-        return scalars, vectors + left * to_vector
+        scalars = scalars + to_scalar + inner * (left * right).sum(dim=1)
+        return scalars, vectors + left * to_vector[:, None]

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from chemscale.bench.data.graphs import GraphBatch
 from chemscale.bench.models.base import Passes, Potential, widths
-from chemscale.bench.nn.layers import MLP, linear, shifted_softplus
+from chemscale.bench.nn.activations import shifted_softplus
+from chemscale.bench.nn.layers import MLP, linear
+from chemscale.bench.nn.messages import Links
 from chemscale.bench.nn.radial import Gaussians, cosine_cutoff
-from chemscale.bench.nn.scatter import scatter_sum
 from chemscale.table.records import Recipe, Record
 
 
@@ -42,13 +43,14 @@ class SchNet(Potential):
         self.cutoff = config.cutoff
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
-        # A atoms, E edges, K basis functions, F features
-        distances = graph.vectors().norm(dim=1)  # (E,)
-        basis = self.radial(distances)  # (E, K)
-        envelope = cosine_cutoff(distances, self.cutoff)[:, None]  # (E, 1)
+        # A atoms, L links, K basis functions, F features
+        links = graph.links()
+        distances = links.distances()  # (L,)
+        basis = self.radial(distances)  # (L, K)
+        envelope = cosine_cutoff(distances, self.cutoff)[:, None]  # (L, 1)
         features = self.embedding(graph.atomic_numbers)  # (A, F)
         for interaction in self.interactions:
-            features = features + interaction(features, basis, envelope, graph)
+            features = features + interaction(features, basis, envelope, links)
         return self.readout(features).squeeze(-1)  # (A,)
 
     @classmethod
@@ -72,10 +74,7 @@ class Interaction(nn.Module):
         self.enter = linear(width, width, bias=False)
         self.leave = MLP((width, width, width), shifted_softplus)
 
-    def forward(
-        self, features: Tensor, basis: Tensor, envelope: Tensor, graph: GraphBatch
-    ) -> Tensor:
+    def forward(self, features: Tensor, basis: Tensor, envelope: Tensor, links: Links) -> Tensor:
         """Update (A, F) to add to the features."""
-        filters = self.filter(basis) * envelope  # (E, F)
-        message = self.enter(features).index_select(0, graph.senders) * filters  # (E, F)
-        return self.leave(scatter_sum(message, graph.receivers, graph.num_atoms))  # (A, F)
+        filters = self.filter(basis) * envelope  # (L, F)
+        return self.leave(links.convolve(self.enter(features), filters))  # (A, F)

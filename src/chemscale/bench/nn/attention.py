@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from chemscale.bench.nn import native
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,7 @@ class Packing:
     """Where each of the T tokens of M molecules lies in M rows of L slots."""
 
     slots: Tensor  # (T,) row · L + position
+    lengths: Tensor  # (M,) tokens of each, on the CPU
     num_rows: int  # M
     length: int  # L, of the longest molecule
 
@@ -21,7 +26,7 @@ class Packing:
     def of(cls, molecule: Tensor, positions: Tensor, lengths: Tensor) -> Packing:
         """From the row (T,) and position (T,) of each token, and the lengths (M,) on the CPU."""
         longest = int(lengths.max())
-        return cls(molecule * longest + positions, len(lengths), longest)
+        return cls(molecule * longest + positions, lengths, len(lengths), longest)
 
     def pad(self, values: Tensor) -> Tensor:
         """(T, F) to (M, L, F), zero where there is no token."""
@@ -57,24 +62,52 @@ class CausalAttention(nn.Module):
         # In single precision under autocast too: scores without scaling are large (GPT-Neo does
         # so), and on CPUs torch's attention in bfloat16 takes three times longer.
         packed = packed.to(torch.promote_types(packed.dtype, torch.float32))
+        with torch.autocast(features.device.type, enabled=False):
+            if native.serves(packed):
+                gathered = _Attend.apply(packed, packing.lengths, self.num_heads, self.window)
+            else:
+                gathered = self._attend(packed, packing)  # (T, F)
+        return self.mix(gathered)  # (T, F)
+
+    def _attend(self, packed: Tensor, packing: Packing) -> Tensor:
+        """Queries, keys and values (T, 3F) to what each token gathers (T, F), by PyTorch."""
         rows = packing.pad(packed).unflatten(2, (3, self.num_heads, -1))  # (M, L, 3, H, F/H)
         query, key, value = rows.permute(2, 0, 3, 1, 4)  # (M, H, L, F/H) each
         # What pads a row lies behind its tokens, where a causal query does not look.
-        with torch.autocast(features.device.type, enabled=False):
-            if self.window is None or packing.length <= self.window:
-                gathered = F.scaled_dot_product_attention(
-                    query, key, value, is_causal=True, scale=1.0
-                )
-            else:
-                near = _band(packing.length, self.window, features.device)
-                gathered = F.scaled_dot_product_attention(
-                    query, key, value, attn_mask=near, scale=1.0
-                )
-        rows = gathered.transpose(1, 2).flatten(2)  # (M, L, F)
-        return self.mix(packing.flatten(rows))  # (T, F)
+        if self.window is None or packing.length <= self.window:
+            gathered = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
+        else:
+            near = _band(packing.length, self.window, packed.device)
+            gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=near, scale=1.0)
+        return packing.flatten(gathered.transpose(1, 2).flatten(2))  # (T, F)
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:
     """Which keys a query sees: itself and the `window - 1` before it: (L, L)."""
     everywhere = torch.ones(length, length, dtype=torch.bool, device=device)
     return everywhere.tril().triu(1 - window)
+
+
+class _Attend(torch.autograd.Function):
+    """The same in one native kernel, molecule by molecule without padding."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, packed: Tensor, lengths: Tensor, num_heads: int, window: int | None
+    ) -> Tensor:
+        packed, lengths = packed.contiguous(), lengths.contiguous()
+        ctx.save_for_backward(packed, lengths)
+        width = packed.shape[1] // 3
+        ctx.shape = (len(lengths), width, num_heads, window or 0)
+        out = packed.new_empty(len(packed), width)
+        native.call("attention", packed, lengths, out, *ctx.shape)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        packed, lengths = ctx.saved_tensors
+        out = torch.empty_like(packed)
+        gradient = gradient.contiguous()
+        native.call("attention_backward", gradient, packed, lengths, out, *ctx.shape)
+        return out, None, None, None

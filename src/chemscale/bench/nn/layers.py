@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -47,8 +45,3 @@ def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def shifted_softplus(features: Tensor) -> Tensor:
-    """ln(½ eˣ + ½): smooth, and zero at zero (Schütt et al. 2017)."""
-    return F.softplus(features) - math.log(2.0)

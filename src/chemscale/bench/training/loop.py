@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from chemscale.bench.models.base import Family, load_family
+from chemscale.bench.nn import native
 from chemscale.bench.training import checkpoint, power
 from chemscale.bench.training.measure import (
     DTYPES,
@@ -379,7 +380,9 @@ class _Training:
                 "torch": torch.__version__,
                 "threads": str(torch.get_num_threads()),
                 "precision": self.recipe.precision,
-                "path": "eager",
+                "path": (
+                    "native" if native.serves(next(self.model.parameters())) else "eager"
+                ),
             },
         )
 

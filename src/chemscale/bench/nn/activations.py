@@ -1,0 +1,73 @@
+"""Activations; on a CPU one pass through memory each, in both derivatives too."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from chemscale.bench.nn import native
+
+
+def silu(features: Tensor) -> Tensor:
+    """X · sigmoid(x) (Elfwing et al. 2018)."""
+    if native.serves(features):
+        return _Activate.apply(features, "silu")
+    return F.silu(features)
+
+
+def shifted_softplus(features: Tensor) -> Tensor:
+    """ln(½ eˣ + ½): smooth, and zero at zero (Schütt et al. 2017)."""
+    if native.serves(features):
+        return _Activate.apply(features, "shifted_softplus")
+    return F.softplus(features) - math.log(2.0)
+
+
+def gelu(features: Tensor) -> Tensor:
+    """X · Φ(x), with the tanh approximation of Φ (Hendrycks, Gimpel 2016)."""
+    if native.serves(features):
+        return _Activate.apply(features, "gelu")
+    return F.gelu(features, approximate="tanh")
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, name: str) -> Tensor:
+        features = features.contiguous()
+        ctx.save_for_backward(features)
+        ctx.name = name
+        out = torch.empty_like(features)
+        native.call(name, features, out, features.numel())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (features,) = ctx.saved_tensors
+        return _ActivateBackward.apply(gradient, features, ctx.name), None
+
+
+class _ActivateBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, features: Tensor, name: str) -> Tensor:
+        gradient = gradient.contiguous()
+        ctx.save_for_backward(gradient, features)
+        ctx.name = name
+        out = torch.empty_like(features)
+        native.call(f"{name}_backward", gradient, features, out, features.numel())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
+        gradient, features = ctx.saved_tensors
+        cotangent = cotangent.contiguous()
+        to_gradient, to_features = torch.empty_like(gradient), torch.empty_like(features)
+        native.call(
+            f"{ctx.name}_twice", cotangent, gradient, features, to_gradient, to_features,
+            features.numel(),
+        )  # fmt: skip
+        return to_gradient, to_features, None

@@ -1,0 +1,566 @@
+// Inner loops of training on a CPU, each beside a plain version in PyTorch that it must equal.
+//
+// Called through ctypes on contiguous arrays, so nothing here knows of PyTorch and the file compiles
+// in seconds. Every function exists for float and double; the latter is for tests of gradients.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#else
+constexpr int BYTES = 32;
+#endif
+
+template <class T>
+struct Vector {
+  typedef T type __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
+  static constexpr int size = BYTES / sizeof(T);
+};
+
+// --- elementary functions -----------------------------------------------------------------------
+
+// exp to a few units in the last place: 2^n times a polynomial on |r| <= ln(2)/2. NaN stays NaN.
+inline float exponential(float x) {
+  const float clamped = x > 88.0f ? 88.0f : (x < -87.0f ? -87.0f : x);
+  const float n = std::nearbyint(clamped * 1.44269504088896341f);
+  float r = clamped - n * 0.693359375f;
+  r -= n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, sizeof scale);
+  return p * scale;
+}
+inline double exponential(double x) { return std::exp(x); }
+
+// ln(1 + z) for 0 <= z <= 1, as 2 artanh(z / (2 + z)).
+inline float log_one_plus(float z) {
+  const float s = z / (2.0f + z), q = s * s;
+  float p = 1.0f / 15.0f;
+  p = p * q + 1.0f / 13.0f;
+  p = p * q + 1.0f / 11.0f;
+  p = p * q + 1.0f / 9.0f;
+  p = p * q + 1.0f / 7.0f;
+  p = p * q + 1.0f / 5.0f;
+  p = p * q + 1.0f / 3.0f;
+  p = p * q + 1.0f;
+  return 2.0f * s * p;
+}
+inline double log_one_plus(double z) { return std::log1p(z); }
+
+template <class T>
+inline T sigmoid(T x) {
+  return T(1) / (T(1) + exponential(-x));
+}
+
+// --- activations: value, first and second derivative ---------------------------------------------
+
+struct Silu {
+  template <class T>
+  static T value(T x) { return x * sigmoid(x); }
+  template <class T>
+  static T first(T x) { const T s = sigmoid(x); return s * (T(1) + x * (T(1) - s)); }
+  template <class T>
+  static T second(T x) {
+    const T s = sigmoid(x);
+    return s * (T(1) - s) * (T(2) + x * (T(1) - T(2) * s));
+  }
+};
+
+struct ShiftedSoftplus {
+  template <class T>
+  static T value(T x) {
+    const T small = exponential(x > T(0) ? -x : x);
+    return (x > T(0) ? x : x * T(0)) + log_one_plus(small) - T(0.69314718055994530942);
+  }
+  template <class T>
+  static T first(T x) { return sigmoid(x); }
+  template <class T>
+  static T second(T x) { const T s = sigmoid(x); return s * (T(1) - s); }
+};
+
+struct Gelu {  // in the tanh approximation: x times the sigmoid of 2 sqrt(2/pi) (x + 0.044715 x^3)
+  template <class T>
+  static T inner(T x) {
+    return T(1.5957691216057308) * (x + T(0.044715) * x * x * x);
+  }
+  template <class T>
+  static T slope(T x) {
+    return T(1.5957691216057308) * (T(1) + T(3) * T(0.044715) * x * x);
+  }
+  template <class T>
+  static T value(T x) { return x * sigmoid(inner(x)); }
+  template <class T>
+  static T first(T x) {
+    const T s = sigmoid(inner(x));
+    return s * (T(1) + x * (T(1) - s) * slope(x));
+  }
+  template <class T>
+  static T second(T x) {
+    const T s = sigmoid(inner(x)), u = slope(x), d = s * (T(1) - s);
+    const T bend = T(1.5957691216057308) * T(6) * T(0.044715) * x;
+    return d * (T(2) * u + x * bend + x * u * u * (T(1) - T(2) * s));
+  }
+};
+
+template <class F, class T>
+void activate(const T* __restrict x, T* __restrict y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = F::value(x[i]);
+}
+template <class F, class T>
+void activate_backward(const T* __restrict g, const T* __restrict x, T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = g[i] * F::first(x[i]);
+}
+// h is the cotangent of `activate_backward`: gives those of g and of x.
+template <class F, class T>
+void activate_twice(const T* __restrict h, const T* __restrict g, const T* __restrict x,
+                    T* __restrict to_g, T* __restrict to_x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    to_g[i] = h[i] * F::first(x[i]);
+    to_x[i] = h[i] * g[i] * F::second(x[i]);
+  }
+}
+
+// --- products of small matrices -------------------------------------------------------------------
+
+// C (rows x columns) = A B, where A[i, k] = a[i * a_row + k * a_column], B and C lie in rows of
+// `b_row` and `c_row`. Columns are padded to whole vectors by the caller.
+template <class T, int ROWS, int COLUMNS>
+inline void tile(const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row, T* c,
+                 int64_t c_row, int64_t from, int64_t to) {
+  using V = typename Vector<T>::type;
+  V sum[ROWS][COLUMNS] = {};
+  for (int64_t k = from; k < to; ++k) {
+    V row[COLUMNS];
+    for (int j = 0; j < COLUMNS; ++j)
+      row[j] = *reinterpret_cast<const V*>(b + k * b_row + j * Vector<T>::size);
+    for (int i = 0; i < ROWS; ++i) {
+      const T value = a[i * a_row + k * a_column];
+      for (int j = 0; j < COLUMNS; ++j) sum[i][j] += value * row[j];
+    }
+  }
+  for (int i = 0; i < ROWS; ++i)
+    for (int j = 0; j < COLUMNS; ++j)
+      *reinterpret_cast<V*>(c + i * c_row + j * Vector<T>::size) = sum[i][j];
+}
+
+template <class T, int ROWS>
+inline void strip(const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row, T* c,
+                  int64_t c_row, int64_t columns, int64_t from, int64_t to) {
+  constexpr int64_t wide = 2 * Vector<T>::size;
+  int64_t j = 0;
+  for (; j + wide <= columns; j += wide)
+    tile<T, ROWS, 2>(a, a_row, a_column, b + j, b_row, c + j, c_row, from, to);
+  for (; j < columns; j += Vector<T>::size)
+    tile<T, ROWS, 1>(a, a_row, a_column, b + j, b_row, c + j, c_row, from, to);
+}
+
+// Rows in blocks of four; `span(i)` says which k count for the rows of the block at i, and `width`
+// how many columns.
+template <class T, class Span, class Width>
+void product(const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row, T* c,
+             int64_t c_row, int64_t rows, Width width, Span span) {
+  int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    const auto [from, to] = span(i, i + 4);
+    strip<T, 4>(a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row, width(i + 4), from,
+                to);
+  }
+  for (; i < rows; ++i) {
+    const auto [from, to] = span(i, i + 1);
+    strip<T, 1>(a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row, width(i + 1), from,
+                to);
+  }
+}
+
+struct Range {
+  int64_t from, to;
+};
+
+// --- causal attention of molecules that lie one after another ---------------------------------------
+
+template <class T>
+int64_t padded(int64_t n) {
+  return (n + Vector<T>::size - 1) / Vector<T>::size * Vector<T>::size;
+}
+
+// One head of one molecule, copied out of the packed rows: L tokens of D features, D and L padded.
+template <class T>
+struct Head {
+  std::vector<T> query, key, value, key_columns, value_columns, weights, gathered, more, out;
+  int64_t length, features, wide, tall;
+
+  void resize(int64_t new_length, int64_t new_features) {
+    length = new_length;
+    features = new_features;
+    wide = padded<T>(features);
+    tall = padded<T>(length + 3);  // blocks of four rows reach up to three columns further
+    for (auto* rows : {&query, &key, &value, &gathered, &out}) rows->assign(tall * wide, T(0));
+    for (auto* columns : {&key_columns, &value_columns}) columns->assign(wide * tall, T(0));
+    for (auto* square : {&weights, &more}) square->assign(tall * tall, T(0));
+  }
+  void load(std::vector<T>& to, const T* from, int64_t stride) const {
+    for (int64_t i = 0; i < length; ++i)
+      std::memcpy(&to[i * wide], from + i * stride, features * sizeof(T));
+  }
+  void store(const std::vector<T>& from, T* to, int64_t stride) const {
+    for (int64_t i = 0; i < length; ++i)
+      std::memcpy(to + i * stride, &from[i * wide], features * sizeof(T));
+  }
+  void transpose(const std::vector<T>& rows, std::vector<T>& columns) const {
+    for (int64_t i = 0; i < length; ++i)
+      for (int64_t j = 0; j < features; ++j) columns[j * tall + i] = rows[i * wide + j];
+  }
+  // weights = softmax of query key^T over what each token sees.
+  void attend(int64_t window) {
+    transpose(key, key_columns);
+    scores(query, key_columns, weights);
+    for (int64_t i = 0; i < length; ++i) {
+      T* row = &weights[i * tall];
+      const int64_t first = window > 0 ? std::max<int64_t>(0, i + 1 - window) : 0;
+      T highest = row[first];
+      for (int64_t j = first; j <= i; ++j) highest = std::max(highest, row[j]);
+      for (int64_t j = 0; j < first; ++j) row[j] = T(0);
+      T total = T(0);
+      for (int64_t j = first; j <= i; ++j) row[j] = exponential(row[j] - highest);
+#pragma omp simd reduction(+ : total)
+      for (int64_t j = first; j <= i; ++j) total += row[j];
+      const T share = T(1) / total;
+      for (int64_t j = first; j <= i; ++j) row[j] *= share;
+      for (int64_t j = i + 1; j < tall; ++j) row[j] = T(0);
+    }
+  }
+  // square (i, j) = rows (i) . columns (j) for j <= i.
+  void scores(const std::vector<T>& rows, const std::vector<T>& columns, std::vector<T>& square) {
+    product(rows.data(), wide, 1, columns.data(), tall, square.data(), tall, length,
+            [&](int64_t end) { return std::min(padded<T>(end), tall); },
+            [&](int64_t, int64_t) { return Range{0, features}; });
+  }
+  // to (i) = sum over j <= i of square (i, j) rows (j).
+  void gather(const std::vector<T>& square, const std::vector<T>& rows, std::vector<T>& to) {
+    product(square.data(), tall, 1, rows.data(), wide, to.data(), wide, length,
+            [&](int64_t) { return wide; },
+            [&](int64_t, int64_t end) { return Range{0, std::min(end, length)}; });
+  }
+  // to (j) = sum over i >= j of square (i, j) rows (i).
+  void scatter(const std::vector<T>& square, const std::vector<T>& rows, std::vector<T>& to) {
+    product(square.data(), 1, tall, rows.data(), wide, to.data(), wide, length,
+            [&](int64_t) { return wide; },
+            [&](int64_t begin, int64_t) { return Range{begin, length}; });
+  }
+};
+
+template <class T>
+void attention(const T* packed, const int64_t* lengths, T* out, int64_t molecules, int64_t width,
+               int64_t heads, int64_t window) {
+  const int64_t features = width / heads;
+  Head<T> head;
+  for (int64_t m = 0, start = 0; m < molecules; start += lengths[m++]) {
+    for (int64_t h = 0; h < heads; ++h) {
+      const T* from = packed + start * 3 * width + h * features;
+      head.resize(lengths[m], features);
+      head.load(head.query, from, 3 * width);
+      head.load(head.key, from + width, 3 * width);
+      head.load(head.value, from + 2 * width, 3 * width);
+      head.attend(window);
+      head.gather(head.weights, head.value, head.gathered);
+      head.store(head.gathered, out + start * width + h * features, width);
+    }
+  }
+}
+
+template <class T>
+void attention_backward(const T* gradient, const T* packed, const int64_t* lengths, T* out,
+                        int64_t molecules, int64_t width, int64_t heads, int64_t window) {
+  const int64_t features = width / heads;
+  Head<T> head;
+  for (int64_t m = 0, start = 0; m < molecules; start += lengths[m++]) {
+    for (int64_t h = 0; h < heads; ++h) {
+      const T* from = packed + start * 3 * width + h * features;
+      T* to = out + start * 3 * width + h * features;
+      head.resize(lengths[m], features);
+      head.load(head.query, from, 3 * width);
+      head.load(head.key, from + width, 3 * width);
+      head.load(head.value, from + 2 * width, 3 * width);
+      head.load(head.gathered, gradient + start * width + h * features, width);
+      head.attend(window);
+      head.scatter(head.weights, head.gathered, head.out);  // to the values
+      head.store(head.out, to + 2 * width, 3 * width);
+      head.transpose(head.value, head.value_columns);
+      head.scores(head.gathered, head.value_columns, head.more);  // to the weights
+      for (int64_t i = 0; i < head.length; ++i) {
+        T* row = &head.more[i * head.tall];
+        const T* weight = &head.weights[i * head.tall];
+        T mean = T(0);
+#pragma omp simd reduction(+ : mean)
+        for (int64_t j = 0; j <= i; ++j) mean += row[j] * weight[j];
+        for (int64_t j = 0; j <= i; ++j) row[j] = weight[j] * (row[j] - mean);
+        for (int64_t j = i + 1; j < head.tall; ++j) row[j] = T(0);
+      }
+      head.gather(head.more, head.key, head.out);
+      head.store(head.out, to, 3 * width);
+      head.scatter(head.more, head.query, head.out);
+      head.store(head.out, to + width, 3 * width);
+    }
+  }
+}
+
+// --- messages along pairs of atoms -----------------------------------------------------------------
+//
+// A pair (a, b) stands for both edges: to a from b, along d; to b from a, along -d. The two share a
+// filter w, since it depends on their distance. F features a row throughout.
+
+// out (a) += x (b) w
+template <class T>
+void convolve(const T* x, const T* w, const int64_t* first, const int64_t* second, T* out,
+              int64_t pairs, int64_t F) {
+  for (int64_t p = 0; p < pairs; ++p) {
+    const int64_t a = first[p] * F, b = second[p] * F;
+    const T* __restrict filter = w + p * F;
+#pragma omp simd
+    for (int64_t f = 0; f < F; ++f) {
+      const T to_a = x[b + f] * filter[f], to_b = x[a + f] * filter[f];
+      out[a + f] += to_a;
+      out[b + f] += to_b;
+    }
+  }
+}
+
+// From the cotangent g of `out`, those of x and w.
+template <class T>
+void convolve_backward(const T* g, const T* x, const T* w, const int64_t* first,
+                       const int64_t* second, T* to_x, T* to_w, int64_t pairs, int64_t F) {
+  for (int64_t p = 0; p < pairs; ++p) {
+    const int64_t a = first[p] * F, b = second[p] * F;
+    const T* __restrict filter = w + p * F;
+    T* __restrict to_filter = to_w + p * F;
+#pragma omp simd
+    for (int64_t f = 0; f < F; ++f) {
+      const T ga = g[a + f], gb = g[b + f];
+      to_filter[f] = ga * x[b + f] + gb * x[a + f];
+      const T to_a = gb * filter[f], to_b = ga * filter[f];
+      to_x[a + f] += to_a;
+      to_x[b + f] += to_b;
+    }
+  }
+}
+
+// From the cotangents hx, hw of `convolve_backward`, those of g, x and w.
+template <class T>
+void convolve_twice(const T* hx, const T* hw, const T* g, const T* x, const T* w,
+                    const int64_t* first, const int64_t* second, T* to_g, T* to_x, T* to_w,
+                    int64_t pairs, int64_t F) {
+  for (int64_t p = 0; p < pairs; ++p) {
+    const int64_t a = first[p] * F, b = second[p] * F;
+    const T* __restrict filter = w + p * F;
+    const T* __restrict change = hw + p * F;
+    T* __restrict to_filter = to_w + p * F;
+#pragma omp simd
+    for (int64_t f = 0; f < F; ++f) {
+      const T ga = g[a + f], gb = g[b + f], ha = hx[a + f], hb = hx[b + f];
+      const T g_a = hb * filter[f] + x[b + f] * change[f];
+      const T g_b = ha * filter[f] + x[a + f] * change[f];
+      to_filter[f] = ga * hb + gb * ha;
+      const T x_a = gb * change[f], x_b = ga * change[f];
+      to_g[a + f] += g_a;
+      to_g[b + f] += g_b;
+      to_x[a + f] += x_a;
+      to_x[b + f] += x_b;
+    }
+  }
+}
+
+// Scalars and vectors. An atom sends s (F), t (F) and u (3, F); the filter is w1, w2, w3 (3 F):
+//   scalar (a) += s (b) w1        vector (a, k) += u (b, k) w2 + d (k) t (b) w3
+// Rows of an atom: x = s, t, u0, u1, u2 (5 F); y = scalar, vector0, vector1, vector2 (4 F).
+template <class T>
+void exchange(const T* x, const T* w, const T* d, const int64_t* first, const int64_t* second,
+              T* y, int64_t pairs, int64_t F) {
+  for (int64_t p = 0; p < pairs; ++p) {
+    const T* xa = x + first[p] * 5 * F;
+    const T* xb = x + second[p] * 5 * F;
+    T* ya = y + first[p] * 4 * F;
+    T* yb = y + second[p] * 4 * F;
+    const T* w1 = w + p * 3 * F;
+    const T *w2 = w1 + F, *w3 = w2 + F;
+    const T d0 = d[3 * p], d1 = d[3 * p + 1], d2 = d[3 * p + 2];
+#pragma omp simd
+    for (int64_t f = 0; f < F; ++f) {
+      const T v1 = w1[f], v2 = w2[f], v3 = w3[f];
+      const T ta = xa[F + f] * v3, tb = xb[F + f] * v3;
+      ya[f] += xb[f] * v1;
+      ya[F + f] += xb[2 * F + f] * v2 + d0 * tb;
+      ya[2 * F + f] += xb[3 * F + f] * v2 + d1 * tb;
+      ya[3 * F + f] += xb[4 * F + f] * v2 + d2 * tb;
+      yb[f] += xa[f] * v1;
+      yb[F + f] += xa[2 * F + f] * v2 - d0 * ta;
+      yb[2 * F + f] += xa[3 * F + f] * v2 - d1 * ta;
+      yb[3 * F + f] += xa[4 * F + f] * v2 - d2 * ta;
+    }
+  }
+}
+
+// From the cotangent g of y, those of x, w and d.
+template <class T>
+void exchange_backward(const T* g, const T* x, const T* w, const T* d, const int64_t* first,
+                       const int64_t* second, T* to_x, T* to_w, T* to_d, int64_t pairs,
+                       int64_t F) {
+  for (int64_t p = 0; p < pairs; ++p) {
+    const T* xa = x + first[p] * 5 * F;
+    const T* xb = x + second[p] * 5 * F;
+    const T* ga = g + first[p] * 4 * F;
+    const T* gb = g + second[p] * 4 * F;
+    T* xa_ = to_x + first[p] * 5 * F;
+    T* xb_ = to_x + second[p] * 5 * F;
+    const T* w1 = w + p * 3 * F;
+    const T *w2 = w1 + F, *w3 = w2 + F;
+    T* w1_ = to_w + p * 3 * F;
+    T *w2_ = w1_ + F, *w3_ = w2_ + F;
+    const T d0 = d[3 * p], d1 = d[3 * p + 1], d2 = d[3 * p + 2];
+    T e0 = 0, e1 = 0, e2 = 0;
+#pragma omp simd reduction(+ : e0, e1, e2)
+    for (int64_t f = 0; f < F; ++f) {
+      const T v1 = w1[f], v2 = w2[f], v3 = w3[f];
+      const T a0 = ga[f], a1 = ga[F + f], a2 = ga[2 * F + f], a3 = ga[3 * F + f];
+      const T b0 = gb[f], b1 = gb[F + f], b2 = gb[2 * F + f], b3 = gb[3 * F + f];
+      const T ta = xa[F + f], tb = xb[F + f];
+      const T along_a = d0 * a1 + d1 * a2 + d2 * a3, along_b = d0 * b1 + d1 * b2 + d2 * b3;
+      w1_[f] = a0 * xb[f] + b0 * xa[f];
+      w2_[f] = a1 * xb[2 * F + f] + a2 * xb[3 * F + f] + a3 * xb[4 * F + f] +
+               b1 * xa[2 * F + f] + b2 * xa[3 * F + f] + b3 * xa[4 * F + f];
+      w3_[f] = along_a * tb - along_b * ta;
+      const T sa = v3 * ta, sb = v3 * tb;
+      e0 += a1 * sb - b1 * sa;
+      e1 += a2 * sb - b2 * sa;
+      e2 += a3 * sb - b3 * sa;
+      xa_[f] += b0 * v1;
+      xa_[F + f] -= along_b * v3;
+      xa_[2 * F + f] += b1 * v2;
+      xa_[3 * F + f] += b2 * v2;
+      xa_[4 * F + f] += b3 * v2;
+      xb_[f] += a0 * v1;
+      xb_[F + f] += along_a * v3;
+      xb_[2 * F + f] += a1 * v2;
+      xb_[3 * F + f] += a2 * v2;
+      xb_[4 * F + f] += a3 * v2;
+    }
+    to_d[3 * p] = e0;
+    to_d[3 * p + 1] = e1;
+    to_d[3 * p + 2] = e2;
+  }
+}
+
+// From the cotangents hx, hw, hd of `exchange_backward`, those of g, x, w and d.
+template <class T>
+void exchange_twice(const T* hx, const T* hw, const T* hd, const T* g, const T* x, const T* w,
+                    const T* d, const int64_t* first, const int64_t* second, T* to_g, T* to_x,
+                    T* to_w, T* to_d, int64_t pairs, int64_t F) {
+  for (int64_t p = 0; p < pairs; ++p) {
+    const T* xa = x + first[p] * 5 * F;
+    const T* xb = x + second[p] * 5 * F;
+    const T* ha = hx + first[p] * 5 * F;
+    const T* hb = hx + second[p] * 5 * F;
+    const T* ga = g + first[p] * 4 * F;
+    const T* gb = g + second[p] * 4 * F;
+    T* xa_ = to_x + first[p] * 5 * F;
+    T* xb_ = to_x + second[p] * 5 * F;
+    T* ga_ = to_g + first[p] * 4 * F;
+    T* gb_ = to_g + second[p] * 4 * F;
+    const T* w1 = w + p * 3 * F;
+    const T *w2 = w1 + F, *w3 = w2 + F;
+    const T* h1 = hw + p * 3 * F;
+    const T *h2 = h1 + F, *h3 = h2 + F;
+    T* w1_ = to_w + p * 3 * F;
+    T *w2_ = w1_ + F, *w3_ = w2_ + F;
+    const T d0 = d[3 * p], d1 = d[3 * p + 1], d2 = d[3 * p + 2];
+    const T c0 = hd[3 * p], c1 = hd[3 * p + 1], c2 = hd[3 * p + 2];
+    T e0 = 0, e1 = 0, e2 = 0;
+#pragma omp simd reduction(+ : e0, e1, e2)
+    for (int64_t f = 0; f < F; ++f) {
+      const T v1 = w1[f], v2 = w2[f], v3 = w3[f];
+      const T q1 = h1[f], q2 = h2[f], q3 = h3[f];
+      const T a0 = ga[f], a1 = ga[F + f], a2 = ga[2 * F + f], a3 = ga[3 * F + f];
+      const T b0 = gb[f], b1 = gb[F + f], b2 = gb[2 * F + f], b3 = gb[3 * F + f];
+      const T ta = xa[F + f], tb = xb[F + f], ka = ha[F + f], kb = hb[F + f];
+      const T along_a = d0 * a1 + d1 * a2 + d2 * a3, along_b = d0 * b1 + d1 * b2 + d2 * b3;
+      const T turned_a = c0 * a1 + c1 * a2 + c2 * a3, turned_b = c0 * b1 + c1 * b2 + c2 * b3;
+      // to w: as in the backward pass, with h in the place of x, and with the turned direction
+      w1_[f] = a0 * hb[f] + b0 * ha[f];
+      w2_[f] = a1 * hb[2 * F + f] + a2 * hb[3 * F + f] + a3 * hb[4 * F + f] +
+               b1 * ha[2 * F + f] + b2 * ha[3 * F + f] + b3 * ha[4 * F + f];
+      w3_[f] = along_a * kb - along_b * ka + turned_a * tb - turned_b * ta;
+      // to d: h in the place of x, then q in the place of w
+      const T sa = v3 * ka + q3 * ta, sb = v3 * kb + q3 * tb;
+      e0 += a1 * sb - b1 * sa;
+      e1 += a2 * sb - b2 * sa;
+      e2 += a3 * sb - b3 * sa;
+      // to g: what the forward pass gives for (h, w, d) + (x, q, d) + (x, w, turned)
+      const T na = v3 * ta, nb = v3 * tb;
+      ga_[f] += hb[f] * v1 + xb[f] * q1;
+      ga_[F + f] += hb[2 * F + f] * v2 + xb[2 * F + f] * q2 + d0 * sb + c0 * nb;
+      ga_[2 * F + f] += hb[3 * F + f] * v2 + xb[3 * F + f] * q2 + d1 * sb + c1 * nb;
+      ga_[3 * F + f] += hb[4 * F + f] * v2 + xb[4 * F + f] * q2 + d2 * sb + c2 * nb;
+      gb_[f] += ha[f] * v1 + xa[f] * q1;
+      gb_[F + f] += ha[2 * F + f] * v2 + xa[2 * F + f] * q2 - d0 * sa - c0 * na;
+      gb_[2 * F + f] += ha[3 * F + f] * v2 + xa[3 * F + f] * q2 - d1 * sa - c1 * na;
+      gb_[3 * F + f] += ha[4 * F + f] * v2 + xa[4 * F + f] * q2 - d2 * sa - c2 * na;
+      // to x: the backward pass for (q, d) + (w, turned)
+      xa_[f] += b0 * q1;
+      xa_[F + f] -= along_b * q3 + turned_b * v3;
+      xa_[2 * F + f] += b1 * q2;
+      xa_[3 * F + f] += b2 * q2;
+      xa_[4 * F + f] += b3 * q2;
+      xb_[f] += a0 * q1;
+      xb_[F + f] += along_a * q3 + turned_a * v3;
+      xb_[2 * F + f] += a1 * q2;
+      xb_[3 * F + f] += a2 * q2;
+      xb_[4 * F + f] += a3 * q2;
+    }
+    to_d[3 * p] = e0;
+    to_d[3 * p + 1] = e1;
+    to_d[3 * p + 2] = e2;
+  }
+}
+
+}  // namespace
+
+// --- what Python calls: pointers to the functions, by name ----------------------------------------
+
+#define EXPORT(name, function)                  \
+  void* name##_float = (void*)&function<float>; \
+  void* name##_double = (void*)&function<double>;
+
+#define ACTIVATION(name, F)                                                      \
+  void* name##_float = (void*)&activate<F, float>;                               \
+  void* name##_double = (void*)&activate<F, double>;                             \
+  void* name##_backward_float = (void*)&activate_backward<F, float>;             \
+  void* name##_backward_double = (void*)&activate_backward<F, double>;           \
+  void* name##_twice_float = (void*)&activate_twice<F, float>;                   \
+  void* name##_twice_double = (void*)&activate_twice<F, double>;
+
+extern "C" {
+ACTIVATION(silu, Silu)
+ACTIVATION(shifted_softplus, ShiftedSoftplus)
+ACTIVATION(gelu, Gelu)
+EXPORT(attention, attention)
+EXPORT(attention_backward, attention_backward)
+EXPORT(convolve, convolve)
+EXPORT(convolve_backward, convolve_backward)
+EXPORT(convolve_twice, convolve_twice)
+EXPORT(exchange, exchange)
+EXPORT(exchange_backward, exchange_backward)
+EXPORT(exchange_twice, exchange_twice)
+}

@@ -1,0 +1,134 @@
+"""The native kernels equal the plain path, in value and in first and second derivatives."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from chemscale.bench.nn import activations, native
+from chemscale.bench.nn.attention import CausalAttention, Packing
+from chemscale.bench.nn.messages import Links
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
+
+ATOMS, WIDTH = 6, 11
+# An atom and its own periodic image make a pair, too.
+RECEIVERS = torch.tensor([0, 0, 1, 2, 3, 3, 4])
+SENDERS = torch.tensor([1, 2, 2, 3, 4, 3, 5])
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
+
+
+def pairs() -> Links:
+    vectors = random(len(SENDERS), 3).detach()
+    return Links(vectors, SENDERS, RECEIVERS, ATOMS, both_ways=True)
+
+
+def edges(links: Links) -> Links:
+    """The same, each edge by itself."""
+    return Links(
+        torch.cat((links.vectors, -links.vectors)),
+        torch.cat((links.senders, links.receivers)),
+        torch.cat((links.receivers, links.senders)),
+        links.num_atoms,
+        both_ways=False,
+    )
+
+
+def doubled(per_pair: Tensor) -> Tensor:
+    return torch.cat((per_pair, per_pair))
+
+
+@pytest.mark.parametrize("name", ["silu", "shifted_softplus", "gelu"])
+class TestActivations:
+    def test_derivatives_are_those_of_the_value(self, name):
+        features = random(5, 7)
+        function = getattr(activations, name)
+        assert gradcheck(function, features) and gradgradcheck(function, features)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_values_equal_the_plain_ones(self, name, dtype):
+        function = getattr(activations, name)
+        features = torch.cat((torch.linspace(-100, 100, 4001), torch.linspace(-3, 3, 999)))
+        features = features.to(dtype)
+        with native.plain():
+            expected = function(features)
+        # PyTorch takes softplus for linear from 20 on, which is 2e-9 off.
+        close = {torch.float32: 1e-6, torch.float64: 1e-8}[dtype]
+        torch.testing.assert_close(function(features), expected, rtol=close, atol=close)
+
+    def test_what_is_no_number_stays_so(self, name):
+        features = torch.tensor([float("nan"), 1.0], requires_grad=True)
+        found = getattr(activations, name)(features)
+        assert found.isnan().tolist() == [True, False]
+        (gradient,) = torch.autograd.grad(found.sum(), features)
+        assert gradient.isnan().tolist() == [True, False]
+
+
+class TestMessages:
+    def test_a_convolution_equals_the_plain_one(self):
+        features, filters, links = random(ATOMS, WIDTH), random(len(SENDERS), WIDTH), pairs()
+        expected = edges(links).convolve(features, doubled(filters))
+        torch.testing.assert_close(links.convolve(features, filters), expected)
+
+    def test_an_exchange_equals_the_plain_one(self):
+        sent, filters = random(ATOMS, 5, WIDTH), random(len(SENDERS), 3, WIDTH)
+        links = pairs()
+        directions = links.vectors
+        expected = edges(links).exchange(
+            sent, doubled(filters), torch.cat((directions, -directions))
+        )
+        torch.testing.assert_close(links.exchange(sent, filters, directions), expected)
+
+    def test_derivatives_of_a_convolution(self):
+        inputs = random(ATOMS, WIDTH), random(len(SENDERS), WIDTH)
+        assert gradcheck(pairs().convolve, inputs) and gradgradcheck(pairs().convolve, inputs)
+
+    def test_derivatives_of_an_exchange(self):
+        inputs = random(ATOMS, 5, 3), random(len(SENDERS), 3, 3), random(len(SENDERS), 3)
+        assert gradcheck(pairs().exchange, inputs) and gradgradcheck(pairs().exchange, inputs)
+
+
+class TestAttention:
+    @pytest.mark.parametrize("window", [None, 4])
+    @pytest.mark.parametrize(("width", "num_heads"), [(12, 2), (16, 1), (48, 3), (40, 8)])
+    def test_it_equals_the_plain_one_with_its_gradient(self, width, num_heads, window):
+        lengths = torch.tensor([1, 2, 7, 3, 33, 16])
+        molecule = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        packing = Packing.of(molecule, positions, lengths)
+        torch.manual_seed(0)
+        layer = CausalAttention(width, num_heads, window)
+        features = random(len(molecule), width, dtype=torch.float32)
+        cotangent = random(len(molecule), width, seed=1, dtype=torch.float32)
+
+        def run() -> list[Tensor]:
+            out = layer(features, packing)
+            return [out, *torch.autograd.grad(out, [features, *layer.parameters()], cotangent)]
+
+        with native.plain():
+            expected = run()
+        for ours, theirs in zip(run(), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+    def test_derivatives(self):
+        lengths = torch.tensor([3, 1, 6])
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        packing = Packing.of(torch.repeat_interleave(torch.arange(3), lengths), positions, lengths)
+        layer = CausalAttention(6, 2, 4).double()
+        assert gradcheck(lambda features: layer(features, packing), random(10, 6))
+
+
+def test_without_a_compiler_the_plain_path_serves_with_one_notice(monkeypatch, caplog, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    native.library.cache_clear()
+    try:
+        assert not native.serves(torch.zeros(1)) and not native.serves(torch.zeros(1))
+        (told,) = caplog.messages
+        assert "without native kernels" in told and "no C++ compiler" in told
+    finally:
+        native.library.cache_clear()
