@@ -14,12 +14,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.models.base import Family, build, load_family
-from chemscale.bench.nn import native
 from chemscale.bench.training.measure import optimiser, train_step
 from chemscale.table.records import Recipe, Record
 
@@ -77,18 +74,6 @@ class FamilyContract:
             loss = train_step(model, step, batch, cls.recipe, cls.recipe.learning_rate)
             losses.append(float(loss))
         return model, losses
-
-    def counted(self, model: Family, batch: Any, recipe: Recipe) -> int:
-        """FLOPs of one training step, by torch's own counter."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        # torch counts fused attention on CPUs as nothing.
-        with (
-            native.plain(),
-            FlopCounterMode(display=False) as counter,
-            sdpa_kernel(SDPBackend.MATH),
-        ):
-            torch.autograd.backward(model.loss(batch, recipe), inputs=parameters)
-        return counter.get_total_flops()
 
     def test_it_is_a_family_that_says_what_it_is(self) -> None:
         assert issubclass(self.kind(), Family)
