@@ -163,9 +163,7 @@ def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]
     if row.peer in options.peer_python:
         workers["peer"] = Worker(options.peer_python[row.peer], row.peer, job)
     weights = str(folder / "weights.npz")
-    losses = {
-        side: worker.ask(do="check", path=weights)["loss"] for side, worker in workers.items()
-    }
+    checks = {side: worker.ask(do="check", path=weights) for side, worker in workers.items()}
     warming = {side: _warm_up(worker) for side, worker in workers.items()}
     slowest = max(seconds["step"] for seconds in warming.values())
     num_steps = max(2, math.ceil(options.seconds / slowest))
@@ -183,7 +181,7 @@ def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]
         "row": row.name,
         "unit": job["unit"],
         "padding": job["padding"],
-        "losses": losses,
+        "check": checks,
         "sides": {
             side: {
                 **worker.facts,
@@ -321,20 +319,19 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
         f"{machine['rounds']} rounds.",
         "",
         "| model | a second | ours (path) | peer | ratio (quartiles) | by CPU time | "
-        "parameters, ours / peer | loss apart by | first steps: extra s, ours / peer |",
+        "parameters, ours / peer | loss / gradient apart by | first steps: extra s, ours / peer |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
         ours, peer = result["sides"]["ours"], result["sides"].get("peer")
         cells = [result["row"], result["unit"], f"{ours['per_second_wall']:,.0f} ({ours['path']})"]
         if peer:
-            apart = abs(result["losses"]["ours"] - result["losses"]["peer"])
             cells += [
                 f"{peer['per_second_wall']:,.0f} ({peer['version']}, torch {peer['torch']})",
                 "**{median:.2f}** ({low:.2f}–{high:.2f})".format(**result["ratio"]),
                 f"{result['ratio_cpu']['median']:.2f}",
                 f"{ours['num_params']:,} / {peer['num_params']:,}",
-                f"{apart:.0e} of {result['losses']['ours']:.3f}",
+                _apart(result["check"]),
                 f"{ours['extra_seconds']:.1f} / {peer['extra_seconds']:.1f}",
             ]
         else:
@@ -347,6 +344,13 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
             f"Padding takes {padding[0]:.0%} of the slots of the peer's token batches.",
         ]
     return "\n".join([*lines, "", *notes]).rstrip()
+
+
+def _apart(check: dict[str, dict[str, float]]) -> str:
+    """How far two sides with the same weights are from each other, relative to ours."""
+    return " / ".join(
+        f"{abs(check['peer'][name] / check['ours'][name] - 1):.0e}" for name in ("loss", "gradient")
+    )
 
 
 def _cpu() -> dict[str, Any]:

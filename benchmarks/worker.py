@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 
 class Side(Protocol):
@@ -20,8 +21,13 @@ class Side(Protocol):
 
     facts: dict[str, Any]  # what the table says about it
 
-    def check(self, path: str) -> float:
-        """Write the weights (ours) or load them (a peer's); return the loss of the first batch."""
+    model: torch.nn.Module
+
+    def exchange(self, path: str) -> None:
+        """Write the weights (ours) or load them (a peer's)."""
+
+    def loss(self, batch: int) -> Tensor:
+        """The training loss of one of the batches."""
 
     def step(self, batch: int) -> None:
         """One whole training step on one of the batches."""
@@ -44,9 +50,21 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "check":
-            say(loss=side.check(order["path"]))
+            side.exchange(order["path"])
+            say(**_loss_and_gradient(side))
         else:
             wall, cpu = time.perf_counter(), time.process_time()
             for batch in order["batches"]:
                 side.step(batch)
             say(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
+
+
+def _loss_and_gradient(side: Side) -> dict[str, float]:
+    """Loss of the first batch and norm of its gradient: a loss alone would not see a lost term."""
+    side.model.zero_grad()
+    loss = side.loss(0)
+    loss.backward()
+    squares = [
+        p.grad.double().square().sum() for p in side.model.parameters() if p.grad is not None
+    ]
+    return {"loss": float(loss.detach()), "gradient": float(sum(squares)) ** 0.5}

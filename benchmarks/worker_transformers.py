@@ -53,22 +53,22 @@ class GPTNeo:
             "labels": pad_sequence(whole, batch_first=True, padding_value=-100),
         }
 
-    def check(self, path: str) -> float:
+    def exchange(self, path: str) -> None:
         """Load our weights."""
         weights = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
         missing, unexpected = self.model.load_state_dict(weights, strict=False)
         learnt = {name for name, _ in self.model.named_parameters()}
         assert not unexpected and not learnt & set(missing), (missing, unexpected)
-        return float(self._loss(0).detach())
 
     def step(self, batch: int) -> None:
         """Forward, backward, clipping, AdamW."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._loss(batch).backward()
+        self.loss(batch).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
 
-    def _loss(self, batch: int) -> Tensor:
+    def loss(self, batch: int) -> Tensor:
+        """The mean over tokens that are not padding."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             return self.model(**self.batches[batch]).loss
 
