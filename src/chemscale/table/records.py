@@ -101,6 +101,9 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+JudgingSplit = Literal["validation", "test", "shift"]
+
+
 class DatasetSpec(Record):
     """Where the items come from and how they are split.
 
@@ -118,7 +121,8 @@ class DatasetSpec(Record):
     validation: Share | Paths = 0.05
     test: Share | Paths = 0.1
     shift: Paths = ()  # another distribution, reported beside the test set
-    max_evaluated: PositiveInt | None = None  # items of a split that are evaluated
+    # Items of a split that are evaluated, at most; one number, or one for some of the splits.
+    max_evaluated: PositiveInt | dict[JudgingSplit, PositiveInt] | None = None
     max_length: PositiveInt = 512  # molecules: longest token sequence kept
     max_rejected: Share = 0.01  # share of rows that may be rejected
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 pytest.importorskip("torch")
 pytest.importorskip("rdkit")
@@ -379,3 +380,12 @@ def test_moses_molecules_survive_the_way_to_tokens_and_back(tmp_path):
     assert 20 < len(dataset.vocabulary()) < 40
     shares = [len(dataset.indices(name)) / len(given) for name in ("train", "validation", "test")]
     assert np.allclose(shares, [0.85, 0.05, 0.1], atol=0.025)
+
+
+def test_validation_may_be_judged_on_fewer_items_than_the_test_set():
+    spec = DatasetSpec(name="example-molecules", max_evaluated={"validation": 7})
+    dataset = open_dataset(spec, Path())
+    assert len(dataset.evaluated("validation")) == 7
+    assert len(dataset.evaluated("test")) > 1000
+    with pytest.raises(ValidationError, match="train"):
+        DatasetSpec(name="example-molecules", max_evaluated={"train": 7})

@@ -88,7 +88,10 @@ class Dataset(ABC):
 
     def evaluated(self, split: Split) -> Indices:
         """The items of a split on which models are judged: the lowest hashes."""
-        limit = self.spec.max_evaluated or {"molecule": 10_000, "structure": 1_000}[self.unit]
+        asked = self.spec.max_evaluated
+        if isinstance(asked, dict):
+            asked = asked.get(split)
+        limit = asked or {"molecule": 10_000, "structure": 1_000}[self.unit]
         return self.indices(split)[:limit]
 
     def subset(self, num_train: int, seed: int) -> Indices:
