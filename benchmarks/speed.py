@@ -265,7 +265,7 @@ def _prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
                 name: getattr(batch, name).numpy() for name in ("tokens", "targets", "lengths")
             }
             useful.append(len(batch.tokens))
-            slots += len(batch.lengths) * int(batch.lengths.max())
+            slots += len(batch.lengths) * (int(batch.lengths.max()) + 1)  # <eos> is fed too
         else:
             given = _labelled(batch, *dataset.references_and_scale(subset))  # type: ignore[attr-defined]
             useful.append(batch.num_structures)
@@ -341,7 +341,7 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
     if padding:
         notes = [
             *notes,
-            f"Padding takes {padding[0]:.0%} of the slots of the peer's token batches.",
+            f"Of the peer's token slots {padding[0]:.0%} are padding or the last token.",
         ]
     return "\n".join([*lines, "", *notes]).rstrip()
 
