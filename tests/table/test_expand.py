@@ -119,6 +119,15 @@ def test_a_size_without_seeds_of_its_own_and_without_default_has_one():
     assert study(seeds={"w16": 3}).num_seeds("w24") == 1
 
 
+def test_what_is_held_out_waits_for_a_plan():
+    some = study(hold_out={"w48": [100, 1000]})
+    runs = expand.sweep_runs(some, BENCH, [])
+    assert expand.num_sweep_runs(some) == len(runs) == 4 * 4 - 2
+    assert {run.trunk.num_train for run in runs if run.size == "w48"} == {10, 30}
+    with pytest.raises(StudyError, match=r"hold_out: w48 names \[7\], not in num_train"):
+        study(hold_out={"w48": [7]})
+
+
 def test_each_size_is_swept_with_the_settings_chosen_for_it():
     runs = expand.sweep_runs(study(), BENCH, [choice("w16"), choice("w48", 5e-4, 8)])
     rates = {run.size: run.trunk.recipe.learning_rate for run in runs}

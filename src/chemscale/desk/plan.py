@@ -249,6 +249,7 @@ def _study(study: Study, one: Candidate, seeds: int, now: str, why: str) -> Stud
             "families": {one.fit.family: (one.size.size,)},
             "num_train": (one.num_train,),
             "seeds": seeds,
+            "hold_out": {},
             "search": None,
             "forecast": (forecast,),
         }

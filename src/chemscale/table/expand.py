@@ -136,7 +136,7 @@ def sweep_runs(study: Study, bench: Bench, choices: Sequence[Choice]) -> list[Ru
         for family, sizes in study.families.items()
         for size in sizes
         for recipe in (_settle(study, settings.get((family, size))),)
-        for num_train in study.num_train
+        for num_train in study.swept(size)
         for seed in range(study.num_seeds(size))
     ]
 
@@ -169,8 +169,11 @@ def unique(runs: Iterable[Run]) -> list[Run]:
 
 def num_sweep_runs(study: Study) -> int:
     """How many runs the sweep will have, before the settings are chosen."""
-    per_family = (sum(study.num_seeds(size) for size in sizes) for sizes in study.families.values())
-    return sum(per_family) * len(study.num_train)
+    return sum(
+        study.num_seeds(size) * len(study.swept(size))
+        for sizes in study.families.values()
+        for size in sizes
+    )
 
 
 def costs(runs: Iterable[Run], sizes: Mapping[tuple[str, str], Size]) -> dict[str, float]:

@@ -261,6 +261,8 @@ class Study(Record):
     dataset: DatasetSpec
     num_train: tuple[PositiveInt, ...] = Field(min_length=1)
     seeds: PositiveInt | dict[str, PositiveInt] = 1
+    # Size → values of num_train that the sweep leaves to a plan, to be forecast before trained.
+    hold_out: dict[str, tuple[PositiveInt, ...]] = {}
     recipe: RecipeSpec
     budget: Budget
     search: Search | None = None
@@ -274,12 +276,21 @@ class Study(Record):
                 raise ValueError(f"{label} names a value twice")
             if not values:
                 raise ValueError(f"{label} has no sizes")
+        known = {size for sizes in self.families.values() for size in sizes}
         if isinstance(self.seeds, dict):
-            known = {size for sizes in self.families.values() for size in sizes} | {"default"}
             for key in self.seeds:
-                if key not in known:
+                if key not in known | {"default"}:
                     raise ValueError(f"seeds: no size {key!r}{hint(key, known)}")
+        for key, values in self.hold_out.items():
+            if key not in known:
+                raise ValueError(f"hold_out: no size {key!r}{hint(key, known)}")
+            if missing := set(values) - set(self.num_train):
+                raise ValueError(f"hold_out: {key} names {sorted(missing)}, not in num_train")
         return self
+
+    def swept(self, size: str) -> tuple[int, ...]:
+        """The values of `num_train` that the sweep trains a size on."""
+        return tuple(n for n in self.num_train if n not in self.hold_out.get(size, ()))
 
     def num_seeds(self, size: str) -> int:
         """How many seeds a size is trained with."""
