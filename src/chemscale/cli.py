@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 input data rejected, 4 not identifiabl
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.table.errors import ChemscaleError, UsageError
+from chemscale.table.errors import ChemscaleError, Stopped, UsageError
 
 app = typer.Typer(
     name="chemscale",
@@ -252,10 +253,16 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=1))
 
 
+def _leave(*_: object) -> None:
+    raise Stopped("told to leave (SIGTERM); the same command continues")
+
+
 def main() -> None:
     """Run the command line; every foreseen failure is a sentence and an exit code."""
+    signal.signal(signal.SIGTERM, _leave)
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == 130:  # some versions of typer end on Ctrl-C with a value
+            raise KeyboardInterrupt
     except ChemscaleError as error:
         print(f"chemscale: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

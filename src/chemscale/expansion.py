@@ -32,7 +32,21 @@ class Expansion:
     notes: tuple[str, ...]
     rejects: tuple[str, ...]
     done: frozenset[str]
-    unused: int  # trained earlier, no longer asked for
+    new: frozenset[str]  # never asked for before
+    unused: tuple[str, ...]  # folders of runs no longer asked for
+
+    @property
+    def changed(self) -> str:
+        """What is new, what is reused and what falls out of use, as a sentence."""
+        known = {run.id for runs in self.runs.values() for run in runs}
+        begun = len(known) - len(self.new) - len(self.done)
+        parts = [f"{len(self.new)} new", f"{len(self.done)} finished before and reused"]
+        parts += [f"{begun} to go on with"] if begun else []
+        text = f"{_runs(len(known))}: {', '.join(parts)}"
+        if self.unused:
+            are = "is" if len(self.unused) == 1 else "are"
+            text += f"; {_runs(len(self.unused))} {are} no longer asked for, kept but unused"
+        return text
 
     def speed(self, run: Run, device: str = "cpu") -> float | None:
         """Items per second of a run's size, where it was measured."""
@@ -88,9 +102,13 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
     ladder = {(size.family, size.size): size for size in folder.sizes()}
     choices = folder.choices()
     runs: dict[str, list[Run]] = {}
-    waiting, waiting_flops = 0, 0.0
-    settled = folder.plan is not None or study.search is None or bool(choices)
     sweep = expanding.sweep_runs(study, bench, choices)
+    late: list[Run] = []  # runs of sizes whose settings are not chosen yet
+    if folder.plan is None and study.search is not None:
+        chosen = {(choice.family, choice.size) for choice in choices}
+        late = [run for run in sweep if (run.trunk.family, run.size) not in chosen]
+        sweep = [run for run in sweep if (run.trunk.family, run.size) in chosen]
+    checks = expanding.check_runs(study, bench, choices)
     if folder.plan is not None:
         runs[f"plans/{folder.plan}"] = sweep
     else:
@@ -100,15 +118,11 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
             if "finish" in index:
                 known = {run.id: run for run in expanding.finish_runs(study, runs["search"])}
                 runs["finish"] = [known[i] for i in index["finish"] if i in known]
-        if settled:
-            runs["sweep"] = sweep
-            runs["check"] = expanding.check_runs(study, bench, choices)
-        else:
-            waiting = len(sweep) + 2 * len(study.families)
-            waiting_flops = sum(expanding.costs(sweep, ladder).values())
+        if sweep or not late:
+            runs["sweep"], runs["check"] = sweep, checks
     flat = expanding.unique(run for chapter in runs.values() for run in chapter)
-    ended = folder.ended()
-    asked = {run.id for run in flat} | {i for ids in folder.index().values() for i in ids}
+    folders, ended = folder.run_folders(), folder.ended()
+    asked = {run.id for run in flat} | expanding.asked_elsewhere(folder.index(), runs, study)
     cost = expanding.costs(flat, ladder)
     return Expansion(
         study=study,
@@ -117,8 +131,8 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
         ),
         runs=runs,
         flops=cost,
-        waiting=waiting,
-        waiting_flops=waiting_flops,
+        waiting=len(late) + (2 * len(study.families) - len(checks) if late else 0),
+        waiting_flops=sum(expanding.costs(late, ladder).values()),
         items={
             run.id: expanding.most_items(run, ladder[run.trunk.family, run.size].flops_per_item)
             for run in flat
@@ -129,5 +143,10 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
             for r in bench.dataset.rejects
         ),
         done=frozenset(ended & {run.id for run in flat}),
-        unused=len(ended - asked),
+        new=frozenset(run.id for run in flat if run.id not in folders),
+        unused=tuple(path.name for run_id, path in folders.items() if run_id not in asked),
     )
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"

@@ -73,8 +73,9 @@ def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
         count, flops = f"{expansion.waiting}", f"{expansion.waiting_flops:.3g}"
         rows.append(("sweep + check", count, "–", flops, "after the search"))
     _print(("chapter", "runs", "done", "FLOPs at most", "core time at most"), rows)
-    if expansion.unused:
-        print(f"\n{expansion.unused} runs trained earlier are no longer asked for; they are kept.")
+    print(f"\n{expansion.changed}.")
+    for name in expansion.unused:
+        print(f"  unused: {name}")
     if any(not size.items_per_second for size in expansion.sizes):
         print("\nTimes are not known: --measure times ten steps of each size.")
 
@@ -104,7 +105,9 @@ def expansion_data(expansion: Expansion) -> dict[str, Any]:
             for run in runs
         ],
         "waiting": expansion.waiting,
-        "unused": expansion.unused,
+        "new": len(expansion.new),
+        "reused": len(expansion.done),
+        "unused": list(expansion.unused),
     }
 
 

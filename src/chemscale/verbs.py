@@ -78,7 +78,8 @@ def train(
         watch: told about progress.
 
     Raises:
-        Stopped: `max_hours` came first; the same call continues.
+        Stopped: `max_hours` came first, or a worker was told to leave; the same call continues.
+        StoreError: the disk is full or broken; once that is mended the same call continues.
     """
     deadline = None if max_hours is None else time.time() + 3600 * max_hours
     if chapter not in (None, "search", "sweep"):
@@ -87,9 +88,13 @@ def train(
     executor = executors.load(on)(**({} if workers is None else {"workers": workers}))
     bench = open_workbench(folder, watch)
     expansion = expand_with(folder, bench, False, watch)
-    for note in expansion.notes:
+    for note in (*expansion.notes, expansion.changed):
         watch({"event": "note", "text": note})
     study = expansion.study
+    dropped: dict[str, list[Run]] = {}
+    if folder.plan is None and study.search is None:
+        dropped = {"search": [], "finish": [], "check": []}
+    folder.release(dropped | expansion.runs)
     work = _Work(folder, executor, deadline, expansion, watch)
     if retry:
         for one in folder.trained():
@@ -273,12 +278,15 @@ class _Work:
         )
         waiting = [run.id for run in left]
         while waiting:
-            if not self.executor.submit(
+            to_the_end = self.executor.submit(
                 self.folder.path, waiting, deadline=self.deadline, watch=self.watch
-            ):
-                raise Stopped("stopped at --max-hours; the same command continues")
-            # What another command holds is waited for: the next chapter needs how it ended.
+            )
             waiting = sorted(set(waiting) - self.folder.ended(), key=waiting.index)
+            if waiting and not to_the_end:
+                late = self.deadline is not None and time.time() > self.deadline
+                why = "at --max-hours" if late else "because a worker was told to leave"
+                raise Stopped(f"stopped {why}; the same command continues")
+            # What another command holds is waited for: the next chapter needs how it ended.
             while waiting and all(self.is_held(folders[i]) for i in waiting):
                 if self.deadline is not None and time.time() > self.deadline:
                     raise Stopped("other runs are held by another command; run again to continue")

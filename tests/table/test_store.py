@@ -334,9 +334,57 @@ def test_a_run_without_evaluations_has_an_empty_curve(place: RunFolder):
 
 def test_a_checkpoint_is_whole_or_not_there(place: RunFolder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match="No space left on device. Free space"):
         place.save_checkpoint("trunk-000000001", {"a": b"1"})
-    assert place.checkpoints() == {}
+    assert os.listdir(place.path / "checkpoints") == []
+
+
+def test_a_line_for_people_never_fails(place: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Path, "open", refuse)
+    place.log("nobody reads this")
+
+
+def test_a_lock_that_cannot_be_written_says_so(place: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StoreError, match="lock: cannot be written: No space"), place.hold():
+        pass
+
+
+def test_what_a_killed_process_left_half_written_goes_when_the_run_is_held(place: RunFolder):
+    (place.path / ".curve.csv-99").write_text("step,ph")
+    (place.path / ".mine").write_text("not ours")
+    with place.hold():
+        assert not (place.path / ".curve.csv-99").exists()
+    assert (place.path / ".mine").exists()
+
+
+def test_a_disk_without_links_gets_copies(place: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    def denied(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    folder = place.path.parent.parent
+    source = place.save_checkpoint("trunk-1", {"a": b"1"})
+    other = make_run(2000)
+    StudyFolder(folder).ask({"sweep": [other]})
+    monkeypatch.setattr(files.os, "link", denied)
+    taker = StudyFolder(folder).open_run(other.id)
+    taker.adopt(source)
+    assert (taker.checkpoints()["trunk-1"] / "a").read_bytes() == b"1"
+
+
+def test_what_was_burnt_reads_back_and_a_spoilt_account_is_none(place: RunFolder):
+    assert place.spent() is None
+    place.note_spent(0.1 + 0.2)
+    assert place.spent() == 0.1 + 0.2
+    (place.path / "spent.json").write_text("")
+    assert place.spent() is None
+
+
+def test_runs_let_go_of_are_not_asked_for_and_nothing_new_is(folder: StudyFolder):
+    kept, dropped, new = make_run(), make_run(seed=1), make_run(seed=2)
+    folder.ask({"sweep": [kept, dropped], "check": [dropped]})
+    folder.release({"sweep": [kept, new], "search": [new]})
+    assert folder.index() == {"sweep": [kept.id], "check": [dropped.id]}
 
 
 def test_a_checkpoint_is_never_changed(place: RunFolder):

@@ -162,6 +162,19 @@ def check_runs(study: Study, bench: Bench, choices: Sequence[Choice]) -> list[Ru
     return runs
 
 
+def asked_elsewhere(
+    index: Mapping[Chapter, Sequence[str]], known: Mapping[Chapter, object], study: Study
+) -> set[str]:
+    """Ids that chapters other than those known now ask for: plans, and what awaits a choice."""
+    gone = () if study.search else ("search", "finish", "check")
+    return {
+        run_id
+        for chapter, ids in index.items()
+        if chapter not in known and chapter not in gone
+        for run_id in ids
+    }
+
+
 def unique(runs: Iterable[Run]) -> list[Run]:
     """Drop repeats of a run, keeping the first."""
     return list({run.id: run for run in runs}.values())

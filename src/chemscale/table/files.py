@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,23 @@ from platformdirs import user_cache_path
 
 from chemscale.table.errors import StoreError, StudyError
 from chemscale.table.records import FORMAT, Record
+
+_ROOM = "Free space or raise the quota"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "Raise the limit on the size of a file (ulimit -f)",
+    errno.EIO: "Look after the disk, whose system log may say more",
+    errno.EROFS: "Make the disk writable",
+    errno.EACCES: "Make the folder writable",
+    errno.EPERM: "Make the folder writable",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n)",
+}
+_TROUBLES = {*_REMEDIES, errno.ENFILE, errno.ENOLCK, errno.ESTALE, errno.EPIPE} - {
+    errno.EACCES,
+    errno.EPERM,
+}
+_PART = re.compile(r"\..+\.(json|csv|npy|toml|html)-\d+")
 
 
 def cache_folder() -> Path:
@@ -43,17 +64,101 @@ def array_bytes(array: NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
-def write(path: Path, data: bytes) -> None:
-    """Replace a file whole: written aside, synced, renamed."""
-    part = path.with_name(f".{path.name}-{os.getpid()}")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into a sentence: what, where, what to do.
+
+    Raises:
+        StoreError: the block raised OSError.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(part, data)
-        part.replace(path)
+        yield
     except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """Say that a file cannot be written, why, and what to do."""
+    why = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0, "Mend that")
+    return StoreError(f"{path}: cannot be written: {why}. {remedy}, then give the command again")
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether an error is of the machine, not of the work: it says nothing about a run."""
+    return isinstance(error, OSError) and error.errno in _TROUBLES
+
+
+def write(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Replace a file whole: written aside, synced, renamed.
+
+    Without `sync` a loss of power may leave an old or an empty file; a killed process may not.
+    """
+    part = path.with_name(f".{path.name}-{os.getpid()}")
+    with writing(path), _or_nothing(part):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (write_synced if sync else Path.write_bytes)(part, data)
+        part.replace(path)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder that is not there yet, whole."""
+    part = path.with_name(f".part-{path.name}-{os.getpid()}")
+    with writing(path), _or_nothing(part):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, data in files.items():
+            write_synced(part / name, data)
+        sync_folder(part)
+        part.rename(path)
+    with suppress(OSError):  # it is there and whole
+        sync_folder(path.parent)
+
+
+def link_folder(path: Path, source: Path) -> None:
+    """Make a folder of the files of another, without copying their bytes where links are known."""
+    part = path.with_name(f".part-{path.name}-{os.getpid()}")
+    with writing(path), _or_nothing(part):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file in source.iterdir():
+            try:
+                os.link(file, part / file.name)
+            except OSError as error:
+                if is_trouble(error):
+                    raise
+                write_synced(part / file.name, file.read_bytes())
+        part.rename(path)
+
+
+def drop_folder(path: Path) -> None:
+    """Remove a folder. Moved out of sight first: it is whole or it is not there."""
+    hidden = path.with_name(f".drop-{path.name.lstrip('.')}-{os.getpid()}")
+    with writing(path):
+        path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def remove_parts(folder: Path, older: float = 0.0) -> None:
+    """Remove what killed processes left half written, if it is this many seconds old."""
+    for part in folder.glob(".*-*"):
+        with suppress(OSError):
+            ours = _PART.fullmatch(part.name) and part.is_file()
+            if ours and time.time() - part.stat().st_mtime >= older:
+                part.unlink()
+
+
+@contextmanager
+def _or_nothing(part: Path) -> Iterator[None]:
+    """Leave no half-written part behind, whatever ends the block."""
+    try:
+        yield
+    except BaseException:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
 
 
 def write_json(path: Path, value: Record | Mapping[str, Any]) -> None:
@@ -72,6 +177,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         data: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: not a file that chemscale wrote: {error}") from None
     refuse_newer(path, data)

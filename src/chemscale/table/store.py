@@ -9,10 +9,8 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +20,16 @@ from numpy.typing import NDArray
 from chemscale.table.errors import StoreError
 from chemscale.table.files import (
     array_bytes,
+    drop_folder,
+    link_folder,
     read_json,
     refuse_newer,
-    sync_folder,
+    remove_parts,
     table,
     write,
+    write_folder,
     write_json,
-    write_synced,
+    writing,
 )
 from chemscale.table.records import Record, Run, Study
 from chemscale.table.results import (
@@ -44,6 +45,8 @@ from chemscale.table.results import (
 from chemscale.table.toml import dump_toml, read_toml
 
 R = TypeVar("R", bound=Record)
+
+LEFT_BEHIND = 3600.0  # seconds after which a half-written file of the study has no writer any more
 
 
 class StudyFolder:
@@ -114,6 +117,8 @@ class StudyFolder:
 
     def ask(self, chapters: Mapping[str, Sequence[Run]]) -> None:
         """Write down runs, and that study or plan asks for them in these chapters."""
+        for place in (self.path, self.path / "runs", self.path / "plans"):
+            remove_parts(place, LEFT_BEHIND)
         known = self.run_folders()
         for run in {run.id: run for runs in chapters.values() for run in runs}.values():
             if run.id not in known:
@@ -121,6 +126,15 @@ class StudyFolder:
                 self._write_json(folder / "run.json", run)
         index = self.index() | {key: [run.id for run in runs] for key, runs in chapters.items()}
         self._write_json(self.path / "runs/index.json", index)
+
+    def release(self, chapters: Mapping[str, Sequence[Run]]) -> None:
+        """Let go of what these chapters asked for and no longer do; asks for nothing new."""
+        index = self.index()
+        for chapter in index.keys() & chapters.keys():
+            wanted = {run.id for run in chapters[chapter]}
+            index[chapter] = [run_id for run_id in index[chapter] if run_id in wanted]
+        if index != self.index():
+            self._write_json(self.path / "runs/index.json", index)
 
     def run_folders(self) -> dict[str, Path]:
         """Where each run lies, by its id; folder names are for people and may be changed."""
@@ -278,34 +292,45 @@ class RunFolder:
     def forget_outcome(self) -> None:
         """Make an ended run one that will be trained again, from the start."""
         self.keep_checkpoints([])
-        (self.path / "outcome.json").unlink(missing_ok=True)
+        with writing(self.path / "outcome.json"):
+            (self.path / "outcome.json").unlink(missing_ok=True)
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
         """Hold the run, or yield False when another process does."""
-        with (self.path / "lock").open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        lock = self.path / "lock"
+        with writing(lock):
+            stream = lock.open("a")
+        with stream:
+            with writing(lock):
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held = True
+                except BlockingIOError:
+                    held = False
+            if held:
+                remove_parts(self.path)
+            yield held
+
+    # --- what was burnt ---
+
+    def note_spent(self, flops: float, *, sync: bool = False) -> None:
+        """Keep account of the FLOPs burnt so far, between checkpoints too."""
+        write(self.path / "spent.json", b'{"flops": %s}\n' % repr(flops).encode(), sync=sync)
+
+    def spent(self) -> float | None:
+        """FLOPs burnt so far; None where there is no account, or a loss of power spoilt it."""
+        with suppress(StoreError, KeyError):
+            return float((read_json(self.path / "spent.json") or {})["flops"])
+        return None
 
     # --- checkpoints: directories that are never changed ---
 
     def save_checkpoint(self, name: str, files: Mapping[str, bytes]) -> Path:
         """Write a checkpoint aside, sync it, and move it into place whole."""
         target = self.path / "checkpoints" / name
-        if target.exists():
-            return target
-        part = target.with_name(f".part-{name}-{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for file, data in files.items():
-            write_synced(part / file, data)
-        sync_folder(part)
-        part.rename(target)
-        sync_folder(target.parent)
+        if not target.exists():
+            write_folder(target, files)
         return target
 
     def checkpoints(self) -> dict[str, Path]:
@@ -319,24 +344,15 @@ class RunFolder:
     def adopt(self, checkpoint: Path) -> None:
         """Share another run's checkpoint without copying its bytes."""
         target = self.path / "checkpoints" / checkpoint.name
-        if target.exists():
-            return
-        part = target.with_name(f".part-{checkpoint.name}-{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for file in checkpoint.iterdir():
-            os.link(file, part / file.name)
-        part.rename(target)
+        if not target.exists():
+            link_folder(target, checkpoint)
 
     def keep_checkpoints(self, names: Sequence[str]) -> None:
         """Drop all other checkpoints, and what a killed process left half written."""
         folder = self.path / "checkpoints"
-        for path in folder.glob("*") if folder.exists() else ():
+        for path in list(folder.glob("*")):
             if path.name not in names:
-                # Moved out of sight first: a checkpoint is whole or it is not there.
-                hidden = folder / f".drop-{path.name.lstrip('.')}-{os.getpid()}"
-                path.rename(hidden)
-                shutil.rmtree(hidden, ignore_errors=True)
+                drop_folder(path)
 
     # --- curves ---
 
@@ -360,8 +376,8 @@ class RunFolder:
         return Curve(str(name.get("id")), columns, losses.astype(float))
 
     def log(self, text: str) -> None:
-        """Add a line to `log.txt`, which is for people only."""
-        with (self.path / "log.txt").open("a") as stream:
+        """Add a line to `log.txt`, which is for people only: it ends no run."""
+        with suppress(OSError), (self.path / "log.txt").open("a") as stream:
             stream.write(text.rstrip("\n") + "\n")
 
 

@@ -2,10 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +18,7 @@ from chemscale.bench.training.measure import Workbench
 from chemscale.table.expand import sweep_runs
 from chemscale.table.records import Run
 from chemscale.table.results import CURVE_COLUMNS, Outcome
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.store import StudyFolder
 
 CLOCKS = ("seconds", "joules")
 
@@ -236,87 +232,6 @@ def test_a_run_whose_data_changed_is_refused_with_what_to_do(make: Callable[...,
     assert outcome is not None
     assert outcome.status == "failed"
     assert "the data changed since this run was asked for" in outcome.sentence
-
-
-# --- several processes ---
-
-
-def command(folder: StudyFolder) -> "subprocess.Popen[str]":
-    """Run `chemscale train` with one worker."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "chemscale.cli", "train", str(folder.path), "--workers", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finished(process: "subprocess.Popen[str]") -> None:
-    """Wait for its end, which must be a good one."""
-    try:
-        _, error = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    assert process.returncode == 0, error
-
-
-@pytest.mark.slow
-def test_two_commands_on_one_folder_train_each_run_once(make: Callable[..., Any]):
-    folder, run = make("shared")
-    text = (folder.path / "study.toml").read_text()
-    (folder.path / "study.toml").write_text(text.replace("num_train", "seeds = 2\nnum_train"))
-    processes = [command(folder), command(folder)]
-    for process in processes:
-        finished(process)
-    trained = folder.trained()
-    assert len(trained) == 2
-    for one in trained:
-        log = (folder.open_run(one.run.id).path / "log.txt").read_text().splitlines()
-        assert [line.split(":")[0] for line in log] == ["finished"]
-        assert one.outcome.flops_spent > 0
-        # Trained twice, the steps would have been counted twice.
-        assert one.outcome.flops_spent == pytest.approx(spent_once(folder.open_run(one.run.id)))
-
-
-def spent_once(place: RunFolder) -> float:
-    """FLOPs of the whole trunk and of the cooldown."""
-    curve = place.curve()
-    cooled = curve["phase"] == "cooldown"
-    branch = curve["flops"][~cooled][np.argmin(curve["val_loss"][1:][~cooled[1:]]) + 1]
-    return float(curve["flops"][~cooled].max() + curve["flops"][cooled].max() - branch)
-
-
-def worker_of(process: "subprocess.Popen[str]", deadline: float) -> int:
-    """The id of the worker that a command has started, from the kernel's list of children."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while time.monotonic() < deadline:
-        for child in children.read_text().split():
-            if b"executors.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
-        time.sleep(0.02)
-    raise AssertionError("no worker was started")
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the children from /proc")
-@pytest.mark.slow
-def test_a_killed_study_finishes_with_the_same_curve(make: Callable[..., Any]):
-    whole, run = make("whole", items=1700)
-    straight = train_run(whole, run.id)
-    folder, _ = make("killed", items=1700)
-    process = command(folder)
-    deadline = time.monotonic() + 120
-    worker = worker_of(process, deadline)
-    checkpoints = folder.open_run(run.id).path / "checkpoints"
-    while not list(checkpoints.glob("trunk-*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()  # first the parent, so that it starts no other worker
-    os.kill(worker, signal.SIGKILL)
-    process.communicate()
-    assert folder.open_run(run.id).outcome() is None
-    finished(command(folder))
-    outcome = folder.open_run(run.id).outcome()
-    assert columns(folder, run) == columns(whole, run)
-    assert ends(outcome)["metrics"] == ends(straight)["metrics"]
 
 
 def test_the_events_of_a_run_are_plain_json(make: Callable[..., Any]):

@@ -10,21 +10,26 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from chemscale.bench.executors.base import Executor, Watch
+from chemscale.table.errors import ChemscaleError, DataError, StoreError
 from chemscale.table.results import Outcome
 from chemscale.table.store import StudyFolder
 
-TRIES = 2  # how often a run may take its worker down with it
+TRIES = 2  # how often a run may take its worker down with it, without a new checkpoint between
+COMMAND = ("-m", "chemscale.bench.executors.worker")
+REFUSALS = {kind.__name__: kind for kind in (StoreError, DataError)}
 
 
 class Local(Executor):
     """N processes, each with a fixed number of threads.
 
     Every worker goes through the same list and takes what nobody holds, so the kernel's locks are
-    all the coordination there is. A worker that dies is replaced; a run that killed two is marked.
+    all the coordination there is. A worker that dies is replaced; a run that killed two without
+    getting on between is marked. A full disk ends the command, not the run.
 
     Args:
         workers: how many processes; default one a core.
@@ -52,7 +57,7 @@ class Local(Executor):
             number: _Worker(number, order, events)
             for number in range(min(self.workers, len(run_ids)))
         }
-        deaths: Counter[str] = Counter()
+        deaths: Counter[tuple[str | None, str]] = Counter()
         early = False
         try:
             while crew:
@@ -65,22 +70,24 @@ class Local(Executor):
                         worker.run = None
                     case "left":
                         early = early or event["early"]
+                    case "refused":
+                        raise REFUSALS.get(event["kind"], ChemscaleError)(event["text"])
                     case "gone":
-                        del crew[number]
+                        crew.pop(number).close()
                         if event["code"] == 0:
                             continue
-                        if worker.run is None:
-                            raise RuntimeError(
-                                f"a worker left with code {event['code']} before it trained "
-                                f"anything:\n{event['error']}"
-                            )
-                        deaths[worker.run] += 1
-                        if deaths[worker.run] >= TRIES:
-                            _mark(folder, worker.run, event["code"])
+                        death = (worker.run, _progress(folder, worker.run))
+                        deaths[death] += 1
+                        if deaths[death] >= TRIES or (worker.run is None and event["code"] > 0):
+                            _mark(folder, worker.run, event)
                         crew[number] = _Worker(number, order, events)
+                        if worker.run is None:
+                            continue
                         event = {"event": "lost", "run": worker.run, "code": event["code"]}
                 watch({"worker": number, **event})
         finally:
+            for worker in crew.values():
+                worker.process.terminate()  # all at once: each then takes time to checkpoint
             for worker in crew.values():
                 worker.dismiss()
         return not early
@@ -98,7 +105,7 @@ class _Worker:
         }
         self.run: str | None = None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "chemscale.bench.executors.worker"],
+            [sys.executable, *COMMAND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -107,17 +114,20 @@ class _Worker:
             start_new_session=True,  # Ctrl-C reaches the parent, which lets workers checkpoint
         )
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # dead already; it will be gone
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
         self._error = ""
-        threading.Thread(target=self._listen, args=(number, events), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(number, events), daemon=True)
+        self._listener.start()
         self._stderr = threading.Thread(target=self._collect, daemon=True)
         self._stderr.start()
 
     def _listen(self, number: int, events: queue.Queue[Any]) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            events.put((number, json.loads(line)))
+            with suppress(ValueError):  # the last words of a worker that was killed
+                events.put((number, json.loads(line)))
         code = self.process.wait()
         self._stderr.join(timeout=5)
         events.put((number, {"event": "gone", "code": code, "error": self._error}))
@@ -128,16 +138,37 @@ class _Worker:
             self._error = (self._error + line)[-4000:]
 
     def dismiss(self) -> None:
-        """Let the worker checkpoint and leave."""
-        self.process.terminate()
+        """Wait until the worker, told to leave, has checkpointed and left."""
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Close the pipes of a worker that has left."""
+        self.process.wait()
+        self._listener.join(timeout=5)
+        self._stderr.join(timeout=5)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
 
 
-def _mark(folder: Path, run_id: str, code: int) -> None:
+def _progress(folder: Path, run_id: str | None) -> str:
+    """The last checkpoint of a run: one that got on between two deaths is not to blame for them."""
+    if run_id is None:
+        return ""
+    return max(StudyFolder(folder).open_run(run_id).checkpoints(), default="")
+
+
+def _mark(folder: Path, run_id: str | None, event: dict[str, Any]) -> None:
     """Write the outcome of a run that took its worker down each time it was tried."""
+    code = event["code"]
+    if run_id is None:
+        raise ChemscaleError(
+            f"workers leave with code {code} before they train anything:\n{event['error']}"
+        )
     place = StudyFolder(folder).open_run(run_id)
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     sentence = f"its worker died {TRIES} times ({how})"
@@ -147,4 +178,7 @@ def _mark(folder: Path, run_id: str, code: int) -> None:
     status = "out_of_memory" if killed else "failed"
     with place.hold() as held:
         if held and place.outcome() is None:
-            place.write_outcome(Outcome(run=run_id, status=status, sentence=sentence))
+            spent = place.spent() or 0.0
+            place.write_outcome(
+                Outcome(run=run_id, status=status, sentence=sentence, flops_spent=spent)
+            )

@@ -2,7 +2,7 @@
 
 Reads one line of JSON (folder, run ids, deadline, threads), trains what nobody else holds, tells
 on standard output, an event a line. When its standard input closes, whoever started it is gone: it
-checkpoints and leaves.
+checkpoints and leaves. What is wrong with the machine (a full disk) is told, and no run's ending.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from typing import Any
 
 def main() -> None:
     """Train the runs named on standard input."""
-    order = json.loads(sys.stdin.readline())
-    events, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is not an event
     leave = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: leave.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leave.set())
+    line = sys.stdin.readline()
+    if not line:
+        return  # whoever started it died at once
+    order = json.loads(line)
+    events = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is not an event
     threading.Thread(target=_watch_parent, args=(leave,), daemon=True).start()
     warnings.simplefilter("ignore")
 
@@ -30,23 +35,31 @@ def main() -> None:
 
     from chemscale.bench.training.loop import train_run
     from chemscale.bench.training.measure import Workbench
+    from chemscale.table.errors import ChemscaleError
     from chemscale.table.store import StudyFolder
 
     torch.set_num_threads(order["threads"])
 
     def tell(event: dict[str, Any]) -> None:
-        print(json.dumps(event), file=events, flush=True)
+        try:
+            print(json.dumps(event), file=events, flush=True)
+        except BrokenPipeError:  # nobody listens any more: no fault of the run
+            leave.set()
 
     def stop() -> bool:
         late = order["deadline"] is not None and time.time() > order["deadline"]
         return late or leave.is_set()
 
-    folder = StudyFolder(order["folder"])
-    bench = Workbench(folder.study(), folder.path)
-    for run_id in order["run_ids"]:
-        if stop():
-            break
-        train_run(folder, run_id, bench=bench, tell=tell, stop=stop)
+    try:
+        folder = StudyFolder(order["folder"])
+        bench = Workbench(folder.study(), folder.path)
+        for run_id in order["run_ids"]:
+            if stop():
+                break
+            train_run(folder, run_id, bench=bench, tell=tell, stop=stop)
+    except ChemscaleError as error:
+        tell({"event": "refused", "kind": type(error).__name__, "text": str(error)})
+        sys.exit(error.exit_code)
     tell({"event": "left", "early": stop()})
 
 
@@ -54,6 +67,9 @@ def _watch_parent(leave: threading.Event) -> None:
     while os.read(0, 1):
         pass
     leave.set()
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # both led to the parent; what is printed on the way out goes nowhere
+        os.dup2(null, stream)
 
 
 if __name__ == "__main__":

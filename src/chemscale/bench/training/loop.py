@@ -8,8 +8,9 @@ uninterrupted one would have.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ import torch
 from chemscale.bench.models.base import Family, load_family
 from chemscale.bench.nn import native
 from chemscale.bench.training import checkpoint, power
+from chemscale.bench.training.failure import failure
 from chemscale.bench.training.measure import (
     DTYPES,
+    EVALUATION_BATCH,
     Workbench,
     default_device,
     device_name,
@@ -37,13 +40,13 @@ from chemscale.bench.training.recipe import (
     stream,
     trunk_rate,
 )
-from chemscale.table.errors import ChemscaleError, DataError, Stopped
+from chemscale.table.errors import DataError, Stopped, StoreError
 from chemscale.table.records import Run
 from chemscale.table.results import Ending, Outcome, Status
 from chemscale.table.store import RunFolder, StudyFolder
 
 CHECKPOINT_SECONDS = 60.0
-EVALUATION_BATCH = {"molecule": 128, "structure": 32}
+ACCOUNT_SECONDS = 1.0  # the most training that a kill can hide from `flops_spent`
 
 Event = dict[str, Any]
 Tell = Callable[[Event], None]
@@ -72,6 +75,9 @@ def train_run(
 
     Returns:
         The outcome; None when another process holds the run or it was stopped.
+
+    Raises:
+        StoreError: the disk is full or broken. That is no ending of the run; it goes on later.
     """
     place = folder.open_run(run_id)
     with place.hold() as held:
@@ -87,21 +93,12 @@ def train_run(
             try:
                 bench = bench or Workbench(folder.study(), folder.path)
                 outcome = _Training(bench, folder, place, run, tell, stop).to_the_end()
-            except Stopped:
+            except Stopped as stopped:
+                place.log(str(stopped))
                 tell({"event": "stopped", "run": run_id})
                 return None
-            except ChemscaleError as error:
-                outcome = _failure(run, "failed", str(error))
-            except (MemoryError, RuntimeError) as error:
-                place.log(traceback.format_exc())
-                if _is_out_of_memory(error):
-                    advice = "memory ran out; lower the batch size or the size of the model"
-                    outcome = _failure(run, "out_of_memory", advice)
-                else:
-                    outcome = _failure(run, "failed", f"{type(error).__name__}: {error}")
             except Exception as error:
-                place.log(traceback.format_exc())
-                outcome = _failure(run, "failed", f"{type(error).__name__}: {error}; see log.txt")
+                outcome = failure(run, place, error)
             place.write_outcome(outcome)
             place.log(f"{outcome.status}: {outcome.sentence}")
             ended = outcome.model_dump(include={"status", "sentence"})
@@ -136,7 +133,7 @@ class _Training:
         self.batches = Batches(self.subset, self.recipe.batch_size, trunk.seed)
         self.collate = dataset.collate(self.config)
         self.state = checkpoint.State()
-        self.saved_at = time.monotonic()
+        self.saved_at = self.noted_at = time.monotonic()
         self._evaluation: dict[str, list[Any]] = {}
 
     # --- the path ---
@@ -145,6 +142,7 @@ class _Training:
         """Resume, run the trunk, cool down, judge."""
         self._resume()
         try:
+            self._refuse_divergence()  # it may have been killed between finding it and saying so
             if self.state.phase == "trunk":
                 self._run_trunk()
             verdict, why = ending(self.state.trunk_rows(), self._at_ceiling())
@@ -164,7 +162,7 @@ class _Training:
         for step in evaluation_steps(self.recipe.batch_size):
             if step <= state.rows[-1]["step"]:
                 continue
-            if self._beyond(step) or out_of_patience(state.rows, length.patience):
+            if self._beyond(step, state.rows) or out_of_patience(state.rows, length.patience):
                 break
             while state.step < step:
                 self._step(trunk_rate(self.recipe, state.step, length))
@@ -184,14 +182,17 @@ class _Training:
             self._evaluate("cooldown")
             self._save()
 
-    def _beyond(self, step: int) -> bool:
-        """Whether a trunk that goes on to `step` would see more than its ceiling allows."""
+    def _beyond(self, step: int, rows: list[Event]) -> bool:
+        """Whether a trunk that goes on to `step` would see more than its ceiling allows.
+
+        Answered from the evaluations so far alone, so wherever it was interrupted.
+        """
         length, items = self.run.length, step * self.recipe.batch_size
         if length.items is not None:
             return items > length.items
         assert length.flops is not None
-        seen = self.state.items_seen
-        return bool(seen) and self.state.flops / seen * items > length.flops
+        seen = rows[-1]["items_seen"]
+        return bool(seen) and rows[-1]["flops"] / seen * items > length.flops
 
     def _at_ceiling(self) -> bool:
         return not out_of_patience(self.state.trunk_rows(), self.run.length.patience)
@@ -202,9 +203,12 @@ class _Training:
         state = self.state
         if self.stop():
             self._save()
-            raise Stopped("stopped before the end")
-        if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            raise Stopped(f"stopped at step {state.step}")
+        now = time.monotonic()
+        if now - self.saved_at > CHECKPOINT_SECONDS:
             self._save()
+        elif now - self.noted_at > ACCOUNT_SECONDS:
+            self._note_spent()
         start, before = time.perf_counter(), power.joules() if state.joules is not None else None
         torch.manual_seed(stream(self.run.trunk.seed, f"dropout of step {state.step}"))
         batch = self.collate(self.batches[state.step])
@@ -250,12 +254,17 @@ class _Training:
                 "steps_done": len(state.losses),
             }
         )
-        if val_loss > 2 * state.rows[0]["val_loss"]:
-            raise _Diverged(
-                f"the validation loss at {state.items_seen:,} items ({val_loss:.3g}) is over "
-                f"twice that of the untrained model ({state.rows[0]['val_loss']:.3g})"
-            )
+        self._refuse_divergence()
         self._tell_progress()
+
+    def _refuse_divergence(self) -> None:
+        rows = self.state.rows
+        if rows and rows[-1]["val_loss"] > 2 * rows[0]["val_loss"]:
+            raise _Diverged(
+                f"the validation loss at {rows[-1]['items_seen']:,} items "
+                f"({rows[-1]['val_loss']:.3g}) is over twice that of the untrained model "
+                f"({rows[0]['val_loss']:.3g})"
+            )
 
     def _measure(self, split: Any) -> dict[str, float]:
         if split not in self._evaluation:
@@ -296,9 +305,15 @@ class _Training:
     # --- checkpoints ---
 
     def _save(self) -> None:
+        self._note_spent()
         checkpoint.save(self.place, self.state, self.model, self.optimizer)
         checkpoint.keep(self.place, self.state, ended=False)
         self.saved_at = time.monotonic()
+
+    def _note_spent(self) -> None:
+        with suppress(StoreError):  # a checkpoint will tell of a disk that is full
+            self.place.note_spent(self.state.flops_spent)
+        self.noted_at = time.monotonic()
 
     def _resume(self) -> None:
         trunk = self.run.trunk
@@ -306,15 +321,17 @@ class _Training:
             self.bench, trunk.family, self.config, self.recipe, self.subset, trunk.seed
         ).to(self.device)
         self.optimizer = optimiser(self.model, self.recipe)
-        own = checkpoint.latest(self.place)
-        adopted = own is None and self._adopt()
+        if checkpoint.latest(self.place) is None:
+            self._adopt()
         found = checkpoint.latest(self.place)
         if found is not None:
             self.state = checkpoint.load_state(found)
             checkpoint.load_weights(found, self.model, self.optimizer)
             self.tell({"event": "resumed", "run": self.run.id, "step": self.state.step})
-        if adopted:
-            self.state.flops_spent = 0.0  # the run it comes from has the account of that
+        # What was burnt after the checkpoint counts; what a sibling burnt before it does not.
+        spent = self.place.spent()
+        self.state.flops_spent = self.state.flops_spent if spent is None else spent
+        self.place.log(f"goes on from step {self.state.step}" if found else "starts")
 
     def _adopt(self) -> bool:
         """Start from the trunk of a run that differs only in length."""
@@ -325,8 +342,10 @@ class _Training:
             if other.outcome() is None or not trunk:
                 continue
             rows = checkpoint.load_state(trunk[max(trunk)]).trunk_rows()
-            if not rows or self._beyond(rows[-1]["step"]):
+            if not rows or any(self._beyond(b["step"], [a]) for a, b in pairwise(rows)):
                 continue  # it went further than this run may
+            # Before the first checkpoint is there: the run it comes from has the account of it.
+            self.place.note_spent(self.place.spent() or 0.0, sync=True)
             for path in trunk.values():
                 self.place.adopt(path)
             self.place.log(f"starts from the trunk of {other.path.name}")
@@ -359,18 +378,14 @@ class _Training:
             sentence=sentence,
             ending=verdict,
             step=state.step,
-            items_seen=state.items_seen,
-            tokens_seen=state.tokens_seen,
-            atoms_seen=state.atoms_seen,
-            edges_seen=state.edges_seen,
             num_params=self.model.num_params,
             num_params_total=self.model.num_params_total,
             unique_items=len(self.subset),
             tokens_unique=self.bench.dataset.num_tokens(self.subset),
-            flops=state.flops,
-            flops_spent=state.flops_spent,
-            seconds=state.seconds,
-            joules=state.joules,
+            **{
+                name: getattr(state, name)
+                for name in (*checkpoint.COUNTERS, "flops", "flops_spent", "seconds", "joules")
+            },
             train_loss=last.get("train_loss"),
             val_loss=last.get("val_loss") if status == "finished" else None,
             best_val_loss=min((row["val_loss"] for row in trunk), default=None),
@@ -380,19 +395,6 @@ class _Training:
                 "torch": torch.__version__,
                 "threads": str(torch.get_num_threads()),
                 "precision": self.recipe.precision,
-                "path": (
-                    "native" if native.serves(next(self.model.parameters())) else "eager"
-                ),
+                "path": "native" if native.serves(next(self.model.parameters())) else "eager",
             },
         )
-
-
-def _failure(run: Run, status: Status, sentence: str) -> Outcome:
-    return Outcome(run=run.id, status=status, sentence=sentence)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "out of memory" in text or "can't allocate memory" in text
-    )
