@@ -197,17 +197,19 @@ int64_t padded(int64_t n) {
   return (n + Vector<T>::size - 1) / Vector<T>::size * Vector<T>::size;
 }
 
-// One head of one molecule, copied out of the packed rows: L tokens of D features, D and L padded.
+// One head of one molecule, copied out of the packed rows: L tokens of D features, in rows of D or L
+// rounded up to whole vectors. What lies in the padding is never read back.
 template <class T>
 struct Head {
   std::vector<T> query, key, value, key_columns, value_columns, weights, gathered, more, out;
-  int64_t length, features, wide, tall;
+  int64_t length = 0, features = 0, wide = 0, tall = 0;
 
   void resize(int64_t new_length, int64_t new_features) {
     length = new_length;
     features = new_features;
     wide = padded<T>(features);
     tall = padded<T>(length + 3);  // blocks of four rows reach up to three columns further
+    if (weights.size() >= static_cast<size_t>(tall * tall)) return;
     for (auto* rows : {&query, &key, &value, &gathered, &out}) rows->assign(tall * wide, T(0));
     for (auto* columns : {&key_columns, &value_columns}) columns->assign(wide * tall, T(0));
     for (auto* square : {&weights, &more}) square->assign(tall * tall, T(0));
@@ -221,8 +223,8 @@ struct Head {
       std::memcpy(to + i * stride, &from[i * wide], features * sizeof(T));
   }
   void transpose(const std::vector<T>& rows, std::vector<T>& columns) const {
-    for (int64_t i = 0; i < length; ++i)
-      for (int64_t j = 0; j < features; ++j) columns[j * tall + i] = rows[i * wide + j];
+    for (int64_t j = 0; j < features; ++j)
+      for (int64_t i = 0; i < length; ++i) columns[j * tall + i] = rows[i * wide + j];
   }
   // weights = softmax of query key^T over what each token sees.
   void attend(int64_t window) {
@@ -230,18 +232,26 @@ struct Head {
     scores(query, key_columns, weights);
     for (int64_t i = 0; i < length; ++i) {
       T* row = &weights[i * tall];
+      // Whole vectors, hidden columns included, so that no loop has a remainder.
+      const int64_t end = padded<T>(i + 1);
       const int64_t first = window > 0 ? std::max<int64_t>(0, i + 1 - window) : 0;
-      T highest = row[first];
-      for (int64_t j = first; j <= i; ++j) highest = std::max(highest, row[j]);
-      for (int64_t j = 0; j < first; ++j) row[j] = T(0);
+      hide(row, first, i, end, std::numeric_limits<T>::lowest());
+      T highest = row[i];
+#pragma omp simd reduction(max : highest)
+      for (int64_t j = 0; j < end; ++j) highest = row[j] > highest ? row[j] : highest;
+      for (int64_t j = 0; j < end; ++j) row[j] = exponential(row[j] - highest);
+      hide(row, first, i, std::min(padded<T>(i + 4), tall), T(0));
       T total = T(0);
-      for (int64_t j = first; j <= i; ++j) row[j] = exponential(row[j] - highest);
 #pragma omp simd reduction(+ : total)
-      for (int64_t j = first; j <= i; ++j) total += row[j];
+      for (int64_t j = 0; j < end; ++j) total += row[j];
       const T share = T(1) / total;
-      for (int64_t j = first; j <= i; ++j) row[j] *= share;
-      for (int64_t j = i + 1; j < tall; ++j) row[j] = T(0);
+      for (int64_t j = 0; j < end; ++j) row[j] *= share;
     }
+  }
+  // Give what a token does not see, before `first` and after `last`, a value.
+  static void hide(T* row, int64_t first, int64_t last, int64_t end, T value) {
+    for (int64_t j = 0; j < first; ++j) row[j] = value;
+    for (int64_t j = last + 1; j < end; ++j) row[j] = value;
   }
   // square (i, j) = rows (i) . columns (j) for j <= i.
   void scores(const std::vector<T>& rows, const std::vector<T>& columns, std::vector<T>& square) {
@@ -304,11 +314,12 @@ void attention_backward(const T* gradient, const T* packed, const int64_t* lengt
       for (int64_t i = 0; i < head.length; ++i) {
         T* row = &head.more[i * head.tall];
         const T* weight = &head.weights[i * head.tall];
+        const int64_t end = padded<T>(i + 1);
+        head.hide(row, 0, i, std::min(padded<T>(i + 4), head.tall), T(0));
         T mean = T(0);
 #pragma omp simd reduction(+ : mean)
-        for (int64_t j = 0; j <= i; ++j) mean += row[j] * weight[j];
-        for (int64_t j = 0; j <= i; ++j) row[j] = weight[j] * (row[j] - mean);
-        for (int64_t j = i + 1; j < head.tall; ++j) row[j] = T(0);
+        for (int64_t j = 0; j < end; ++j) mean += row[j] * weight[j];
+        for (int64_t j = 0; j < end; ++j) row[j] = weight[j] * (row[j] - mean);
       }
       head.gather(head.more, head.key, head.out);
       head.store(head.out, to, 3 * width);
