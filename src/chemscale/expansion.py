@@ -48,6 +48,19 @@ class Expansion:
             text += f"; {_runs(len(self.unused))} {are} no longer asked for, kept but unused"
         return text
 
+    @property
+    def to_train(self) -> list[tuple[str, str, int]]:
+        """Family, size and batch size of each run that is not done, or awaits its settings."""
+        known = [run for runs in self.runs.values() for run in runs if run.id not in self.done]
+        found = [(run.trunk.family, run.size, run.trunk.recipe.batch_size) for run in known]
+        if self.waiting:  # at least with the smallest batch
+            found += [
+                (size.family, size.size, min(map(int, size.bytes_peak)))
+                for size in self.sizes
+                if size.bytes_peak
+            ]
+        return found
+
     def speed(self, run: Run, device: str = "cpu") -> float | None:
         """Items per second of a run's size, where it was measured."""
         sizes = {(size.family, size.size): size for size in self.sizes}

@@ -40,7 +40,7 @@ def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
             print(f"    {line}")
     print()
     _print(
-        ("family", "size", "parameters", "non-embedding", "weights+optimiser", "FLOPs an item",
+        ("family", "size", "parameters", "non-embedding", "memory (batch)", "FLOPs an item",
          "items/s"),
         [
             (
@@ -48,14 +48,14 @@ def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
                 size.size,
                 f"{size.num_params_total:,}",
                 f"{size.num_params:,}",
-                _bytes(size.bytes_training),
+                ", ".join(f"{_bytes(v)} ({k})" for k, v in size.bytes_peak.items()) or "–",
                 f"{size.flops_per_item:.3g}",
                 ", ".join(f"{v:,.0f} ({k})" for k, v in size.items_per_second.items()) or "–",
             )
             for size in expansion.sizes
         ],
     )  # fmt: skip
-    print()
+    print("\nMemory is what a run holds at its peak; the process takes about 0.4 GB more.\n")
     rows = []
     for chapter, runs in expansion.runs.items():
         if not runs:

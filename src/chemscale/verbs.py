@@ -95,6 +95,8 @@ def train(
     if folder.plan is None and study.search is None:
         dropped = {"search": [], "finish": [], "check": []}
     folder.release(dropped | expansion.runs)
+    if on == "local":
+        bench.refuse_what_does_not_fit(expansion.to_train, executor.workers)
     work = _Work(folder, executor, deadline, expansion, watch)
     if retry:
         for one in folder.trained():

@@ -55,6 +55,9 @@ class Size(Record):
     num_params: int  # non-embedding
     num_params_total: int
     bytes_training: int  # weights, gradients and optimiser state; no activations
+    # batch size → most memory of a training run, without the process itself; predicted, for the
+    # study's sizes
+    bytes_peak: dict[str, int] = {}
     flops_per_item: float  # one training step of one mean item of the dataset
     flops_formula: dict[str, float]  # per token/pair or per atom/edge
     items_per_second: dict[str, float] = {}  # device → measured

@@ -22,6 +22,7 @@ from chemscale.bench.training import checkpoint, power
 from chemscale.bench.training.failure import failure
 from chemscale.bench.training.measure import (
     DTYPES,
+    EVALUATION_BATCH,
     Workbench,
     default_device,
     device_name,
@@ -45,7 +46,6 @@ from chemscale.table.results import Ending, Outcome, Status
 from chemscale.table.store import RunFolder, StudyFolder
 
 CHECKPOINT_SECONDS = 60.0
-EVALUATION_BATCH = {"molecule": 128, "structure": 32}
 ACCOUNT_SECONDS = 1.0  # the most training that a kill can hide from `flops_spent`
 
 Event = dict[str, Any]

@@ -1,12 +1,14 @@
 """The workbench: a study's dataset and the sizes of its families, counted and timed.
 
 Parameters are counted on the meta device, without allocating them; FLOPs come from each family's
-closed form and the mean item of the dataset.
+closed form and the mean item of the dataset; memory from a traced step (`memory`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -14,13 +16,16 @@ import torch
 
 from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, silent
 from chemscale.bench.models.base import Family, Seen, build, load_family
+from chemscale.bench.training import memory
 from chemscale.bench.training.recipe import Batches, stream
 from chemscale.table.errors import DataError, UnknownName
 from chemscale.table.records import Recipe, Record, Study
 from chemscale.table.results import Size
 
 SAMPLE = 256  # items that stand for the dataset's mean item
+BATCHES = 32  # of which the largest stands for the largest of a run
 
+EVALUATION_BATCH = {"molecule": 128, "structure": 32}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
@@ -38,7 +43,8 @@ class Workbench:
         self.dataset_revision = self.dataset.revision
         self._sizes: dict[tuple[str, str], Size] = {}
         self._fingerprints: dict[tuple[int, int], str] = {}
-        self._seen: dict[object, Seen] = {}
+        self._largest: dict[tuple[str, int], tuple[Indices, Indices]] = {}
+        self._peaks: dict[tuple[str, str, int], int | None] = {}
 
     def family(self, name: str) -> type[Family]:
         """The family of that name, if it can learn from this dataset.
@@ -63,12 +69,41 @@ class Workbench:
         return self._sizes[family, size]
 
     def ladder(self) -> list[Size]:
-        """Every size of every family of the study."""
+        """Every size of every family; with memory those that the study trains."""
         return [
-            self.size(family, size)
-            for family in self.study.families
+            self._with_memory(self.size(family, size)) if size in asked else self.size(family, size)
+            for family, asked in self.study.families.items()
             for size in self.family(family).ladder
         ]
+
+    def peak_bytes(self, family: str, size: str, batch_size: int) -> int | None:
+        """Most memory of a training run, without the process; None where it cannot be traced."""
+        key = (family, size, batch_size)
+        if key not in self._peaks:
+            self._peaks[key] = self._peak(*key)
+        return self._peaks[key]
+
+    def refuse_what_does_not_fit(self, kinds: Iterable[tuple[str, str, int]], workers: int) -> None:
+        """Say which runs take more memory than there is, before they are trained.
+
+        Args:
+            kinds: family, size and batch size of each run.
+            workers: how many are trained at a time on this machine.
+
+        Raises:
+            ChemscaleError: what is too large, by how much, and what would fit.
+        """
+        needs = [
+            memory.Need(
+                run=f"{family} {size} with batch_size {batch}",
+                peak=peak,
+                batch_size=batch,
+                smaller=partial(self.peak_bytes, family, size),
+            )
+            for family, size, batch in kinds
+            if (peak := self.peak_bytes(family, size, batch)) is not None
+        ]
+        memory.refuse_what_does_not_fit(needs, workers, default_device())
 
     def fingerprint(self, num_train: int, seed: int) -> str:
         """Identity of what a run trains and is judged on."""
@@ -79,7 +114,7 @@ class Workbench:
     def _count(self, name: str, size: str, kind: type[Family]) -> Size:
         config = kind.fitted_config(size, self.dataset)
         recipe = self.study.recipe.resolve()
-        with torch.device("meta"):
+        with memory.META:
             model = kind(config)
         sample, seen = self._sample(model, config)
         return Size(
@@ -93,6 +128,52 @@ class Workbench:
             bytes_training=16 * model.num_params_total,
             flops_per_item=model.flops(seen, recipe) / sample,
             flops_formula=kind.flops_formula(config, recipe),
+        )
+
+    def _with_memory(self, size: Size) -> Size:
+        search = self.study.search
+        batches = search.batch_size if search and search.batch_size else ()
+        found = {
+            str(batch): self.peak_bytes(size.family, size.size, batch)
+            for batch in batches or (self.study.recipe.resolve().batch_size,)
+        }
+        known = {batch: peak for batch, peak in found.items() if peak is not None}
+        return size.model_copy(update={"bytes_peak": known})
+
+    def _peak(self, name: str, size: str, batch_size: int) -> int | None:
+        kind = self.family(name)
+        config = kind.fitted_config(size, self.dataset)
+        recipe = self.study.recipe.resolve().model_copy(update={"batch_size": batch_size})
+        dtype = DTYPES[recipe.precision]
+        with memory.META:
+            model = kind(config).to(dtype)
+        if (name, batch_size) not in self._largest:
+            self._largest[name, batch_size] = self._find_largest(model, recipe)
+        collate = self.dataset.collate(config)
+        trained, judged = (
+            collate(i).to(memory.META, dtype) for i in self._largest[name, batch_size]
+        )
+        try:
+            return memory.peak_bytes(model, trained, judged, recipe, default_device())
+        except Exception:  # somebody's family may do what the meta device cannot: not predicted
+            return None
+
+    def _find_largest(self, model: Family, recipe: Recipe) -> tuple[Indices, Indices]:
+        """The items of the largest of the first batches of training, and of an evaluation."""
+        collate = self.dataset.collate(model.config)
+
+        def largest(batches: Iterable[Indices]) -> Indices:
+            return max(batches, key=lambda items: model.flops(model.seen(collate(items)), recipe))
+
+        batches = Batches(
+            self.dataset.subset(max(self.study.num_train), 0), recipe.batch_size, seed=0
+        )
+        items = self.dataset.evaluated("validation")
+        size = EVALUATION_BATCH[self.unit]
+        starts = range(0, len(items), size)[:BATCHES]
+        return (
+            largest(batches[k] for k in range(BATCHES)),
+            largest(items[start : start + size] for start in starts),
         )
 
     def _sample(self, model: Family, config: Record) -> tuple[int, Seen]:

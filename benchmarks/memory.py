@@ -1,0 +1,144 @@
+"""Memory of a training run: predicted before it starts, and measured.
+
+    python benchmarks/memory.py [FAMILY:SIZE:BATCH ...]
+
+Each measurement is a fresh process: data opened, a step of a tiny model taken (which loads torch's
+and MKL's libraries), then one evaluation, training steps and a checkpoint of the size in question.
+Measured is the growth of the largest resident set (`ru_maxrss`) from just before the model is
+built. The same is measured with `MALLOC_MMAP_THRESHOLD_=65536`: glibc then gives freed memory
+back at once: that is what the tensors need; training is then up to twice slower.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+CASES = (
+    *("chemgpt:w192:64", "chemgpt:w256:64", "chemgpt:w512:8"),
+    *("schnet:w256:64", "schnet:w512:64", "schnet:w1024:16"),
+    *("painn:w192:64", "painn:w256:64", "painn:w512:32"),
+)
+STEPS = 8
+DATA = {"chemgpt": "example-molecules"}
+
+
+def bench(family: str, size: str, batch_size: int, recipe: str) -> Any:
+    """The workbench of a study of one run."""
+    from chemscale.bench.training.measure import Workbench
+    from chemscale.table.records import Study
+
+    data = DATA.get(family, "example-structures")
+    study = {
+        "name": "memory",
+        "families": {family: [size]},
+        "dataset": data,
+        "num_train": [1000],
+        "recipe": {"name": recipe, "batch_size": batch_size},
+        "budget": {"items": 2000},
+    }
+    return Workbench(Study.read(study, "here"), Path())
+
+
+def recipe_of(family: str) -> str:
+    """The recipe with which a family is measured."""
+    return "molecules" if family == "chemgpt" else "energy-and-forces"
+
+
+def measure(family: str, size: str, batch_size: int) -> int:
+    """Growth of this process over some steps, bytes."""
+    import torch
+
+    from chemscale.bench.training import checkpoint
+    from chemscale.bench.training.measure import (
+        DTYPES,
+        EVALUATION_BATCH,
+        optimiser,
+        start_model,
+        train_step,
+    )
+    from chemscale.bench.training.recipe import Batches
+    from chemscale.table.store import RunFolder
+
+    torch.set_num_threads(1)
+    made = bench(family, size, batch_size, recipe_of(family))
+    recipe, dataset = made.study.recipe.resolve(), made.dataset
+    subset = dataset.subset(1000, 0)
+    batches = Batches(subset, batch_size, 0)
+    kind = made.family(family)
+    config = kind.fitted_config(size, dataset)
+    collate = dataset.collate(config)
+
+    def batch(items: Any) -> Any:
+        return collate(items).to(torch.device("cpu"), DTYPES[recipe.precision])
+
+    tiny = start_model(made, family, kind.fitted_config("w16", dataset), recipe, subset, 0)
+    warm = optimiser(tiny, recipe)
+    for _ in range(2):
+        train_step(tiny, warm, batch(batches[0][:2]), recipe, 1e-4)
+    del tiny, warm
+    steps = [batch(batches[k]) for k in range(STEPS)]
+    judged = batch(dataset.evaluated("validation")[: EVALUATION_BATCH[made.unit]])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = start_model(made, family, config, recipe, subset, 0)
+    step = optimiser(model, recipe)
+    model.measure(judged, recipe)
+    for one in steps:
+        train_step(model, step, one, recipe, 1e-4)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "run.json").write_text("{}")
+        checkpoint.save(RunFolder(Path(folder)), checkpoint.State(), model, step)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def measured(family: str, size: str, batch_size: int, *, tight: bool = False) -> int:
+    """The same in a fresh process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if tight:
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    order = json.dumps([family, size, batch_size])
+    done = subprocess.run(
+        [sys.executable, __file__, "--measure", order],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def predicted(family: str, size: str, batch_size: int) -> int:
+    """What `expand` says."""
+    found: int = bench(family, size, batch_size, recipe_of(family)).peak_bytes(
+        family, size, batch_size
+    )
+    return found
+
+
+def main() -> None:
+    """Print a table."""
+    if sys.argv[1:2] == ["--measure"]:
+        print(measure(*json.loads(sys.argv[2])))
+        return
+    print("| run | predicted, MB | measured, MB | off | tensors alone, MB |")
+    print("| --- | --- | --- | --- | --- |")
+    for case in sys.argv[1:] or CASES:
+        family, size, batch = case.split(":")
+        told = predicted(family, size, int(batch))
+        found = measured(family, size, int(batch))
+        tight = measured(family, size, int(batch), tight=True)
+        print(
+            f"| {family} {size}, batch {batch} | {told / 1e6:.0f} | {found / 1e6:.0f} "
+            f"| {told / found - 1:+.0%} | {tight / 1e6:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
