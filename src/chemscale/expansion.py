@@ -111,7 +111,7 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
             for s in sizes
         ]
     folder.write_sizes(sizes)
-    folder.write_notes(bench.dataset.notes)
+    folder.write_notes(bench.dataset.notes, len(bench.dataset.indices("train")))
     ladder = {(size.family, size.size): size for size in folder.sizes()}
     choices = folder.choices()
     runs: dict[str, list[Run]] = {}

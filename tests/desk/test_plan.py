@@ -171,10 +171,10 @@ def test_a_plan_is_a_study_that_differs_in_what_was_asked_and_carries_its_foreca
 
 
 def test_a_flops_budget_buys_the_best_forecast_that_it_can_pay_for(fitted):
-    made = plan(fitted, STUDY, LADDER, flops=1.01 * cost("w32", 2), seeds=2, now=NOW)
-    assert made.families == {"painn": ("w32",)}
+    made = plan(fitted, STUDY, LADDER, flops=1.01 * cost("w48", 2), seeds=2, now=NOW)
+    assert made.families == {"painn": ("w48",)}
     assert made.num_train == (3000,)
-    richer = plan(fitted, STUDY, LADDER, flops=1e30, max_num_train=20_000, now=NOW)
+    richer = plan(fitted, STUDY, LADDER, flops=1e30, available=20_000, now=NOW)
     assert richer.families == {"painn": ("w64",)}  # w512 lies out of reach
     assert richer.num_train == (20_000,)
     with pytest.raises(NotIdentified, match="the cheapest run takes"):
@@ -189,11 +189,23 @@ def test_hours_on_a_device_use_its_measured_speed(fitted):
         plan(fitted, STUDY, LADDER, hours=1, device="h200", now=NOW)
 
 
-def test_a_target_is_reached_by_the_cheapest_run(fitted):
-    target = 1.1 * loss(PARAMS["w32"], 3000)
-    made = plan(fitted, STUDY, LADDER, target=target, now=NOW)
-    assert made.families == {"painn": ("w32",)}
+def test_a_budget_does_not_buy_what_is_trained_already(fitted):
+    # Within the budget of w32 lie only runs like those there are, up to their largest num_train.
+    made = plan(fitted, STUDY, LADDER, flops=1.01 * cost("w32"), now=NOW)
+    assert made.num_train[0] not in NUM_TRAIN
+    more = plan(fitted, STUDY, LADDER, flops=1.01 * cost("w32"), available=20_000, now=NOW)
+    assert (more.families, more.num_train) == ({"painn": ("w32",)}, (20_000,))
+
+
+def test_a_target_is_reached_by_the_cheapest_run_that_was_not_trained(fitted):
+    target = loss(PARAMS["w48"], 6000)
+    made = plan(fitted, STUDY, LADDER, target=target, available=4000, now=NOW)
+    assert made.families == {"painn": ("w32",)}  # on more structures
     assert made.forecast[0].value <= target
+    needed = made.num_train[0] - 4000
+    assert f"needs {needed:,} structures more than the 4,000 there are" in made.forecast[0].why
+    with pytest.raises(UsageError, match=r"painn:w\d+ on .* structures reached .* already"):
+        plan(fitted, STUDY, LADDER, target=2 * target, now=NOW)
     with pytest.raises(NotIdentified, match="the lowest is"):
         plan(fitted, STUDY, LADDER, target=0.1, now=NOW)
 

@@ -40,7 +40,7 @@ def plan(
     target: float | None = None,
     family: str | None = None,
     seeds: int = 1,
-    max_num_train: int | None = None,
+    available: int | None = None,
 ) -> Study:
     """Choose the next run and return it as a study with a forecast.
 
@@ -49,9 +49,11 @@ def plan(
     * `at` ("painn:w48", with `num_train`, by default the largest fitted): forecast there.
     * `flops`: the lowest forecast whose training costs no more, all seeds together.
     * `hours` on a `device`: the same by measured items per second; evaluation is not counted.
-    * `target`: the cheapest run forecast to reach this loss, at even odds.
+    * `target`: the cheapest run forecast to reach this loss, at even odds; it may need more
+      training items than there are, and says how many.
 
-    A trunk is charged its whole ceiling and the cooldown, though patience may end it sooner.
+    A budget never buys a size and `num_train` that was trained already. A trunk is charged its
+    whole ceiling and the cooldown, though patience may end it sooner.
 
     Args:
         fit: the laws.
@@ -66,10 +68,10 @@ def plan(
         target: loss to reach, in the fitted metric.
         family: consider this one only.
         seeds: how many to train.
-        max_num_train: how many training items there are; by default as many as were fitted.
+        available: how many training items there are; by default as many as were fitted.
 
     Raises:
-        UsageError: not exactly one wish, or a name that is not there.
+        UsageError: not exactly one wish, a name that is not there, or a target reached already.
         NotIdentified: the fit cannot answer, nothing fits the budget, or nothing reaches the
             target; with what would help.
     """
@@ -91,12 +93,22 @@ def plan(
     rungs = [size for size in sizes if size.family in {one.family for one in fits}]
     if hours is not None and device is not None:
         rungs = _measured(rungs, device, study)
-    candidates, reasons = _candidates(fits, study, rungs, seeds, max_num_train)
+    if target is not None:
+        _refuse_reached(fits, rungs, target)
+    # A budget is spent on the items there are; what a target needs can be labelled.
+    limit = math.inf if target is not None else available
+    candidates, reasons = _candidates(fits, study, rungs, seeds, limit)
     if not candidates:
-        raise NotIdentified("no forecast for any size: " + "; ".join(reasons or ["no sizes"]))
+        raise NotIdentified(
+            "no forecast for any run that was not trained yet: "
+            + "; ".join(reasons or ["no sizes"])
+        )
     if target is not None:
         chosen = _cheapest(candidates, target)
         why = f"the cheapest run forecast to reach {number(target)}"
+        if available is not None and chosen.num_train > available:
+            missing = f"{chosen.num_train - available:,} {units(chosen.fit.unit)}"
+            why += f" (it needs {missing} more than the {available:,} there are to train on)"
         return _study(study, chosen, seeds, now, why)
     if flops is not None:
         affordable = [one for one in candidates if one.flops <= flops]
@@ -144,14 +156,17 @@ def _candidates(
     study: Study,
     sizes: Sequence[Size],
     seeds: int,
-    max_num_train: int | None,
+    limit: float | None,
 ) -> tuple[list[Candidate], list[str]]:
-    """Every size with every `num_train` the fit can answer for, and why others cannot be."""
+    """Every untrained size and `num_train` the fit can answer for, and why others cannot be."""
     found: list[Candidate] = []
     reasons: dict[str, None] = {}
     for one in fits:
+        trained = {cell[:2] for cell in one.observed}
         for size in (size for size in sizes if size.family == one.family):
-            for amount in _amounts(one, max_num_train):
+            for amount in _amounts(one, limit):
+                if (size.num_params, amount) in trained:
+                    continue
                 try:
                     found.append(_candidate(one, study, size, amount, seeds))
                 except NotIdentified as error:
@@ -172,17 +187,17 @@ def _candidate(one: FamilyFit, study: Study, size: Size, num_train: int, seeds: 
     return Candidate(one, size, num_train, flops, prediction)
 
 
-def _amounts(one: FamilyFit, max_num_train: int | None) -> list[int]:
+def _amounts(one: FamilyFit, limit: float | None) -> list[int]:
     """Fitted values of `num_train` and round ones between and beyond, as far as there are items."""
     fitted = sorted({cell[1] for cell in one.observed})
     if not fitted:
         return []
-    limit = fitted[-1] if max_num_train is None else max_num_train
-    limit = min(limit, math.floor(reach((fitted[0], fitted[-1]))[1]))
-    powers = 10 ** np.arange(math.floor(math.log10(fitted[0])), math.log10(limit) + 1)
+    farthest = math.floor(reach((fitted[0], fitted[-1]))[1])
+    last = int(min(fitted[-1] if limit is None else limit, farthest))
+    powers = 10 ** np.arange(math.floor(math.log10(fitted[0])), math.log10(max(last, 1)) + 1)
     between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
-    amounts = {*fitted, *between, limit}
-    return sorted(amount for amount in amounts if fitted[0] <= amount <= limit)
+    amounts = {*fitted, *between, last}
+    return sorted(amount for amount in amounts if fitted[0] <= amount <= last)
 
 
 def _items(study: Study, size: Size) -> float:
@@ -208,6 +223,19 @@ def _measured(sizes: Sequence[Size], device: str, study: Study) -> list[Size]:
             "chemscale expand STUDY --measure"
         )
     return measured
+
+
+def _refuse_reached(fits: Iterable[FamilyFit], sizes: Sequence[Size], target: float) -> None:
+    """Tell of a trained run that reached the target, so that none is bought again."""
+    names = {(size.family, size.num_params): size.size for size in sizes}
+    for one in fits:
+        for num_params, num_train, loss, _ in one.observed:
+            if loss <= target:
+                size = names.get((one.family, num_params), f"{num_params:,} parameters")
+                raise UsageError(
+                    f"{one.family}:{size} on {num_train:,} {units(one.unit)} reached "
+                    f"{number(loss)} already: give a target below that"
+                )
 
 
 def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:

@@ -209,9 +209,14 @@ class StudyFolder:
         """What the dataset said when it was read."""
         return [str(note) for note in (self._json("notes.json") or {}).get("notes", [])]
 
-    def write_notes(self, notes: Sequence[str]) -> None:
-        """Keep what the dataset said, for a report on a machine without it."""
-        self._write_json(self.path / "notes.json", {"notes": list(notes)})
+    def available(self) -> int | None:
+        """How many training items the dataset had when it was read; None before."""
+        found = (self._json("notes.json") or {}).get("available")
+        return None if found is None else int(found)
+
+    def write_notes(self, notes: Sequence[str], available: int) -> None:
+        """Keep what the dataset said and how many training items it has, for other machines."""
+        self._write_json(self.path / "notes.json", {"notes": list(notes), "available": available})
 
     def choices(self) -> list[Choice]:
         """Read `choice.json`."""
