@@ -479,3 +479,17 @@ def test_runs_that_failed_before_any_evaluation_can_be_reported(full):
         dataclasses.replace(one, curve=Curve("x", {}, np.zeros(0))) for one in full.trained
     )
     assert "No curves" in report(dataclasses.replace(full, trained=runs))
+
+
+def test_the_shift_set_stands_beside_the_test_set():
+    told = bare_page()
+    points = [
+        point.model_copy(update={"losses": {**point.losses, "shift_nats_per_molecule": 2 * value}})
+        for point in told.points
+        for value in point.losses.values()
+    ]
+    html = report(dataclasses.replace(told, points=tuple(points)))
+    words = str(Words(html))
+    assert "gpt on the shift set, which no law is fitted to" in words
+    assert words.count(" 2.00 ") >= 3
+    assert "on the shift set" not in str(Words(report(told)))

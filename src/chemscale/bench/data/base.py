@@ -89,10 +89,9 @@ class Dataset(ABC):
     def evaluated(self, split: Split) -> Indices:
         """The items of a split on which models are judged: the lowest hashes."""
         asked = self.spec.max_evaluated
-        if isinstance(asked, dict):
-            asked = asked.get(split)
-        limit = asked or {"molecule": 10_000, "structure": 1_000}[self.unit]
-        return self.indices(split)[:limit]
+        usual = {"molecule": 10_000, "structure": 1_000}[self.unit]
+        limits: dict[str, int] = {**asked} if isinstance(asked, dict) else {split: asked or usual}
+        return self.indices(split)[: limits.get(split, usual)]
 
     def subset(self, num_train: int, seed: int) -> Indices:
         """The training items of one run: nested in `num_train` for a seed.

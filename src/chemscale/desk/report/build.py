@@ -13,6 +13,7 @@ from chemscale.desk.report.drawing import Drawn, inline_svg, scheme_css
 from chemscale.desk.report.figures import all_figures
 from chemscale.desk.report.findings import capped_note, excluded, found, verdict
 from chemscale.desk.report.page import Page, named
+from chemscale.desk.report.shift import shift_table
 from chemscale.desk.report.words import clauses, number, scientific, share
 from chemscale.table.results import FamilyEstimate
 
@@ -131,6 +132,7 @@ def _family(page: Page, family: str, figure: dict[str, Any] | None) -> dict[str,
         "figure": figure,
         "sentence": "" if fitted else "No law has been fitted yet.",
         "table": tables.laws_table(page, fitted) if fitted else None,
+        "shift": shift_table(page, family),
         "capped": capped_note(page, fitted) if fitted else "",
         "check": " ".join(clauses(fitted.check or "")) if fitted else "",
         "excluded": excluded(fitted) if fitted else [],

@@ -58,7 +58,7 @@ class Table:
     sortable: bool = False
 
 
-def _columns(text: str) -> tuple[tuple[str, bool], ...]:
+def columns(text: str) -> tuple[tuple[str, bool], ...]:
     """Read "size | #parameters": a # marks numbers."""
     names = (name.strip() for name in text.split("|"))
     return tuple((name.lstrip("#"), name.startswith("#")) for name in names)
@@ -134,7 +134,7 @@ def sizes_table(page: Page) -> Table | None:
         )
     rows.sort(key=lambda row: (row[0].text, row[1].sort or 0, row[1].text))
     head = f"family | size | #parameters | #non-embedding | #training FLOPs per {page.unit}"
-    return Table("Sizes", _columns(head), tuple(rows)) if rows else None
+    return Table("Sizes", columns(head), tuple(rows)) if rows else None
 
 
 # --- Run -----------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def run_tables(page: Page) -> tuple[Table | None, Table | None]:
             (bad if point.status in BAD else rest).append(_point_row(page, point))
     metrics = {page.metric(family) for family in page.families}
     last = metric_label(metrics.pop()) if len(metrics) == 1 else "test metric"
-    head = _columns(
+    head = columns(
         f"model | #parameters | #{plural(page.unit)} | #seed | #rate | #batch"
         f" | #{plural(page.unit)} seen | role | ending | #{last} | #time"
     )
@@ -235,7 +235,7 @@ def settings_table(family: FamilyEstimate) -> Table:
     )
     return Table(
         f"Settings tried for {family.family}",
-        _columns(head),
+        columns(head),
         tuple(_setting_row(row) for row in rows),
         sortable=True,
     )
@@ -268,7 +268,7 @@ def choices_table(choices: tuple[Choice, ...]) -> Table | None:
         for one in ordered
     )
     head = "family | size | #learning rate | #batch size | where it comes from"
-    return Table("Settings chosen", _columns(head), rows) if rows else None
+    return Table("Settings chosen", columns(head), rows) if rows else None
 
 
 # --- Fit -----------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def laws_table(page: Page, family: FamilyFit) -> Table | None:
         f"law | status | #exponent{level} | #irreducible loss{f', {unit}' if unit else ''}"
         " | #window | #decades | #runs | #scatter"
     )
-    return Table(f"Laws of {family.family}", _columns(head), tuple(rows)) if rows else None
+    return Table(f"Laws of {family.family}", columns(head), tuple(rows)) if rows else None
 
 
 def _law_row(page: Page, law: LawFit) -> tuple[Cell, ...]:
@@ -371,7 +371,7 @@ def promises_table(page: Page, promises: list[Promise]) -> Table | None:
         " | #outcome | written"
     )
     return (
-        Table("Forecasts, as written, and outcomes", _columns(head), tuple(rows)) if rows else None
+        Table("Forecasts, as written, and outcomes", columns(head), tuple(rows)) if rows else None
     )
 
 
@@ -388,7 +388,7 @@ def spent_table(spent: list[Spent]) -> Table | None:
         for one in spent
     )
     head = "part | #runs | #FLOPs spent | #training time | #electricity"
-    return Table("Compute spent", _columns(head), rows) if rows else None
+    return Table("Compute spent", columns(head), rows) if rows else None
 
 
 def _measured(one: Spent) -> str:
