@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.table.errors import DataError, MissingPackage
-from chemscale.table.records import MOLECULE_FORMATS, STRUCTURE_FORMATS, DatasetSpec, Record
+from chemscale.table.records import (
+    MOLECULE_FORMATS,
+    STRUCTURE_FORMATS,
+    DatasetSpec,
+    JudgingSplit,
+    Record,
+)
 from chemscale.table.registry import datasets
 
 Split = Literal["train", "validation", "test", "shift"]
@@ -86,12 +92,12 @@ class Dataset(ABC):
         members = np.flatnonzero(self.split == SPLITS.index(split))
         return members[np.argsort(self.content[members, 0], kind="stable")]
 
-    def evaluated(self, split: Split) -> Indices:
+    def evaluated(self, split: JudgingSplit) -> Indices:
         """The items of a split on which models are judged: the lowest hashes."""
         asked = self.spec.max_evaluated
         usual = {"molecule": 10_000, "structure": 1_000}[self.unit]
-        limits: dict[str, int] = {**asked} if isinstance(asked, dict) else {split: asked or usual}
-        return self.indices(split)[: limits.get(split, usual)]
+        limit = asked.get(split, usual) if isinstance(asked, dict) else asked or usual
+        return self.indices(split)[:limit]
 
     def subset(self, num_train: int, seed: int) -> Indices:
         """The training items of one run: nested in `num_train` for a seed.
