@@ -4,16 +4,15 @@
 
 Each measurement is a fresh process: data opened, a step of a tiny model taken (which loads torch's
 and MKL's libraries), then one evaluation, training steps and a checkpoint of the size in question.
-Measured is the growth of the largest resident set (`ru_maxrss`) from just before the model is
-built. The same is measured with `MALLOC_MMAP_THRESHOLD_=65536`: glibc then gives freed memory
-back at once: that is what the tensors need; training is then up to twice slower.
+Measured is the growth of the largest resident set from just before the model is built. With
+`--tight` the same is measured under `MALLOC_MMAP_THRESHOLD_=65536`: glibc then gives freed memory
+back at once, so that is what the tensors need; training is up to twice slower.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -85,7 +84,7 @@ def measure(family: str, size: str, batch_size: int) -> int:
     del tiny, warm
     steps = [batch(batches[k]) for k in range(STEPS)]
     judged = batch(dataset.evaluated("validation")[: EVALUATION_BATCH[made.unit]])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = largest()
     model = start_model(made, family, config, recipe, subset, 0)
     step = optimiser(model, recipe)
     model.measure(judged, recipe)
@@ -94,7 +93,16 @@ def measure(family: str, size: str, batch_size: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "run.json").write_text("{}")
         checkpoint.save(RunFolder(Path(folder)), checkpoint.State(), model, step)
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return largest() - before
+
+
+def largest() -> int:
+    """Largest resident set of this process so far, bytes.
+
+    `ru_maxrss` would do, had it not been handed down by the parent.
+    """
+    told = Path("/proc/self/status").read_text()
+    return 1024 * int(told.split("VmHWM:")[1].split()[0])
 
 
 def measured(family: str, size: str, batch_size: int, *, tight: bool = False) -> int:
@@ -126,18 +134,17 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         print(measure(*json.loads(sys.argv[2])))
         return
-    print("| run | predicted, MB | measured, MB | off | tensors alone, MB |")
-    print("| --- | --- | --- | --- | --- |")
-    for case in sys.argv[1:] or CASES:
+    tight = "--tight" in sys.argv
+    print("| run | predicted, MB | measured, MB | off |" + " tensors alone, MB |" * tight)
+    print("| --- " * (4 + tight) + "|")
+    for case in [case for case in sys.argv[1:] if case != "--tight"] or CASES:
         family, size, batch = case.split(":")
-        told = predicted(family, size, int(batch))
-        found = measured(family, size, int(batch))
-        tight = measured(family, size, int(batch), tight=True)
-        print(
-            f"| {family} {size}, batch {batch} | {told / 1e6:.0f} | {found / 1e6:.0f} "
-            f"| {told / found - 1:+.0%} | {tight / 1e6:.0f} |",
-            flush=True,
-        )
+        run = (family, size, int(batch))
+        told, found = predicted(*run), measured(*run)
+        cells = [f"{family} {size}, batch {batch}", f"{told / 1e6:.0f}", f"{found / 1e6:.0f}"]
+        cells.append(f"{told / found - 1:+.0%}")
+        cells += [f"{measured(*run, tight=True) / 1e6:.0f}"] if tight else []
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
