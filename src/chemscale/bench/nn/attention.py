@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ class CausalAttention(nn.Module):
         # In single precision under autocast too: scores without scaling are large (GPT-Neo does
         # so), and on CPUs torch's attention in bfloat16 takes three times longer.
         packed = packed.to(torch.promote_types(packed.dtype, torch.float32))
-        with torch.autocast(features.device.type, enabled=False):
+        with _full_precision(features.device.type):
             if native.serves(packed):
                 gathered = _Attend.apply(packed, packing.lengths, self.num_heads, self.window)
             else:
@@ -80,6 +81,13 @@ class CausalAttention(nn.Module):
             near = _band(packing.length, self.window, packed.device)
             gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=near, scale=1.0)
         return packing.flatten(gathered.transpose(1, 2).flatten(2))  # (T, F)
+
+
+def _full_precision(device: str) -> AbstractContextManager[object]:
+    """No autocast within, on devices that have it."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

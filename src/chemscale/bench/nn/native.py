@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,33 +31,47 @@ SUFFIX = {torch.float32: "float", torch.float64: "double"}
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _OPTIONS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp-simd", "-ffp-contract=fast",
             "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
-_allowed: ContextVar[bool] = ContextVar("native kernels allowed", default=True)
+_mode: ContextVar[Literal["run", "plain", "shapes"]] = ContextVar("native kernels", default="run")
 
 
 def serves(tensor: Tensor) -> bool:
     """Whether the kernels can work on this tensor, and are there and allowed."""
+    mode = _mode.get()
+    if tensor.dtype not in SUFFIX or mode == "plain":
+        return False
+    if mode == "shapes":
+        return True
     return (
         tensor.device.type == "cpu"
-        and tensor.dtype in SUFFIX
         and type(tensor) in (Tensor, torch.nn.Parameter)
-        and _allowed.get()
         and not torch.compiler.is_compiling()
         and library() is not None
     )
 
 
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
+def plain() -> contextlib.AbstractContextManager[None]:
     """Within: PyTorch alone, as on a machine without a compiler."""
-    token = _allowed.set(False)
+    return _within("plain")
+
+
+def shapes() -> contextlib.AbstractContextManager[None]:
+    """Within: tensors of any device take the way of the kernels, which do nothing."""
+    return _within("shapes")
+
+
+@contextlib.contextmanager
+def _within(mode: Literal["plain", "shapes"]) -> Iterator[None]:
+    token = _mode.set(mode)
     try:
         yield
     finally:
-        _allowed.reset(token)
+        _mode.reset(token)
 
 
 def call(name: str, *arguments: Tensor | int) -> None:
     """Run a kernel on contiguous tensors; the type of the first one chooses the version."""
+    if _mode.get() == "shapes":
+        return
     first = arguments[0]
     assert isinstance(first, Tensor)
     kernel = _kernel(f"{name}_{SUFFIX[first.dtype]}")
