@@ -17,6 +17,7 @@ from torch import Tensor
 
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.models.base import Family, build, load_family
+from chemscale.bench.nn import native
 from chemscale.bench.training.measure import optimiser, train_step
 from chemscale.table.records import Recipe, Record
 
@@ -116,6 +117,25 @@ class FamilyContract:
         losses = trained[1]
         assert np.isfinite(losses).all()
         assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
+
+    def test_native_kernels_and_the_plain_path_agree(
+        self, data: Dataset, config: Record, trained: tuple[Any, list[float]]
+    ) -> None:
+        """Gradients, not losses alone: a wrong second derivative leaves the loss as it was."""
+        model = trained[0]
+        batch = data.collate(config)(data.indices("train")[:8]).to(CPU, torch.float32)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+
+        def run() -> list[Tensor]:
+            loss = model.loss(batch, self.recipe)
+            return [loss.detach(), *torch.autograd.grad(loss, parameters)]
+
+        found = run()
+        with native.plain():
+            expected = run()
+        for ours, plain in zip(found, expected, strict=True):
+            scale = float(plain.abs().max())
+            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5 * scale)
 
     def test_every_parameter_learns(
         self, data: Dataset, config: Record, trained: tuple[Any, list[float]]
