@@ -253,8 +253,12 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=1))
 
 
+class _ToldToLeave(BaseException):
+    """SIGTERM, as KeyboardInterrupt is Ctrl-C: nothing on the way may take it for less."""
+
+
 def _leave(*_: object) -> None:
-    raise Stopped("told to leave (SIGTERM); the same command continues")
+    raise _ToldToLeave
 
 
 def main() -> None:
@@ -271,6 +275,9 @@ def main() -> None:
             f"chemscale: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr
         )
         sys.exit(1)
+    except _ToldToLeave:
+        print("chemscale: told to leave; the same command continues", file=sys.stderr)
+        sys.exit(Stopped.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("chemscale: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)

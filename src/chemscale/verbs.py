@@ -278,8 +278,9 @@ class _Work:
                 "cost": {run.id: cost[run.id] for run in left},
             }
         )
-        waiting = [run.id for run in left]
+        waiting, in_vain = [run.id for run in left], 0
         while waiting:
+            before = len(waiting)
             to_the_end = self.executor.submit(
                 self.folder.path, waiting, deadline=self.deadline, watch=self.watch
             )
@@ -288,11 +289,18 @@ class _Work:
                 late = self.deadline is not None and time.time() > self.deadline
                 why = "at --max-hours" if late else "because a worker was told to leave"
                 raise Stopped(f"stopped {why}; the same command continues")
+            in_vain = in_vain + 1 if len(waiting) == before else 0
             # What another command holds is waited for: the next chapter needs how it ended.
             while waiting and all(self.is_held(folders[i]) for i in waiting):
                 if self.deadline is not None and time.time() > self.deadline:
                     raise Stopped("other runs are held by another command; run again to continue")
+                in_vain = 0
                 time.sleep(HELD_SECONDS)
+            if in_vain >= 3:
+                raise StoreError(
+                    f"{self.folder.path}: {len(waiting)} runs were handed out {in_vain} times and "
+                    f"none ended; log.txt in their folders may say why"
+                )
             waiting = sorted(set(waiting) - self.folder.ended(), key=waiting.index)
         self.watch({"event": "chapter-end", "names": list(chapters)})
         self.note_speeds()

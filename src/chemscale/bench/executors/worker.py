@@ -19,7 +19,7 @@ from typing import Any
 
 def main() -> None:
     """Train the runs named on standard input."""
-    leave = threading.Event()
+    leave, begun = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
     line = sys.stdin.readline()
@@ -28,7 +28,7 @@ def main() -> None:
     order = json.loads(line)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an event
-    threading.Thread(target=_watch_parent, args=(leave,), daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(leave, begun), daemon=True).start()
     warnings.simplefilter("ignore")
 
     import torch
@@ -50,6 +50,7 @@ def main() -> None:
         late = order["deadline"] is not None and time.time() > order["deadline"]
         return late or leave.is_set()
 
+    begun.set()
     try:
         folder = StudyFolder(order["folder"])
         bench = Workbench(folder.study(), folder.path)
@@ -63,10 +64,12 @@ def main() -> None:
     tell({"event": "left", "early": stop()})
 
 
-def _watch_parent(leave: threading.Event) -> None:
+def _watch_parent(leave: threading.Event, begun: threading.Event) -> None:
     while os.read(0, 1):
         pass
     leave.set()
+    if not begun.is_set():
+        os._exit(0)  # nothing is held yet; importing takes seconds
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # both led to the parent; what is printed on the way out goes nowhere
         os.dup2(null, stream)
