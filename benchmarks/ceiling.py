@@ -70,9 +70,8 @@ def main() -> None:
     for _ in range(10):
         square @ square
     best = 10 * 2 * 1024**3 / (time.process_time() - start) / 1e9
-    print(
-        f"chemgpt {arguments.size}, {recipe.precision}, one thread: {tokens / seconds:,.0f} tokens/s"
-    )
+    what = f"chemgpt {arguments.size}, {recipe.precision}, one thread"
+    print(f"{what}: {tokens / seconds:,.0f} tokens/s")
     print(f"matrix products: {100 * share:.0f} % of the step, at {rate:.0f} GFLOP/s")
     print(f"a product of 1024 x 1024 matrices: {best:.0f} GFLOP/s")
     print(f"with all else free: {tokens / seconds / share:,.0f} tokens/s, {1 / share:.2f} times")
