@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+# As in a worker: one thread, so that what is trained here and there is bit for bit the same.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

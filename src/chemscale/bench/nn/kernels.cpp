@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <vector>
 
 namespace {
@@ -190,6 +191,23 @@ struct Range {
   int64_t from, to;
 };
 
+// Memory that starts at a whole vector, always: where a loop is split must not vary between runs.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  static constexpr std::align_val_t start{64};
+  Aligned() = default;
+  template <class U>
+  Aligned(const Aligned<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), start)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, start); }
+  bool operator==(const Aligned&) const { return true; }
+  bool operator!=(const Aligned&) const { return false; }
+};
+
+template <class T>
+using Numbers = std::vector<T, Aligned<T>>;
+
 // --- causal attention of molecules that lie one after another ---------------------------------------
 
 template <class T>
@@ -201,7 +219,7 @@ int64_t padded(int64_t n) {
 // rounded up to whole vectors. What lies in the padding is never read back.
 template <class T>
 struct Head {
-  std::vector<T> query, key, value, key_columns, value_columns, weights, gathered, more, out;
+  Numbers<T> query, key, value, key_columns, value_columns, weights, gathered, more, out;
   int64_t length = 0, features = 0, wide = 0, tall = 0;
 
   void resize(int64_t new_length, int64_t new_features) {
@@ -214,15 +232,15 @@ struct Head {
     for (auto* columns : {&key_columns, &value_columns}) columns->assign(wide * tall, T(0));
     for (auto* square : {&weights, &more}) square->assign(tall * tall, T(0));
   }
-  void load(std::vector<T>& to, const T* from, int64_t stride) const {
+  void load(Numbers<T>& to, const T* from, int64_t stride) const {
     for (int64_t i = 0; i < length; ++i)
       std::memcpy(&to[i * wide], from + i * stride, features * sizeof(T));
   }
-  void store(const std::vector<T>& from, T* to, int64_t stride) const {
+  void store(const Numbers<T>& from, T* to, int64_t stride) const {
     for (int64_t i = 0; i < length; ++i)
       std::memcpy(to + i * stride, &from[i * wide], features * sizeof(T));
   }
-  void transpose(const std::vector<T>& rows, std::vector<T>& columns) const {
+  void transpose(const Numbers<T>& rows, Numbers<T>& columns) const {
     for (int64_t j = 0; j < features; ++j)
       for (int64_t i = 0; i < length; ++i) columns[j * tall + i] = rows[i * wide + j];
   }
@@ -254,19 +272,19 @@ struct Head {
     for (int64_t j = last + 1; j < end; ++j) row[j] = value;
   }
   // square (i, j) = rows (i) . columns (j) for j <= i.
-  void scores(const std::vector<T>& rows, const std::vector<T>& columns, std::vector<T>& square) {
+  void scores(const Numbers<T>& rows, const Numbers<T>& columns, Numbers<T>& square) {
     product(rows.data(), wide, 1, columns.data(), tall, square.data(), tall, length,
             [&](int64_t end) { return std::min(padded<T>(end), tall); },
             [&](int64_t, int64_t) { return Range{0, features}; });
   }
   // to (i) = sum over j <= i of square (i, j) rows (j).
-  void gather(const std::vector<T>& square, const std::vector<T>& rows, std::vector<T>& to) {
+  void gather(const Numbers<T>& square, const Numbers<T>& rows, Numbers<T>& to) {
     product(square.data(), tall, 1, rows.data(), wide, to.data(), wide, length,
             [&](int64_t) { return wide; },
             [&](int64_t, int64_t end) { return Range{0, std::min(end, length)}; });
   }
   // to (j) = sum over i >= j of square (i, j) rows (i).
-  void scatter(const std::vector<T>& square, const std::vector<T>& rows, std::vector<T>& to) {
+  void scatter(const Numbers<T>& square, const Numbers<T>& rows, Numbers<T>& to) {
     product(square.data(), 1, tall, rows.data(), wide, to.data(), wide, length,
             [&](int64_t) { return wide; },
             [&](int64_t begin, int64_t) { return Range{begin, length}; });
