@@ -493,3 +493,10 @@ def test_the_shift_set_stands_beside_the_test_set():
     assert "gpt on the shift set, which no law is fitted to" in words
     assert words.count(" 2.00 ") >= 3
     assert "on the shift set" not in str(Words(report(told)))
+
+
+def test_what_is_held_out_for_a_plan_is_said(full):
+    held = full.study.model_copy(update={"hold_out": {"w48": (3000,)}})
+    words = str(Words(report(dataclasses.replace(full, study=held))))
+    assert "Held out for a plan w48 on 3,000" in words
+    assert "Held out for a plan" not in str(Words(report(full)))

@@ -81,6 +81,9 @@ def asked(page: Page) -> list[tuple[str, str]]:
          + (f", grouped by {source.group}" if source.group else "")),
         ("Shift set", ", ".join(source.shift)),
         (f"Training {plural(page.unit)}", ", ".join(f"{one:,}" for one in study.num_train)),
+        ("Held out for a plan", "; ".join(
+            f"{size} on {', '.join(f'{n:,}' for n in held)}"
+            for size, held in study.hold_out.items())),
         ("Seeds", f"{seeds}" if isinstance(seeds, int)
          else ", ".join(f"{name}: {count}" for name, count in seeds.items())),
         ("Recipe", study.recipe.name + "".join(
