@@ -51,7 +51,7 @@ def trained(
         val_loss=final,
     )
     curve = Curve(run.id, columns, early * np.linspace(4, 1, 20))
-    return Trained(run, outcome, curve, ("finish", "sweep") if done else ("search",))
+    return Trained(run, outcome, lambda: curve, ("finish", "sweep") if done else ("search",))
 
 
 def searched(early=(3.0, 1.0, 1.5, 2.0), size: str = "w8", **other) -> list[Trained]:

@@ -86,7 +86,7 @@ def trained(family, size, num_train, seed, rate=1e-3, role="sweep", value=None, 
         metrics={"test": {"force_mae": value}} if good and cooled else {},
         machine={"device": "cpu", "torch": "2.13.0", "threads": "1", "precision": "float32"},
     )  # fmt: skip
-    return Trained(run, outcome, curve_of(run, value, cooled and good), (role,))
+    return Trained(run, outcome, lambda: curve_of(run, value, cooled and good), (role,))
 
 
 def point_of(one: Trained) -> Point:
@@ -476,7 +476,8 @@ def test_names_with_dollars_are_not_mathematics():
 
 def test_runs_that_failed_before_any_evaluation_can_be_reported(full):
     runs = tuple(
-        dataclasses.replace(one, curve=Curve("x", {}, np.zeros(0))) for one in full.trained
+        dataclasses.replace(one, read_curve=lambda: Curve("x", {}, np.zeros(0)))
+        for one in full.trained
     )
     assert "No curves" in report(dataclasses.replace(full, trained=runs))
 

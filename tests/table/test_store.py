@@ -228,6 +228,17 @@ def test_trained_runs_are_those_with_an_outcome_and_say_who_asked(folder: StudyF
     assert roles == {done.id: ("sweep", "check"), unasked.id: ()}
 
 
+def test_curves_are_read_when_they_are_looked_at(folder: StudyFolder, monkeypatch):
+    run = make_run()
+    folder.ask({"sweep": [run]})
+    end(folder, run)
+    read = []
+    monkeypatch.setattr(RunFolder, "curve", lambda place: read.append(place.path) or "a curve")
+    (one,) = folder.trained()
+    assert not read
+    assert one.curve == one.curve == "a curve" and len(read) == 1
+
+
 def test_siblings_are_the_other_runs_on_the_same_trunk(folder: StudyFolder):
     short, long, other = make_run(2000), make_run(4000), make_run(4000, seed=1)
     folder.ask({"sweep": [short, long, other]})

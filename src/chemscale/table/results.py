@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -124,13 +126,19 @@ class Trained:
     """A run that has ended, with all that is known of it.
 
     `roles` says what the study asks of it: any of search, finish, sweep, check, plans/001, …;
-    none when the study no longer asks for it.
+    none when the study no longer asks for it. The curve is read when it is first looked at: most
+    that is asked of ten thousand runs needs none.
     """
 
     run: Run
     outcome: Outcome
-    curve: Curve
+    read_curve: Callable[[], Curve]
     roles: tuple[str, ...]
+
+    @cached_property
+    def curve(self) -> Curve:
+        """What was measured on the way."""
+        return self.read_curve()
 
 
 # --- concluded -----------------------------------------------------------------------------------

@@ -177,9 +177,8 @@ class StudyFolder:
             folder = RunFolder(path)
             outcome = folder.outcome()
             if outcome is not None:
-                curve = folder.curve()
                 asked = tuple(roles.get(run_id, ()))
-                ended.append(Trained(folder.run(), outcome, curve, asked))
+                ended.append(Trained(folder.run(), outcome, folder.curve, asked))
         return ended
 
     # --- conclusions ---
