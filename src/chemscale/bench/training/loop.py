@@ -27,6 +27,7 @@ from chemscale.bench.training.measure import (
     default_device,
     device_name,
     optimiser,
+    seed_generator,
     start_model,
     train_step,
 )
@@ -210,7 +211,8 @@ class _Training:
         elif now - self.noted_at > ACCOUNT_SECONDS:
             self._note_spent()
         start, before = time.perf_counter(), power.joules() if state.joules is not None else None
-        torch.manual_seed(stream(self.run.trunk.seed, f"dropout of step {state.step}"))
+        purpose = f"dropout of step {state.step}"
+        seed_generator(self.device, stream(self.run.trunk.seed, purpose))
         batch = self.collate(self.batches[state.step])
         seen = self.model.seen(batch)
         batch = batch.to(self.device, DTYPES[self.recipe.precision])
@@ -224,10 +226,7 @@ class _Training:
         state.flops += flops
         state.flops_spent += flops
         state.seconds += time.perf_counter() - start
-        after = power.joules() if before is not None else None
-        used = after - before if after is not None and before is not None else None
-        kept = state.joules is not None and used is not None and used >= 0
-        state.joules = state.joules + used if kept else None  # type: ignore[operator]
+        state.joules = power.added(state.joules, before)
         if state.step % 32 == 0:
             self._tell_progress()
 

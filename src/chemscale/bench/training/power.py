@@ -16,6 +16,14 @@ def joules() -> float | None:
     return sum(readings) if readings else None
 
 
+def added(total: float | None, before: float | None) -> float | None:
+    """What was used so far and since `before`; missing once any part of it is."""
+    after = joules() if total is not None and before is not None else None
+    if total is None or before is None or after is None or after < before:
+        return None
+    return total + after - before
+
+
 def _processors() -> list[float]:
     readings = []
     for file in sorted(Path("/sys/class/powercap").glob("intel-rapl:[0-9]*/energy_uj")):
