@@ -1,6 +1,6 @@
 """What every worker of `speed.py` does: take orders line by line, time steps, answer in JSON.
 
-Runs in the environments of the peers too, so it needs nothing but Python and torch.
+Runs in the environments of the peers too, so it needs nothing but NumPy and torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,46 @@ class Side(Protocol):
 
     def step(self, batch: int) -> None:
         """One whole training step on one of the batches."""
+
+
+class Peer:
+    """What the sides of other packages share: our recipe's optimiser, our weights, a step.
+
+    A side says how it is built, which batches it trains on, and its `loss`.
+    """
+
+    def __init__(self, model: torch.nn.Module, recipe: dict[str, Any], path: str, version: str):
+        self.model, self.recipe = model.train(), recipe
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=recipe["learning_rate"],
+            betas=recipe["betas"],
+            weight_decay=recipe["weight_decay"],
+            fused=True,
+        )
+        self.facts = {
+            "num_params": sum(p.numel() for p in model.parameters()),
+            "path": path,
+            "version": version,
+        }
+
+    def exchange(self, path: str) -> None:
+        """Load our weights."""
+        weights = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        learnt = {name for name, _ in self.model.named_parameters()}
+        assert not unexpected and not learnt & set(missing), (missing, unexpected)
+
+    def loss(self, batch: int) -> Tensor:
+        """The training loss of one of the batches."""
+        raise NotImplementedError
+
+    def step(self, batch: int) -> None:
+        """Forward, backward, clipping, AdamW."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip"])
+        self.optimizer.step()
 
 
 def serve(start: Callable[[dict[str, Any]], Side]) -> None:

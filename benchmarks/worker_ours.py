@@ -12,6 +12,7 @@ from torch import Tensor
 from worker import serve
 
 from chemscale.bench.models.chemgpt import to_transformers
+from chemscale.bench.nn import native
 from chemscale.bench.training.measure import (
     DTYPES,
     Workbench,
@@ -27,7 +28,7 @@ class Ours:
 
     def __init__(self, job: dict[str, Any]):
         since = time.perf_counter()
-        path = _path()
+        native.library()
         built = time.perf_counter() - since
         bench = Workbench(Study.model_validate(job["study"]), Path.cwd())
         self.recipe = bench.study.recipe.resolve()
@@ -40,7 +41,7 @@ class Ours:
         self.collate = bench.dataset.collate(config)
         self.facts = {
             "num_params": self.model.num_params_total,
-            "path": path,
+            "path": native.path(next(self.model.parameters())),
             "kernels_seconds": built,  # a few milliseconds where they lie in the cache
         }
         first = self._batch(0)
@@ -70,15 +71,6 @@ class Ours:
     def _batch(self, batch: int) -> Any:
         made = self.collate(self.items[batch])
         return made.to(torch.device("cpu"), DTYPES[self.recipe.precision])
-
-
-def _path() -> str:
-    """Whether our C++ kernels are at work."""
-    try:
-        from chemscale.bench.nn.native import library
-    except ImportError:
-        return "eager"
-    return "eager" if library() is None else "native"
 
 
 # --- the weights under schnetpack's names ---------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import torch.utils.data.dataloader
 from torch import Tensor
-from worker import serve
+from worker import Peer, serve
 
 # SchNetPack 2.1 imports this name, which newer torch no longer has there.
 if not hasattr(torch.utils.data.dataloader, "T_co"):
@@ -24,18 +24,18 @@ import schnetpack.nn  # noqa: E402
 import schnetpack.representation  # noqa: E402
 
 
-class SchNetPack:
+class SchNetPack(Peer):
     """The representation, `Atomwise` and `Forces`, with the batches collated beforehand."""
 
     def __init__(self, job: dict[str, Any]):
-        config, recipe = job["config"], job["recipe"]
+        config = job["config"]
         width, cutoff = config["width"], config["cutoff"]
         kinds = {
             "painn": (spk.representation.PaiNN, spk.nn.BesselRBF, F.silu),
             "schnet": (spk.representation.SchNet, spk.nn.GaussianRBF, spk.nn.shifted_softplus),
         }
         representation, basis, activation = kinds[job["family"]]
-        self.model = spk.model.NeuralNetworkPotential(
+        model = spk.model.NeuralNetworkPotential(
             representation=representation(
                 n_atom_basis=width,
                 n_interactions=config["num_layers"],
@@ -47,7 +47,8 @@ class SchNetPack:
                 spk.atomistic.Atomwise(n_in=width, output_key="energy", activation=activation),
                 spk.atomistic.Forces(),
             ],
-        ).train()
+        )
+        super().__init__(model, job["recipe"], "eager", f"schnetpack {version('schnetpack')}")
         file = np.load(job["file"])
         names = {
             "positions": "_positions", "atomic_numbers": "_atomic_numbers", "structure": "_idx_m",
@@ -58,33 +59,6 @@ class SchNetPack:
             {theirs: torch.from_numpy(file[f"{k}/{ours}"]) for ours, theirs in names.items()}
             for k in range(job["num_batches"])
         ]
-        self.recipe = recipe
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=recipe["learning_rate"],
-            betas=recipe["betas"],
-            weight_decay=recipe["weight_decay"],
-            fused=True,
-        )
-        self.facts = {
-            "num_params": sum(p.numel() for p in self.model.parameters()),
-            "path": "eager",
-            "version": f"schnetpack {version('schnetpack')}",
-        }
-
-    def exchange(self, path: str) -> None:
-        """Load our weights."""
-        weights = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
-        missing, unexpected = self.model.load_state_dict(weights, strict=False)
-        learnt = {name for name, _ in self.model.named_parameters()}
-        assert not unexpected and not learnt & set(missing), (missing, unexpected)
-
-    def step(self, batch: int) -> None:
-        """Forward, forces, backward through both, clipping, AdamW."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss(batch).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip"])
-        self.optimizer.step()
 
     def loss(self, batch: int) -> Tensor:
         """Our loss: Huber of energy per atom and force components, labels in our unit."""

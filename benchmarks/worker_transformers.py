@@ -9,34 +9,22 @@ import torch
 import transformers
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from worker import serve
+from worker import Peer, serve
 
 
-class GPTNeo:
+class GPTNeo(Peer):
     """`GPTNeoForCausalLM`, with the batches padded beforehand."""
 
     def __init__(self, job: dict[str, Any]):
         config = transformers.GPTNeoConfig(**job["config"], use_cache=False)
-        self.model = transformers.GPTNeoForCausalLM(config).train()
+        self.autocast = job["autocast"]
+        path = "bfloat16 autocast" if self.autocast else "eager"
+        model = transformers.GPTNeoForCausalLM(config)
+        super().__init__(model, job["recipe"], path, f"transformers {transformers.__version__}")
         file = np.load(job["file"])
         self.batches = [
             self._padded(file, k, config.pad_token_id) for k in range(job["num_batches"])
         ]
-        self.autocast = job["autocast"]
-        recipe = job["recipe"]
-        self.clip = recipe["clip"]
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=recipe["learning_rate"],
-            betas=recipe["betas"],
-            weight_decay=recipe["weight_decay"],
-            fused=True,
-        )
-        self.facts = {
-            "num_params": sum(p.numel() for p in self.model.parameters()),
-            "path": "bfloat16 autocast" if self.autocast else "eager",
-            "version": f"transformers {transformers.__version__}",
-        }
 
     @staticmethod
     def _padded(file: Any, k: int, pad: int) -> dict[str, Tensor]:
@@ -52,20 +40,6 @@ class GPTNeo:
             "attention_mask": mask,
             "labels": pad_sequence(whole, batch_first=True, padding_value=-100),
         }
-
-    def exchange(self, path: str) -> None:
-        """Load our weights."""
-        weights = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
-        missing, unexpected = self.model.load_state_dict(weights, strict=False)
-        learnt = {name for name, _ in self.model.named_parameters()}
-        assert not unexpected and not learnt & set(missing), (missing, unexpected)
-
-    def step(self, batch: int) -> None:
-        """Forward, backward, clipping, AdamW."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss(batch).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        self.optimizer.step()
 
     def loss(self, batch: int) -> Tensor:
         """The mean over tokens that are not padding."""

@@ -10,7 +10,7 @@ from chemscale.table import expand as expanding
 from chemscale.table.errors import MissingPackage, StudyError
 from chemscale.table.records import Run, Study
 from chemscale.table.results import Size
-from chemscale.table.store import StudyFolder
+from chemscale.table.store import RunFolder, StudyFolder
 
 if TYPE_CHECKING:
     from chemscale.bench.training.measure import Workbench
@@ -134,7 +134,8 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
         if sweep or not late:
             runs["sweep"], runs["check"] = sweep, checks
     flat = expanding.unique(run for chapter in runs.values() for run in chapter)
-    folders, ended = folder.run_folders(), folder.ended()
+    folders = folder.run_folders()
+    ended = {run_id for run_id, path in folders.items() if RunFolder(path).has_ended()}
     asked = {run.id for run in flat} | expanding.asked_elsewhere(folder.index(), runs, study)
     cost = expanding.costs(flat, ladder)
     return Expansion(

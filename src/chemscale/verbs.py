@@ -7,11 +7,11 @@ and `report` run without torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
@@ -27,9 +27,6 @@ from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
 from chemscale.table.store import RunFolder, StudyFolder
-
-if TYPE_CHECKING:
-    pass
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -265,9 +262,12 @@ class _Work:
         runs = expanding.unique(run for chapter in chapters.values() for run in chapter)
         ladder = {(size.family, size.size): size for size in self.expansion.sizes}
         cost = expanding.costs(runs, ladder)
-        folders = self.folder.run_folders()
-        ended = self.folder.ended()
-        left = [run for run in runs if run.id not in ended]
+        folders = {run_id: RunFolder(path) for run_id, path in self.folder.run_folders().items()}
+
+        def not_ended(ids: Iterable[str]) -> list[str]:
+            return [run_id for run_id in ids if not folders[run_id].has_ended()]
+
+        left = [run for run in runs if not folders[run.id].has_ended()]
         left.sort(key=lambda run: -cost[run.id])  # the longest first, so that none is left over
         self.watch(
             {
@@ -284,14 +284,14 @@ class _Work:
             to_the_end = self.executor.submit(
                 self.folder.path, waiting, deadline=self.deadline, watch=self.watch
             )
-            waiting = sorted(set(waiting) - self.folder.ended(), key=waiting.index)
+            waiting = not_ended(waiting)
             if waiting and not to_the_end:
                 late = self.deadline is not None and time.time() > self.deadline
                 why = "at --max-hours" if late else "because a worker was told to leave"
                 raise Stopped(f"stopped {why}; the same command continues")
             in_vain = in_vain + 1 if len(waiting) == before else 0
             # What another command holds is waited for: the next chapter needs how it ended.
-            while waiting and all(self.is_held(folders[i]) for i in waiting):
+            while waiting and all(folders[i].is_held() for i in waiting):
                 if self.deadline is not None and time.time() > self.deadline:
                     raise Stopped("other runs are held by another command; run again to continue")
                 in_vain = 0
@@ -301,14 +301,9 @@ class _Work:
                     f"{self.folder.path}: {len(waiting)} runs were handed out {in_vain} times and "
                     f"none ended; log.txt in their folders may say why"
                 )
-            waiting = sorted(set(waiting) - self.folder.ended(), key=waiting.index)
+            waiting = not_ended(waiting)
         self.watch({"event": "chapter-end", "names": list(chapters)})
         self.note_speeds()
-
-    @staticmethod
-    def is_held(path: Path) -> bool:
-        with RunFolder(path).hold() as ours:
-            return not ours
 
     def note_speeds(self) -> None:
         """Keep the measured speed of each size in `ladder.json`."""

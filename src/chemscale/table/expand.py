@@ -62,19 +62,15 @@ def validate(study: Study, bench: Bench, where: str) -> None:
     ]
     checks.append(lambda: bench.fingerprint(max(study.num_train), 0))
     errors = [error for check in checks for error in _mistake(check)]
-    mistakes = [str(error) for error in errors]
-    data_only = all(isinstance(error, DataError) for error in errors)
+    settings = _too_short(study)
     if study.search and study.recipe.resolve().schedule == "cosine":
-        mistakes.append("search: needs a constant schedule, a cosine run has no shorter part")
-        data_only = False
-    if short := _too_short(study):
-        mistakes += short
-        data_only = False
-    mistakes = list(dict.fromkeys(mistakes))
-    if mistakes and data_only:
+        settings.insert(0, "search: needs a constant schedule, a cosine run has no shorter part")
+    mistakes = list(dict.fromkeys([*map(str, errors), *settings]))
+    if not mistakes:
+        return
+    if not settings and all(isinstance(error, DataError) for error in errors):
         raise DataError("\n".join(mistakes))
-    if mistakes:
-        raise StudyError(where, mistakes)
+    raise StudyError(where, mistakes)
 
 
 def _too_short(study: Study) -> list[str]:
@@ -84,8 +80,7 @@ def _too_short(study: Study) -> list[str]:
     parts = [("budget.items", items)]
     if study.search:
         parts.append(("search.fraction of budget.items", int(study.search.fraction * items)))
-    batches = study.search.batch_size if study.search else ()
-    batch_size = max(batches or (study.recipe.resolve().batch_size,))
+    batch_size = max(study.batch_sizes)
     first = math.ceil(FIRST_EVALUATION / batch_size) * batch_size
     return [
         f"{name} is {amount:,}, but with batch_size {batch_size} a trunk is first evaluated at "
@@ -207,11 +202,10 @@ def most_items(run: Run, flops_per_item: float) -> float:
 
 def _grid(study: Study, search: Search) -> list[Recipe]:
     base = study.recipe.resolve()
-    batches = search.batch_size or (base.batch_size,)
     return [
         base.model_copy(update={"learning_rate": rate, "batch_size": batch})
         for rate in search.learning_rate
-        for batch in batches
+        for batch in study.batch_sizes
     ]
 
 

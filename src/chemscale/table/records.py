@@ -299,6 +299,12 @@ class Study(Record):
         return self.seeds.get(size, self.seeds.get("default", 1))
 
     @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """What the search tries; without one, the recipe's."""
+        tried = self.search.batch_size if self.search else ()
+        return tried or (self.recipe.resolve().batch_size,)
+
+    @property
     def search_num_train(self) -> int:
         """The `num_train` of the search: the middle one, the lower of two middles."""
         return sorted(self.num_train)[(len(self.num_train) - 1) // 2]

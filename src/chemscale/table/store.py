@@ -112,7 +112,7 @@ class StudyFolder:
 
     def index(self) -> dict[str, list[str]]:
         """What study and plans ask for now: chapter → run ids."""
-        data = self._json("runs/index.json") or {}
+        data = read_json(self.path / "runs/index.json") or {}
         return {key: list(ids) for key, ids in data.items() if key != "format"}
 
     def ask(self, chapters: Mapping[str, Sequence[Run]]) -> None:
@@ -123,9 +123,9 @@ class StudyFolder:
         for run in {run.id: run for runs in chapters.values() for run in runs}.values():
             if run.id not in known:
                 folder = self.path / "runs" / run.folder_name
-                self._write_json(folder / "run.json", run)
+                write_json(folder / "run.json", run)
         index = self.index() | {key: [run.id for run in runs] for key, runs in chapters.items()}
-        self._write_json(self.path / "runs/index.json", index)
+        write_json(self.path / "runs/index.json", index)
 
     def release(self, chapters: Mapping[str, Sequence[Run]]) -> None:
         """Let go of what these chapters asked for and no longer do; asks for nothing new."""
@@ -134,7 +134,7 @@ class StudyFolder:
             wanted = {run.id for run in chapters[chapter]}
             index[chapter] = [run_id for run_id in index[chapter] if run_id in wanted]
         if index != self.index():
-            self._write_json(self.path / "runs/index.json", index)
+            write_json(self.path / "runs/index.json", index)
 
     def run_folders(self) -> dict[str, Path]:
         """Where each run lies, by its id; folder names are for people and may be changed."""
@@ -146,9 +146,8 @@ class StudyFolder:
         return found
 
     def ended(self) -> set[str]:
-        """Ids of the runs that have ended, without opening any of them."""
-        folders = self.run_folders()
-        return {run_id for run_id, path in folders.items() if (path / "outcome.json").exists()}
+        """Ids of the runs that have ended."""
+        return {i for i, path in self.run_folders().items() if RunFolder(path).has_ended()}
 
     def open_run(self, run_id: str) -> RunFolder:
         """The folder of one run."""
@@ -185,7 +184,7 @@ class StudyFolder:
 
     def sizes(self) -> list[Size]:
         """Read `ladder.json`."""
-        data = self._json("ladder.json") or {"sizes": []}
+        data = read_json(self.path / "ladder.json") or {"sizes": []}
         return [Size.read(item, "ladder.json") for item in data["sizes"]]
 
     def write_sizes(self, sizes: Sequence[Size]) -> None:
@@ -200,36 +199,36 @@ class StudyFolder:
             )
             for size in sizes
         ]
-        self._write_json(
+        write_json(
             self.path / "ladder.json", {"sizes": [size.model_dump(mode="json") for size in merged]}
         )
 
     def notes(self) -> list[str]:
         """What the dataset said when it was read."""
-        return [str(note) for note in (self._json("notes.json") or {}).get("notes", [])]
+        return [str(note) for note in (read_json(self.path / "notes.json") or {}).get("notes", [])]
 
     def available(self) -> int | None:
         """How many training items the dataset had when it was read; None before."""
-        found = (self._json("notes.json") or {}).get("available")
+        found = (read_json(self.path / "notes.json") or {}).get("available")
         return None if found is None else int(found)
 
     def write_notes(self, notes: Sequence[str], available: int) -> None:
         """Keep what the dataset said and how many training items it has, for other machines."""
-        self._write_json(self.path / "notes.json", {"notes": list(notes), "available": available})
+        write_json(self.path / "notes.json", {"notes": list(notes), "available": available})
 
     def choices(self) -> list[Choice]:
         """Read `choice.json`."""
-        data = self._json("choice.json") or {"entries": []}
+        data = read_json(self.path / "choice.json") or {"entries": []}
         return [Choice.read(item, "choice.json") for item in data["entries"]]
 
     def write_choices(self, choices: Sequence[Choice]) -> None:
         """Write `choice.json` whole; callers append, so that finished runs stay in use."""
         entries = [choice.model_dump(mode="json") for choice in choices]
-        self._write_json(self.path / "choice.json", {"entries": entries})
+        write_json(self.path / "choice.json", {"entries": entries})
 
     def write_estimate(self, estimate: Estimate) -> None:
         """Write `estimate.json`, and its rows as `estimate.csv`."""
-        self._write_json(self.path / "estimate.json", estimate)
+        write_json(self.path / "estimate.json", estimate)
         rows = [row.model_dump() for family in estimate.families for row in family.rows]
         for row in rows:
             interval = row.pop("interval") or {}
@@ -238,33 +237,20 @@ class StudyFolder:
 
     def estimate(self) -> Estimate | None:
         """Read the estimate, if there is one."""
-        return self._read("estimate.json", Estimate)
+        return _record(self.path / "estimate.json", Estimate)
 
     def write_fit(self, fit: Fit) -> None:
         """Write `fit.json`."""
-        self._write_json(self.path / "fit.json", fit)
+        write_json(self.path / "fit.json", fit)
 
     def fit(self) -> Fit | None:
         """Read the fit, if there is one."""
-        return self._read("fit.json", Fit)
+        return _record(self.path / "fit.json", Fit)
 
     def write_file(self, name: str, data: bytes) -> Path:
         """Write any other file of the study folder, whole."""
         write(self.path / name, data)
         return self.path / name
-
-    def _read(self, name: str, kind: type[R]) -> R | None:
-        data = self._json(name)
-        if data is None:
-            return None
-        data.pop("format")
-        return kind.read(data, str(self.path / name))
-
-    def _json(self, name: str) -> dict[str, Any] | None:
-        return read_json(self.path / name)
-
-    def _write_json(self, path: Path, value: Record | Mapping[str, Any]) -> None:
-        write_json(path, value)
 
 
 class RunFolder:
@@ -275,19 +261,18 @@ class RunFolder:
 
     def run(self) -> Run:
         """Read `run.json`."""
-        data = read_json(self.path / "run.json")
-        if data is None:
+        run = _record(self.path / "run.json", Run)
+        if run is None:
             raise StoreError(f"{self.path}: run.json is missing")
-        data.pop("format")
-        return Run.read(data, str(self.path / "run.json"))
+        return run
+
+    def has_ended(self) -> bool:
+        """Whether there is an outcome, without reading it."""
+        return (self.path / "outcome.json").exists()
 
     def outcome(self) -> Outcome | None:
         """How the run ended; None while it has not."""
-        data = read_json(self.path / "outcome.json")
-        if data is None:
-            return None
-        data.pop("format")
-        return Outcome.read(data, str(self.path / "outcome.json"))
+        return _record(self.path / "outcome.json", Outcome)
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Say that the run has ended."""
@@ -315,6 +300,11 @@ class RunFolder:
             if held:
                 remove_parts(self.path)
             yield held
+
+    def is_held(self) -> bool:
+        """Whether another process holds the run."""
+        with self.hold() as ours:
+            return not ours
 
     # --- what was burnt ---
 
@@ -383,6 +373,15 @@ class RunFolder:
         """Add a line to `log.txt`, which is for people only: it ends no run."""
         with suppress(OSError), (self.path / "log.txt").open("a") as stream:
             stream.write(text.rstrip("\n") + "\n")
+
+
+def _record(path: Path, kind: type[R]) -> R | None:
+    """Read a stored record; None where there is none."""
+    data = read_json(path)
+    if data is None:
+        return None
+    data.pop("format")
+    return kind.read(data, str(path))
 
 
 def curve_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,23 +17,21 @@ from chemscale.bench.nn import native
 
 def silu(features: Tensor) -> Tensor:
     """X · sigmoid(x) (Elfwing et al. 2018)."""
-    if native.serves(features):
-        return _Activate.apply(features, "silu")
-    return F.silu(features)
+    return _activated("silu", features, F.silu)
 
 
 def shifted_softplus(features: Tensor) -> Tensor:
     """ln(½ eˣ + ½): smooth, and zero at zero (Schütt et al. 2017)."""
-    if native.serves(features):
-        return _Activate.apply(features, "shifted_softplus")
-    return F.softplus(features) - math.log(2.0)
+    return _activated("shifted_softplus", features, lambda x: F.softplus(x) - math.log(2.0))
 
 
 def gelu(features: Tensor) -> Tensor:
     """X · Φ(x), with the tanh approximation of Φ (Hendrycks, Gimpel 2016)."""
-    if native.serves(features):
-        return _Activate.apply(features, "gelu")
-    return F.gelu(features, approximate="tanh")
+    return _activated("gelu", features, partial(F.gelu, approximate="tanh"))
+
+
+def _activated(name: str, features: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    return _Activate.apply(features, name) if native.serves(features) else plain(features)
 
 
 class _Activate(torch.autograd.Function):

@@ -49,6 +49,11 @@ def serves(tensor: Tensor) -> bool:
     )
 
 
+def path(tensor: Tensor) -> Literal["native", "eager"]:
+    """The way that training takes with such parameters, in a word for the record."""
+    return "native" if serves(tensor) else "eager"
+
+
 def plain() -> contextlib.AbstractContextManager[None]:
     """Within: PyTorch alone, as on a machine without a compiler."""
     return _within("plain")

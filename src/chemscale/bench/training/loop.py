@@ -394,6 +394,6 @@ class _Training:
                 "torch": torch.__version__,
                 "threads": str(torch.get_num_threads()),
                 "precision": self.recipe.precision,
-                "path": "native" if native.serves(next(self.model.parameters())) else "eager",
+                "path": native.path(next(self.model.parameters())),
             },
         )

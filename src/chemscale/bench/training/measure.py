@@ -131,11 +131,9 @@ class Workbench:
         )
 
     def _with_memory(self, size: Size) -> Size:
-        search = self.study.search
-        batches = search.batch_size if search and search.batch_size else ()
         found = {
             str(batch): self.peak_bytes(size.family, size.size, batch)
-            for batch in batches or (self.study.recipe.resolve().batch_size,)
+            for batch in self.study.batch_sizes
         }
         known = {batch: peak for batch, peak in found.items() if peak is not None}
         return size.model_copy(update={"bytes_peak": known})
