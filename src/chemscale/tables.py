@@ -30,7 +30,7 @@ def wrapped(text: str) -> list[str]:
 def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
     """What would be trained, and what it costs at most."""
     study = expansion.study
-    print(f"{study.name}: {sum(map(len, expansion.runs.values()))} runs known now")
+    print(f"{study.name}: {len(expansion.flops)} runs known now")
     for note in expansion.notes:
         print(f"  {note}")
     if expansion.rejects:
