@@ -13,13 +13,8 @@ from worker import serve
 
 from chemscale.bench.models.chemgpt import to_transformers
 from chemscale.bench.nn import native
-from chemscale.bench.training.measure import (
-    DTYPES,
-    Workbench,
-    optimiser,
-    start_model,
-    train_step,
-)
+from chemscale.bench.training.measure import DTYPES, Workbench, start_model
+from chemscale.bench.training.step import optimiser, train_step
 from chemscale.table.records import Study
 
 
@@ -66,7 +61,7 @@ class Ours:
     def step(self, batch: int) -> None:
         """As `chemscale train` does it."""
         rate = self.recipe.learning_rate
-        train_step(self.model, self.optimizer, self._batch(batch), self.recipe, rate)
+        train_step(self.model, self.optimizer, [self._batch(batch)], self.recipe, rate)
 
     def _batch(self, batch: int) -> Any:
         made = self.collate(self.items[batch])

@@ -103,6 +103,19 @@ def train(
         list[str] | None,
         typer.Option(help="Train again what ended as: diverged, failed, out_of_memory."),
     ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Processes (or GPUs) that train one run together.")
+    ] = 1,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Spread weights and optimiser over the ranks (FSDP2).")
+    ] = False,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="Keep less for the way back, compute it once more."),
+    ] = False,
+    compile_layers: Annotated[
+        bool, typer.Option("--compile", help="Compile the layers with torch.compile.")
+    ] = False,
 ) -> None:
     """Train what the study asks for and what is not done yet. Again to continue.
 
@@ -111,6 +124,9 @@ def train(
     from chemscale import tables, verbs
     from chemscale.progress import watching
 
+    resources = {"ranks": ranks, "shard": shard, "recompute": recompute, "compile": compile_layers}
+    if shard and ranks == 1:
+        raise UsageError("--shard spreads a run over ranks: say how many by --ranks")
     allowed = ("diverged", "failed", "out_of_memory", "stopped_early")
     for status in retry or ():
         if status not in allowed:
@@ -124,6 +140,7 @@ def train(
             max_hours=max_hours,
             retry=retry or (),
             watch=watch,
+            **{key: value for key, value in resources.items() if value not in (False, 1)},
         )
     tables.print_trained(study)
 

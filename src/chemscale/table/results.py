@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.table.records import Record, Run
+from chemscale.table.record import Record
+from chemscale.table.records import Run
 
 Array = NDArray[np.float64]
 

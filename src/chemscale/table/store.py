@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from chemscale.table.errors import StoreError
 from chemscale.table.files import (
+    Content,
     array_bytes,
     drop_folder,
     link_folder,
@@ -31,7 +32,8 @@ from chemscale.table.files import (
     write_json,
     writing,
 )
-from chemscale.table.records import Record, Run, Study
+from chemscale.table.record import Record
+from chemscale.table.records import Run, Study
 from chemscale.table.results import (
     CURVE_COLUMNS,
     Choice,
@@ -320,11 +322,11 @@ class RunFolder:
 
     # --- checkpoints: directories that are never changed ---
 
-    def save_checkpoint(self, name: str, files: Mapping[str, bytes]) -> Path:
-        """Write a checkpoint aside, sync it, and move it into place whole."""
+    def save_checkpoint(self, name: str, files: Mapping[str, Content], **together: Any) -> Path:
+        """Write a checkpoint whole; `together` with other processes as `write_folder` does."""
         target = self.path / "checkpoints" / name
         if not target.exists():
-            write_folder(target, files)
+            write_folder(target, files, **together)
         return target
 
     def checkpoints(self) -> dict[str, Path]:

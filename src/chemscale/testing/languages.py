@@ -13,7 +13,8 @@ from torch import Tensor
 from chemscale.bench.data.base import Dataset, open_dataset
 from chemscale.bench.data.tokens import TokenBatch
 from chemscale.bench.models.base import LanguageModel
-from chemscale.table.records import RECIPES, DatasetSpec, Record
+from chemscale.table.record import Record
+from chemscale.table.records import RECIPES, DatasetSpec
 from chemscale.testing.counting import count_step
 from chemscale.testing.families import FamilyContract
 from chemscale.testing.toys import (

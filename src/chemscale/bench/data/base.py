@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.table.errors import DataError, MissingPackage
+from chemscale.table.record import Record
 from chemscale.table.records import (
     MOLECULE_FORMATS,
     STRUCTURE_FORMATS,
     DatasetSpec,
     JudgingSplit,
-    Record,
 )
 from chemscale.table.registry import datasets
 
@@ -86,6 +86,10 @@ class Dataset(ABC):
     def num_tokens(self, items: Indices) -> int:
         """Tokens that training on these items predicts, once through; 0 where there are none."""
         return 0
+
+    def loads(self, items: Indices, config: Record) -> Indices:
+        """What each item weighs for a model of this config: its tokens, or its edges."""
+        return np.ones(len(items), dtype=np.int64)
 
     def indices(self, split: Split) -> Indices:
         """All items of a split, by ascending hash."""

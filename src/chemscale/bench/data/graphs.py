@@ -30,7 +30,8 @@ from chemscale.bench.data.structure_files import Frame, Labels, read_frames
 from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import Links
 from chemscale.table.errors import DataError
-from chemscale.table.records import DatasetSpec, Record
+from chemscale.table.record import Record
+from chemscale.table.records import DatasetSpec
 
 BLOCK = 100  # consecutive frames of one file that go to one split together
 
@@ -196,10 +197,7 @@ class Structures(Dataset):
         Raises:
             DataError: a structure of several atoms with an atom that has no neighbour.
         """
-        cutoff = float(config.cutoff)  # type: ignore[attr-defined]
-        if cutoff not in self._edges:
-            self._edges[cutoff] = self._neighbours(cutoff)
-        first, senders, receivers, shifts = self._edges[cutoff]
+        first, senders, receivers, shifts = self._edges_within(config)
         arrays = self.arrays
         periodic = bool(arrays["pbc"].any())
 
@@ -226,6 +224,16 @@ class Structures(Dataset):
             )
 
         return batch
+
+    def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
+        first = self._edges_within(config)[0]
+        return np.asarray(first[items + 1] - first[items], dtype=np.int64)
+
+    def _edges_within(self, config: Record) -> tuple[NDArray[Any], ...]:
+        cutoff = float(config.cutoff)  # type: ignore[attr-defined]
+        if cutoff not in self._edges:
+            self._edges[cutoff] = self._neighbours(cutoff)
+        return self._edges[cutoff]
 
     def _atoms(self, name: str, item: int) -> NDArray[Any]:
         return np.asarray(self.arrays[name][self.start[item] : self.start[item + 1]])

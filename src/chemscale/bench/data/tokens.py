@@ -32,7 +32,8 @@ from chemscale.bench.data.base import (
 from chemscale.bench.data.encoding import GROUPS, Arrays, encode, encode_all, pairs
 from chemscale.bench.data.molecule_files import count_rows, read_rows
 from chemscale.table.errors import DataError
-from chemscale.table.records import DatasetSpec, Record
+from chemscale.table.record import Record
+from chemscale.table.records import DatasetSpec
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -253,6 +254,9 @@ class Molecules(Dataset):
 
     def num_tokens(self, items: Indices) -> int:  # noqa: D102
         return int(self._length[items].sum() + len(items))
+
+    def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
+        return self._length[items] + 1
 
     def collate(self, config: Record) -> Callable[[Indices], TokenBatch]:
         """Return the function from indices to a batch.

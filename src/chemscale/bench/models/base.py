@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from chemscale.bench.nn.messages import scatter_sum
-from chemscale.table.records import Recipe, Record
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices
@@ -43,6 +45,8 @@ class Family(nn.Module, ABC):
     revision: ClassVar[int]  # raised when the same config gives other numbers
     unit: ClassVar[Literal["molecule", "structure"]]
     ladder: ClassVar[Mapping[str, Record]]  # size → config, up to over 10⁹ parameters
+    layered: ClassVar[bool] = False  # layers of a ModuleList can be sharded, recomputed, compiled
+    recompute = False  # set for a run: layers are computed again on the way back
 
     def __init__(self, config: Record):
         super().__init__()
@@ -63,8 +67,12 @@ class Family(nn.Module, ABC):
         """Set what is computed from the training subset, once, before training."""
 
     @abstractmethod
-    def loss(self, batch: Any, recipe: Recipe) -> Tensor:
-        """The training loss of a batch, a scalar; the mean over its items or tokens."""
+    def loss(self, batch: Any, recipe: Recipe, whole: Seen | None = None) -> Tensor:
+        """The training loss of a batch, a scalar; the mean over its items or tokens.
+
+        With `whole` the batch is a part of one that holds so much: the losses of its parts add up
+        to the loss of the whole.
+        """
 
     @abstractmethod
     def measure(self, batch: Any, recipe: Recipe) -> dict[str, tuple[float, float]]:
@@ -87,6 +95,11 @@ class Family(nn.Module, ABC):
         formula = type(self).flops_formula(self.config, recipe)
         return sum(value * getattr(seen, name) for name, value in formula.items())
 
+    def stack(self) -> list[nn.Module]:
+        """Its layers, of every `ModuleList` in order."""
+        lists = [module for module in self.modules() if isinstance(module, nn.ModuleList)]
+        return [layer for one in lists for layer in one]
+
     @property
     def num_params_total(self) -> int:
         """All trainable parameters."""
@@ -103,10 +116,18 @@ class LanguageModel(Family):
     """Logits from tokens; the loss is the mean over tokens of the next-token cross-entropy."""
 
     unit = "molecule"
+    layered = True
 
     @abstractmethod
     def logits(self, batch: TokenBatch) -> Tensor:
         """Unnormalised log probabilities of the next token: (tokens, vocabulary)."""
+
+    def through(self, layer: nn.Module, *inputs: Any) -> Tensor:
+        """What a layer makes of its inputs; with `recompute` its insides are not kept."""
+        if self.recompute and torch.is_grad_enabled():
+            found: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
+            return found
+        return layer(*inputs)
 
     @classmethod
     def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
@@ -123,8 +144,11 @@ class LanguageModel(Family):
     def attended_pairs(self, batch: TokenBatch) -> int:
         """Query-key pairs within molecules and windows, summed over layers."""
 
-    def loss(self, batch: TokenBatch, recipe: Recipe) -> Tensor:  # noqa: D102
-        return F.cross_entropy(self.logits(batch).float(), batch.targets)
+    def loss(  # noqa: D102
+        self, batch: TokenBatch, recipe: Recipe, whole: Seen | None = None
+    ) -> Tensor:
+        mean = F.cross_entropy(self.logits(batch).float(), batch.targets)
+        return mean if whole is None else mean * (len(batch.tokens) / whole.tokens)
 
     @torch.no_grad()
     def measure(self, batch: TokenBatch, recipe: Recipe) -> dict[str, tuple[float, float]]:
@@ -241,24 +265,31 @@ class Potential(Family):
         energy, forces = self.interaction(graph, training=False)
         return energy.detach().double() + self.reference_energies(graph), forces.detach()
 
-    def loss(self, graph: GraphBatch, recipe: Recipe) -> Tensor:
+    def loss(self, graph: GraphBatch, recipe: Recipe, whole: Seen | None = None) -> Tensor:
         """Huber loss of energy per atom and of force components, in units of `scale`."""
         if recipe.forces_weight > 0:
             energy, forces = self.interaction(graph, training=True)
         else:
             energy, forces = self._energies(graph), graph.forces  # forces are not asked for
-        return self._weigh(graph, energy, forces, recipe)
+        return self._weigh(graph, energy, forces, recipe, whole or self.seen(graph))
 
-    def _weigh(self, graph: GraphBatch, energy: Tensor, forces: Tensor, recipe: Recipe) -> Tensor:
+    def _weigh(
+        self, graph: GraphBatch, energy: Tensor, forces: Tensor, recipe: Recipe, whole: Seen
+    ) -> Tensor:
         wanted = (graph.energy - self.reference_energies(graph)).to(energy.dtype)
         per_atom = (energy - wanted) / (self.scale * graph.atoms_per_structure)
         zero = torch.zeros_like
-        total = recipe.energy_weight * F.huber_loss(
-            per_atom, zero(per_atom), delta=recipe.huber_delta
+        # A part counts by its share of the structures, and of the atoms; of one part it is 1.
+        share = graph.num_structures / whole.items
+        total = (
+            share
+            * recipe.energy_weight
+            * F.huber_loss(per_atom, zero(per_atom), delta=recipe.huber_delta)
         )
         if recipe.forces_weight > 0:
             off = (forces - graph.forces) / self.scale
-            total = total + recipe.forces_weight * F.huber_loss(
+            share = graph.num_atoms / whole.atoms
+            total = total + share * recipe.forces_weight * F.huber_loss(
                 off, zero(off), delta=recipe.huber_delta
             )
         return total
@@ -278,7 +309,7 @@ class Potential(Family):
             off = (forces - graph.forces)[has_forces].abs().double()
             sums["force_mae"] = (1e3 * float(off.sum()), float(off.numel()))
         if has_energy.all() and (has_forces.all() or recipe.forces_weight == 0):
-            loss = float(self._weigh(graph, energy, forces, recipe))
+            loss = float(self._weigh(graph, energy, forces, recipe, self.seen(graph)))
             sums["loss"] = (loss * graph.num_structures, float(graph.num_structures))
         return sums
 

@@ -21,7 +21,8 @@ from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.nn.activations import gelu
 from chemscale.bench.nn.attention import CausalAttention, Packing
-from chemscale.table.records import Recipe, Record
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 
 class ChemGPT(LanguageModel):
@@ -95,7 +96,7 @@ class ChemGPT(LanguageModel):
         packing = Packing.of(batch.molecule, batch.positions, batch.lengths)
         features = self.symbols(batch.tokens) + self.places(batch.positions)  # (T, F)
         for layer in self.layers:
-            features = layer(features, packing)  # (T, F)
+            features = self.through(layer, features, packing)  # (T, F)
         return self.norm(features)  # (T, F)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
