@@ -55,10 +55,9 @@ class Choices:
 
 @dataclass(frozen=True)
 class Molecule:
-    """One molecule, encoded."""
+    """One molecule, read."""
 
     canonical: str
-    symbols: list[str]
     heavy_atoms: int
     group_key: str
 
@@ -77,11 +76,23 @@ class Encoded:
     rejects: list[tuple[int, str, str]] = field(default_factory=list)  # row, text, reason
 
 
-def encode(text: str, choices: Choices = Choices()) -> Molecule:  # noqa: B008 (frozen)
-    """Encode one SMILES.
+def encode(text: str, choices: Choices = Choices()) -> list[str]:  # noqa: B008 (frozen)
+    """The symbols of one SMILES.
 
     Raises:
         ValueError: it cannot be encoded; the message is the reason.
+    """
+    (spelt,) = spell([read(text, choices).canonical], choices.notation)
+    if isinstance(spelt, ValueError):
+        raise spelt
+    return split(spelt, choices.notation)
+
+
+def read(text: str, choices: Choices) -> Molecule:
+    """Read one SMILES and make of it what was chosen.
+
+    Raises:
+        ValueError: it cannot be read; the message is the reason.
     """
     if not text:
         raise ValueError("empty row")
@@ -106,7 +117,6 @@ def encode(text: str, choices: Choices = Choices()) -> Molecule:  # noqa: B008 (
             canonical = Chem.MolToSmiles(molecule)
         return Molecule(
             canonical,
-            split(spell(canonical, choices.notation), choices.notation),
             molecule.GetNumHeavyAtoms(),
             _group_key(molecule, canonical, choices.group),
         )
@@ -147,34 +157,41 @@ def _group_key(molecule: Any, canonical: str, group: str) -> str:
 def encode_rows(rows: list[Row], choices: Choices) -> Encoded:
     """Encode rows; one without a value for the column that groups is a group of its own."""
     by_column = choices.group not in GROUPS
-    number: dict[str, int] = {}
-    flat: list[int] = []
     molecules: list[Molecule] = []
-    keys: list[str] = []
-    kept: list[int] = []
+    places: list[int] = []
     rejects: list[tuple[int, str, str]] = []
     for index, row in enumerate(rows):
         try:
             if row.trouble:
                 raise ValueError(row.trouble)
-            molecule = encode(row.text, choices)
+            molecules.append(read(row.text, choices))
+            places.append(index)
         except ValueError as error:
             rejects.append((index, row.text[:200], str(error)))
+    number: dict[str, int] = {}
+    flat: list[int] = []
+    lengths, keys = [], []
+    kept: list[tuple[int, Molecule]] = []
+    spelt = spell([molecule.canonical for molecule in molecules], choices.notation)
+    for index, molecule, text in zip(places, molecules, spelt, strict=True):
+        if isinstance(text, ValueError):
+            rejects.append((index, rows[index].text[:200], str(text)))
             continue
-        kept.append(index)
-        molecules.append(molecule)
-        flat += [number.setdefault(symbol, len(number)) for symbol in molecule.symbols]
-        named = by_column and row.group
-        keys.append(f"{choices.group}={row.group}" if named else molecule.group_key)
+        symbols = split(text, choices.notation)
+        flat += [number.setdefault(symbol, len(number)) for symbol in symbols]
+        lengths.append(len(symbols))
+        named = by_column and rows[index].group
+        keys.append(f"{choices.group}={rows[index].group}" if named else molecule.group_key)
+        kept.append((index, molecule))
     return Encoded(
         alphabet=list(number),
         symbols=np.array(flat, dtype=np.uint16),
-        lengths=np.array([len(m.symbols) for m in molecules], dtype=np.int32),
-        heavy_atoms=np.array([m.heavy_atoms for m in molecules], dtype=np.int32),
-        content=hash_items(m.canonical.encode() for m in molecules),
+        lengths=np.array(lengths, dtype=np.int32),
+        heavy_atoms=np.array([molecule.heavy_atoms for _, molecule in kept], dtype=np.int32),
+        content=hash_items(molecule.canonical.encode() for _, molecule in kept),
         group=group_numbers(key.encode() for key in keys),
-        rows=np.array(kept, dtype=np.int64),
-        rejects=rejects,
+        rows=np.array([index for index, _ in kept], dtype=np.int64),
+        rejects=sorted(rejects),
     )
 
 

@@ -15,37 +15,69 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import selfies
 from numpy.typing import NDArray
-from selfies import DecoderError, EncoderError, decoder, encoder
 
 from chemscale.bench.building import TROUBLES, built
 from chemscale.table.records import Notation
 
-_SOURCE = Path(__file__).with_name("notation.cpp")
+_SOURCES = {
+    "spell": Path(__file__).with_name("selfies.cpp"),
+    "tokenize": Path(__file__).with_name("tokenize.cpp"),
+}
 _SYMBOL = {
     "selfies": re.compile(r"\[[^\]]*\]?|[^\[]", re.DOTALL),
     "smiles": re.compile(r"\[[^\]]*\]|Br|Cl|%\d\d|%\(\d+\)|.", re.DOTALL | re.ASCII),
 }
 
 
-def spell(canonical: str, notation: Notation) -> str:
-    """The text of a molecule in a notation, from its canonical SMILES.
-
-    Raises:
-        ValueError: the notation has no word for it; the message is the reason.
-    """
+def spell(canonicals: Sequence[str], notation: Notation) -> list[str | ValueError]:
+    """The texts of molecules in a notation, or why it has none, from their canonical SMILES."""
     if notation == "smiles":
-        return canonical
+        return list(canonicals)
+    found = _native_selfies(canonicals)
+    return [
+        _selfies(one) if text is None else text
+        for one, text in zip(canonicals, found, strict=True)
+    ]
+
+
+def _selfies(canonical: str) -> str | ValueError:
     try:
-        return str(encoder(canonical))
-    except EncoderError as error:
+        return str(selfies.encoder(canonical))
+    except selfies.EncoderError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
         reason = reason.removeprefix("Reason: ").removeprefix("[").removesuffix("]")
-        raise ValueError(f"no SELFIES: {reason}") from None
+        return ValueError(f"no SELFIES: {reason}")
     except Exception as error:  # a fault of the library in one molecule must not cost all others
-        raise ValueError(f"no SELFIES: {type(error).__name__} in selfies") from error
+        return ValueError(f"no SELFIES: {type(error).__name__} in selfies")
+
+
+def _native_selfies(canonicals: Sequence[str]) -> list[str | None]:
+    """What the native encoder writes: the same as `selfies`, or None where it does not say."""
+    shared = library()
+    if shared is None or not canonicals:
+        return [None] * len(canonicals)
+    joined = "\n".join(canonicals).encode()
+    allowed = selfies.get_semantic_constraints()
+    constraints = "\n".join(f"{key} {value}" for key, value in allowed.items()).encode()
+    sizes = np.empty(len(canonicals), dtype=np.int64)
+    capacity = 16 * len(joined) + 64
+    out = ctypes.create_string_buffer(capacity)
+    total = shared.spell(
+        joined, len(joined), len(canonicals), constraints, out, capacity, sizes.ctypes.data
+    )
+    if total < 0:
+        return [None] * len(canonicals)
+    text = out.raw[:total].decode()
+    ends = np.cumsum(np.maximum(sizes, 0)).tolist()
+    return [
+        text[end - size : end] if size > 0 else None
+        for end, size in zip(ends, sizes.tolist(), strict=True)
+    ]
 
 
 def unspell(text: str, notation: Notation) -> str:
@@ -53,8 +85,8 @@ def unspell(text: str, notation: Notation) -> str:
     if notation == "smiles":
         return text
     try:
-        return str(decoder(text))
-    except DecoderError:
+        return str(selfies.decoder(text))
+    except selfies.DecoderError:
         return ""
 
 
@@ -95,21 +127,25 @@ def tokenize(
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The native version; None, with a notice, where it is switched off or cannot be built."""
+def library() -> SimpleNamespace | None:
+    """The native functions; None, with a notice, where switched off or they cannot be built."""
     if os.environ.get("CHEMSCALE_NATIVE") == "0":
         return None
     try:
-        shared = ctypes.CDLL(str(built(_SOURCE)))
+        names = ("spell", "tokenize")
+        found = {name: getattr(ctypes.CDLL(str(built(_SOURCES[name]))), name) for name in names}
     except TROUBLES as error:
         logging.getLogger("chemscale").warning(
-            "tokens without native code, several times slower: %s. A C++ compiler on the PATH "
+            "molecules without native code, several times slower: %s. A C++ compiler on the PATH "
             "brings it; CHEMSCALE_NATIVE=0 silences this.",
             getattr(error, "stderr", None) or error,
         )
         return None
-    whole, text = ctypes.c_int64, ctypes.c_char_p
-    place = ctypes.c_void_p
-    shared.tokenize.restype = whole
-    shared.tokenize.argtypes = [whole, text, whole, whole, text, whole, whole, whole, place, place]
-    return shared
+    whole, text, place = ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p
+    found["spell"].argtypes = [text, whole, whole, text, text, whole, place]
+    found["tokenize"].argtypes = [
+        whole, text, whole, whole, text, whole, whole, whole, place, place
+    ]  # fmt: skip
+    for function in found.values():
+        function.restype = whole
+    return SimpleNamespace(**found)

@@ -129,10 +129,10 @@ class Tokenizer:
             DataError: it cannot be encoded, and why.
         """
         try:
-            molecule = encode(smiles, self.choices)
+            symbols = encode(smiles, self.choices)
         except ValueError as error:
             raise DataError(f"{smiles[:200]!r}: {error}") from None
-        return [BOS, *(self.ids.get(symbol, UNK) for symbol in molecule.symbols), EOS]
+        return [BOS, *(self.ids.get(symbol, UNK) for symbol in symbols), EOS]
 
     def tokenize(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Ids of many texts of the notation, without <bos> and <eos>; and how many each has."""
