@@ -110,7 +110,8 @@ def estimate_rows(files: Sequence[Path], form: str) -> int:
                 head = stream.read(1 << 20)
             raw = stream.fileobj if isinstance(stream, gzip.GzipFile) else stream
             read = raw.tell() if len(head) == 1 << 20 else sizes[0]
-        return max(head.count(b"\n") * sum(sizes) // max(read, 1), 1)
+        lines = head.count(b"\n") * sum(sizes) // max(read, 1)
+        return max(lines - (form == "csv") * len(files), 1)
     except _BROKEN as error:
         raise DataError(f"{files[0]}: cannot be read as {form}: {error}") from error
 

@@ -40,8 +40,7 @@ def spell(canonicals: Sequence[str], notation: Notation) -> list[str | ValueErro
         return list(canonicals)
     found = _native_selfies(canonicals)
     return [
-        _selfies(one) if text is None else text
-        for one, text in zip(canonicals, found, strict=True)
+        _selfies(one) if text is None else text for one, text in zip(canonicals, found, strict=True)
     ]
 
 

@@ -35,7 +35,7 @@ from chemscale.bench.data.notation import tokenize, unspell
 from chemscale.bench.data.prepare import LISTED, TokenStore, prepare, prepared_with
 from chemscale.bench.data.runs import spans
 from chemscale.table.errors import DataError
-from chemscale.table.records import DatasetSpec, Record
+from chemscale.table.records import CHOICES, DatasetSpec, Record
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -376,7 +376,7 @@ def _opened(spec: DatasetSpec, path: Path, source: int, progress: Progress) -> T
     """A store that was prepared before, if it is what the spec says."""
     store = TokenStore.open(path)
     told = store.card.choices
-    for name in ("notation", "fragments", "charges", "stereo", "group"):
+    for name in (*CHOICES, "group"):
         asked = getattr(spec, name)
         if name in spec.model_fields_set and asked not in (None, told[name]):
             if name == "group" and source:
