@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from chemscale.progress import Watch
 from chemscale.table.errors import MissingPackage, UsageError
-from chemscale.table.records import CHOICES
 
 if TYPE_CHECKING:
     from chemscale.bench.data.prepare import Card
@@ -58,17 +57,12 @@ def prepare(
     except ModuleNotFoundError as error:
         raise MissingPackage.of(str(error.name), "train", "preparing molecules") from error
 
+    choices = Choices(notation, fragments, charges, stereo, group)  # type: ignore[arg-type]
     given = [source] if isinstance(source, str | Path) else list(source)
     files = resolve_paths([str(path) for path in given], Path())
     form = format or _form(files[0])
     if form not in ("csv", "smi", "parquet"):
         raise UsageError(f"no format named {form!r}: csv, smi or parquet")
-    chosen = {
-        "notation": notation, "fragments": fragments, "charges": charges, "stereo": stereo
-    }  # fmt: skip
-    for name, value in chosen.items():
-        if value not in CHOICES[name]:
-            raise UsageError(f"{name}: {value!r} is none of {', '.join(CHOICES[name])}")
 
     def progress(what: str, done: int, total: int) -> None:
         watch({"event": "prepare", "what": what, "done": done, "total": total})
@@ -79,7 +73,7 @@ def prepare(
             files,
             form,
             column,
-            Choices(**chosen, group=group),  # type: ignore[arg-type]
+            choices,
             workers=workers,
             progress=progress,
         ).card

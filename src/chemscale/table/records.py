@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -106,12 +106,6 @@ Notation = Literal["selfies", "smiles"]
 Fragments = Literal["reject", "largest", "keep"]
 Charges = Literal["keep", "neutralize"]
 Stereo = Literal["keep", "drop"]
-CHOICES = {  # of what becomes of a molecule
-    "notation": get_args(Notation),
-    "fragments": get_args(Fragments),
-    "charges": get_args(Charges),
-    "stereo": get_args(Stereo),
-}
 
 
 class DatasetSpec(Record):

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 from chemscale.bench.data.base import group_numbers, hash_items
 from chemscale.bench.data.molecule_files import Chunk, Row
 from chemscale.bench.data.notation import spell, split
-from chemscale.table.errors import ChemscaleError
+from chemscale.table.errors import ChemscaleError, UsageError
 from chemscale.table.records import Charges, Fragments, Notation, Stereo
 
 IN_PROCESS = 5  # chunks below which starting workers costs more than it saves
@@ -39,7 +39,12 @@ MAX_CHARACTERS = 10_000  # a longer text is no molecule that a model here could 
 
 GROUPS = ("content", "scaffold", "formula")  # any other group is the name of a column
 
-Arrays = dict[str, NDArray[Any]]
+ALLOWED = {
+    "notation": get_args(Notation),
+    "fragments": get_args(Fragments),
+    "charges": get_args(Charges),
+    "stereo": get_args(Stereo),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class Choices:
     charges: Charges = "keep"
     stereo: Stereo = "keep"
     group: str = "content"  # one of GROUPS, or the name of a column
+
+    def __post_init__(self) -> None:
+        for name, values in ALLOWED.items():
+            if getattr(self, name) not in values:
+                given = getattr(self, name)
+                raise UsageError(f"{name}: {given!r} is none of {', '.join(values)}")
 
 
 @dataclass(frozen=True)

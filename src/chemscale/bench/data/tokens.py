@@ -30,12 +30,12 @@ from chemscale.bench.data.base import (
     resolve_paths,
     silent,
 )
-from chemscale.bench.data.encoding import Choices, encode
+from chemscale.bench.data.encoding import ALLOWED, Choices, encode
 from chemscale.bench.data.notation import tokenize, unspell
 from chemscale.bench.data.prepare import LISTED, TokenStore, prepare, prepared_with
 from chemscale.bench.data.runs import spans
 from chemscale.table.errors import DataError
-from chemscale.table.records import CHOICES, DatasetSpec, Record
+from chemscale.table.records import DatasetSpec, Record
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -376,7 +376,7 @@ def _opened(spec: DatasetSpec, path: Path, source: int, progress: Progress) -> T
     """A store that was prepared before, if it is what the spec says."""
     store = TokenStore.open(path)
     told = store.card.choices
-    for name in (*CHOICES, "group"):
+    for name in (*ALLOWED, "group"):
         asked = getattr(spec, name)
         if name in spec.model_fields_set and asked not in (None, told[name]):
             if name == "group" and source:
