@@ -100,7 +100,6 @@ def _as_list(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-
 JudgingSplit = Literal["validation", "test", "shift"]
 Notation = Literal["selfies", "smiles"]
 Fragments = Literal["reject", "largest", "keep"]

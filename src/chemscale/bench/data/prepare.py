@@ -15,7 +15,7 @@ import hashlib
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -34,13 +34,21 @@ from chemscale.bench.data.molecule_files import (
     find_columns,
     read_chunks,
 )
-from chemscale.bench.data.runs import ITEM, RUN_ROWS, Run, join_rejects, merge, spans, write_run
+from chemscale.bench.data.runs import (
+    ITEM,
+    RUN_ROWS,
+    Run,
+    blocks,
+    join_rejects,
+    merge,
+    spans,
+    write_run,
+)
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.files import read_json, sync_folder, write_json
 from chemscale.table.records import Record
 
 LISTED = 10_000  # rejects read from the table; it holds all of them
-BLOCK = 200_000  # molecules looked at at once
 
 
 class Spread(Record):
@@ -287,22 +295,14 @@ def _merged(folder: Path, runs: Sequence[Run], asked: dict[str, Any], progress: 
 
 
 def _card(folder: Path, runs: Sequence[Run], asked: dict[str, Any]) -> Card:
-    def column(name: str) -> NDArray[Any]:
-        array = np.load(folder / f"{name}.npy", mmap_mode="r") if size else np.empty(0, np.int64)
-        return array
-
-    with (folder / "rows.npy").open("rb") as raw:
-        np.lib.format.read_magic(raw)
-        (size,), _, _ = np.lib.format.read_array_header_1_0(raw)
     alphabet = [str(symbol) for symbol in np.load(folder / "alphabet.npy")]
     digest = hashlib.sha256("\n".join(alphabet).encode())
-    for block in _blocks(column("content")):
+    for block in blocks(folder / "content.npy"):
         digest.update(block.tobytes())
     counts = np.zeros(len(alphabet), dtype=np.int64)
-    for block in _blocks(column("symbols")):
+    for block in blocks(folder / "symbols.npy"):
         counts += np.bincount(block, minlength=len(alphabet))
         digest.update(block.tobytes())
-    lengths = _spread(column("lengths"))
     reasons: Counter[str] = Counter()
     cut_off = []
     with (folder / "rejects.csv").open(newline="") as stream:
@@ -314,31 +314,29 @@ def _card(folder: Path, runs: Sequence[Run], asked: dict[str, Any]) -> Card:
             reasons[re.sub(r"\d[\d,]*", "N", reason)[:200]] += 1
             if len(reasons) > 10_000:  # all but the most frequent
                 reasons = Counter(dict(reasons.most_common(1_000)))
-    copies = sum(int(block.sum(dtype=np.int64)) for block in _blocks(column("copies")))
+    size = occurrences = 0
+    for block in blocks(folder / "copies.npy"):
+        size += len(block)
+        occurrences += int(block.sum(dtype=np.int64))
     return Card(
         **asked,
         rows=sum(run.rows for run in runs),
         molecules=size,
-        duplicates=copies - size,
+        duplicates=occurrences - size,
         rejected=sum(run.rejected for run in runs),
         reasons=dict(reasons.most_common(50)),
         cut_off=tuple(cut_off),
         tokens=int(counts.sum()) + size,
-        lengths=lengths,
-        heavy_atoms=_spread(column("heavy_atoms")),
+        lengths=_spread(folder / "lengths.npy"),
+        heavy_atoms=_spread(folder / "heavy_atoms.npy"),
         vocabulary={symbol: int(count) for symbol, count in zip(alphabet, counts, strict=True)},
         fingerprint=digest.hexdigest()[:20],
     )
 
 
-def _blocks(column: NDArray[Any]) -> Iterable[NDArray[Any]]:
-    size = 20 * BLOCK
-    return (np.asarray(column[begin : begin + size]) for begin in range(0, len(column), size))
-
-
-def _spread(column: NDArray[Any]) -> Spread:
+def _spread(column: Path) -> Spread:
     counts = np.zeros(1, dtype=np.int64)
-    for block in _blocks(column):
+    for block in blocks(column):
         more = np.bincount(block, minlength=len(counts))
         more[: len(counts)] += counts
         counts = more

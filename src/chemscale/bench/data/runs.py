@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -245,6 +246,17 @@ class _Column:
         self.stream.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
         self.sync()
         self.stream.close()
+
+
+def blocks(column: Path) -> Iterator[NDArray[Any]]:
+    """A column some million values at a time: read, as mapped pages would stay in memory."""
+    with column.open("rb") as stream:
+        np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+        shape, _, kind = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+        width = math.prod(shape[1:])
+        for begin in range(0, shape[0], 1 << 20):
+            count = min(1 << 20, shape[0] - begin)
+            yield np.fromfile(stream, dtype=kind, count=count * width).reshape(count, *shape[1:])
 
 
 def join_rejects(runs: Sequence[Run], target: Path) -> None:
