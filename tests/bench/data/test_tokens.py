@@ -378,7 +378,7 @@ def test_moses_molecules_survive_the_way_to_tokens_and_back(tmp_path):
     dataset = read(tmp_path / "moses.csv")
     assert dataset.rejects == []
     given = list(dict.fromkeys(canonical([line.split(",")[0] for line in head[1:]])))
-    assert smiles_of(dataset, np.arange(len(dataset.split))) == given
+    assert sorted(smiles_of(dataset, np.arange(len(dataset.split)))) == sorted(given)
     assert 20 < len(dataset.vocabulary()) < 40
     shares = [len(dataset.indices(name)) / len(given) for name in ("train", "validation", "test")]
     assert np.allclose(shares, [0.85, 0.05, 0.1], atol=0.025)

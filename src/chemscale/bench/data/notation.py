@@ -62,7 +62,7 @@ def _native_selfies(canonicals: Sequence[str]) -> list[str | None]:
         return [None] * len(canonicals)
     joined = "\n".join(canonicals).encode()
     allowed = selfies.get_semantic_constraints()
-    constraints = "\n".join(f"{key} {value}" for key, value in allowed.items()).encode()
+    constraints = "".join(f"\n{key} {value}" for key, value in allowed.items()).encode()
     sizes = np.empty(len(canonicals), dtype=np.int64)
     capacity = 16 * len(joined) + 64
     out = ctypes.create_string_buffer(capacity)

@@ -16,7 +16,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -288,8 +288,9 @@ def _encoded(
 
 def _merged(folder: Path, runs: Sequence[Run], asked: dict[str, Any], progress: Progress) -> None:
     """The columns, the rejects and, last, the card."""
-    for done, total in merge(runs, folder):
-        progress("merging", done, total)
+    with closing(merge(runs, folder)) as merging:
+        for done, total in merging:
+            progress("merging", done, total)
     join_rejects(runs, folder / "rejects.csv")
     write_json(folder / "card.json", _card(folder, runs, asked))
 

@@ -12,10 +12,12 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ from chemscale.table.files import array_bytes, read_json, write, write_folder
 
 RUN_ROWS = 250_000
 RANGE_ITEMS = 250_000  # molecules merged at once
+JOURNAL_SECONDS = 5.0  # between notes of how far the merge is
 BLOCK = 20_000  # molecules whose symbols are put in order at once
 BUCKETS = 4_096  # equal ranges of hashes; a range that is merged holds one or more of them
 
@@ -166,29 +169,34 @@ def merge(runs: Sequence[Run], folder: Path) -> Iterator[tuple[int, int]]:
     bounds = np.stack([np.load(run.path / "bounds.npy") for run in runs])  # (runs, BUCKETS + 1)
     journal = folder / "merging.json"
     done = read_json(journal) or {"bucket": 0, "items": 0, "symbols": 0}
-    columns = {name: _Column.of(folder / f"{name}.npy", ITEM[name]) for name in ITEM.names or ()}
-    flat = _Column.of(folder / "symbols.npy", np.dtype(np.uint16))
-    for column in columns.values():
-        column.shorten(done["items"])
-    flat.shorten(done["symbols"])
-    while done["bucket"] < BUCKETS:
-        low = done["bucket"]
-        sizes = (bounds[:, low + 1 :] - bounds[:, [low]]).sum(axis=0, dtype=np.int64)
-        high = low + max(int(np.searchsorted(sizes, RANGE_ITEMS, side="right")), 1)
-        items, symbols = _of_range(runs, renamed, bounds[:, low], bounds[:, high])
-        for some in _gathered(symbols, items):
-            flat.append(some)
-        items["starts"] = np.cumsum(items["lengths"], dtype=np.int64) - items["lengths"]
-        items["starts"] += done["symbols"]
-        for name, column in columns.items():
-            column.append(np.ascontiguousarray(items[name]))
+    with ExitStack() as stack:
+        columns = {
+            name: stack.enter_context(_Column(folder / f"{name}.npy", ITEM[name], done["items"]))
+            for name in ITEM.names or ()
+        }
+        kind = np.dtype(np.uint16)
+        flat = stack.enter_context(_Column(folder / "symbols.npy", kind, done["symbols"]))
+        noted = time.monotonic()
+        while done["bucket"] < BUCKETS:
+            low = done["bucket"]
+            sizes = (bounds[:, low + 1 :] - bounds[:, [low]]).sum(axis=0, dtype=np.int64)
+            high = low + max(int(np.searchsorted(sizes, RANGE_ITEMS, side="right")), 1)
+            items, symbols = _of_range(runs, renamed, bounds[:, low], bounds[:, high])
+            for some in _gathered(symbols, items):
+                flat.append(some)
+            items["starts"] = np.cumsum(items["lengths"], dtype=np.int64) - items["lengths"]
+            items["starts"] += done["symbols"]
+            for name, column in columns.items():
+                column.append(np.ascontiguousarray(items[name]))
+            done = {"bucket": high, "items": columns["rows"].size, "symbols": flat.size}
+            if time.monotonic() - noted >= JOURNAL_SECONDS:
+                for column in (*columns.values(), flat):
+                    column.sync()
+                write(journal, json.dumps(done).encode())
+                noted = time.monotonic()
+            yield high, BUCKETS
         for column in (*columns.values(), flat):
-            column.sync()
-        done = {"bucket": high, "items": columns["rows"].size, "symbols": flat.size}
-        write(journal, json.dumps(done).encode())
-        yield high, BUCKETS
-    for column in (*columns.values(), flat):
-        column.close()
+            column.finish()
     write(folder / "alphabet.npy", array_bytes(np.array(alphabet, dtype=np.str_)))
 
 
@@ -213,22 +221,21 @@ def _of_range(
 
 
 class _Column:
-    """An array on disk that grows; numpy reads it once it is closed."""
+    """An array on disk that grows; numpy reads it once it is finished."""
 
     HEADER = 128
 
-    def __init__(self, stream: IO[bytes], kind: np.dtype[Any]):
-        self.stream, self.kind, self.size = stream, kind, 0
-
-    @classmethod
-    def of(cls, path: Path, kind: np.dtype[Any]) -> _Column:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        return cls(os.fdopen(descriptor, "r+b"), kind)
-
-    def shorten(self, size: int) -> None:
-        self.size = size
-        self.stream.truncate(self.HEADER + size * self.kind.itemsize)
+    def __init__(self, path: Path, kind: np.dtype[Any], size: int):
+        self.kind, self.size = kind, size
+        self.stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        self.stream.truncate(self.HEADER + size * kind.itemsize)
         self.stream.seek(0, os.SEEK_END)
+
+    def __enter__(self) -> _Column:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
 
     def append(self, values: NDArray[Any]) -> None:
         self.stream.write(values.tobytes())
@@ -238,14 +245,13 @@ class _Column:
         self.stream.flush()
         os.fsync(self.stream.fileno())
 
-    def close(self) -> None:
+    def finish(self) -> None:
         shape = (self.size, *self.kind.shape)
         told = {"descr": self.kind.base.str, "fortran_order": False, "shape": shape}
         text = repr(told).encode().ljust(self.HEADER - 11) + b"\n"
         self.stream.seek(0)
         self.stream.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
         self.sync()
-        self.stream.close()
 
 
 def blocks(column: Path) -> Iterator[NDArray[Any]]:

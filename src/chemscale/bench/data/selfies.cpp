@@ -3,16 +3,11 @@
 // Only molecules that are plain sailing: no ':' bonds, no error, Kekulé structure found at the first
 // attempt. All others are declined, and the Python package says what they are.
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <map>
-#include <queue>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -21,15 +16,13 @@ namespace {
 using Text = std::string_view;
 struct Declined {};
 
-const std::unordered_set<Text> ELEMENTS = {
-    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl",
-    "Ar", "K", "Ca", "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As",
-    "Se", "Br", "Kr", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In",
-    "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "Hf", "Ta", "W", "Re", "Os", "Ir", "Pt", "Au", "Hg",
-    "Tl", "Pb", "Bi", "La", "Ce", "Pr", "Nd", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb",
-    "Lu", "Th", "U"};
+const Text ELEMENTS =
+    " "
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge "
+    "As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba Hf Ta W Re Os Ir "
+    "Pt Au Hg Tl Pb Bi La Ce Pr Nd Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Th U ";
 
-struct Aromatic { Text element; std::array<int, 2> valences; int electrons; };  // 0: no second one
+struct Aromatic { Text element; int valences[2], electrons; };  // 0: no second one
 const Aromatic AROMATICS[] = {
     {"B", {3, 0}, 3},  {"Al", {3, 0}, 3}, {"C", {4, 0}, 4}, {"Si", {4, 0}, 4},
     {"N", {3, 5}, 5},  {"P", {3, 5}, 5},  {"As", {3, 5}, 5}, {"O", {2, 4}, 6},
@@ -93,12 +86,14 @@ class Molecule {
       if (int(i) < mate[i]) make_double(node[i], node[mate[i]]);
   }
 
-  void check(const std::map<std::string, int, std::less<>>& capacities, int otherwise) const {
+  // `constraints`: lines "N+1 4", the last of them for all that is not named.
+  void check(Text constraints) const {
     for (const auto& atom : atoms_) {
-      std::string key = atom.element;
+      std::string key = "\n" + atom.element;
       if (atom.charge) key += (atom.charge > 0 ? "+" : "") + std::to_string(atom.charge);
-      const auto found = capacities.find(key);
-      const int most = found == capacities.end() ? otherwise : found->second;
+      size_t found = constraints.find(key + " ");
+      if (found == Text::npos) found = constraints.find(key = "\n?");
+      const int most = atoi(constraints.data() + found + key.size());
       if (atom.count > 2 * (most - std::max(atom.hydrogens, 0))) throw Declined();
     }
   }
@@ -112,9 +107,9 @@ class Molecule {
         const Bond& bond = bonds_[atom.out[i]];
         (bond.back == NONE ? others : bond.from < bond.to ? opening : closing).push_back(int(i));
       }
-      std::stable_sort(opening.begin(), opening.end(), [&](int a, int b) {
-        return bonds_[atom.out[a]].to < bonds_[atom.out[b]].to;
-      });
+      for (size_t i = 1; i < opening.size(); ++i)  // by the atom where the ring closes
+        for (size_t j = i; j && ends(atom, opening[j]) < ends(atom, opening[j - 1]); --j)
+          std::swap(opening[j], opening[j - 1]);
       closing.insert(closing.end(), opening.begin(), opening.end());
       closing.insert(closing.end(), others.begin(), others.end());
       int swaps = 0;
@@ -124,14 +119,16 @@ class Molecule {
     }
   }
 
+  int ends(const Atom& atom, int place) const { return bonds_[atom.out[place]].to; }
+
   std::vector<std::string> symbols() const { return chain(nullptr, 0, 0); }
 
  private:
   void read() {
     if (text_.empty()) throw Declined();
     std::vector<int> previous = {NONE};  // the last atom of each open branch
-    std::map<int, std::pair<int, char>> open;
-    std::map<int, size_t> place;
+    struct Open { int number, atom; char mark; size_t place; };
+    std::vector<Open> open;
     bool begins = true;
     size_t i = 0;
     while (i < text_.size()) {
@@ -164,14 +161,14 @@ class Molecule {
         }
         i += c == '%' ? 3 : 1;
         const int here = previous.back();
-        const auto found = open.find(number);
-        if (found == open.end()) {
-          open[number] = {here, mark};
-          place[number] = atoms_[here].out.size();
+        size_t which = 0;
+        while (which < open.size() && open[which].number != number) ++which;
+        if (which == open.size()) {
+          open.push_back({number, here, mark, atoms_[here].out.size()});
           atoms_[here].out.push_back(NONE);
         } else {
-          close(found->second.first, place[number], found->second.second, here, mark);
-          open.erase(found);
+          close(open[which].atom, open[which].place, open[which].mark, here, mark);
+          open.erase(open.begin() + long(which));
         }
       } else {
         throw Declined();
@@ -211,7 +208,7 @@ class Molecule {
     ++i;
     if (lower(at(i))) atom.element += at(i++);
     atom.aromatic = small && aromatic(atom.element);
-    if (!ELEMENTS.count(atom.element)) throw Declined();
+    if (ELEMENTS.find(" " + atom.element + " ") == Text::npos) throw Declined();
     while (at(i) == '@' && atom.chirality < 2) ++atom.chirality, ++i;
     atom.hydrogens = 0;
     if (at(i) == 'H') {
@@ -319,25 +316,31 @@ class Molecule {
   // Atoms with the fewest free neighbours first, each with its first free one.
   static std::vector<int> matched(const std::vector<std::vector<int>>& graph) {
     std::vector<int> mate(graph.size(), NONE), free(graph.size());
-    using Entry = std::pair<int, int>;
-    std::priority_queue<Entry, std::vector<Entry>, std::greater<Entry>> next;
+    std::vector<int64_t> next;  // a heap of (free neighbours, atom), the least on top
+    const auto push = [&](int atom) {
+      next.push_back(-((int64_t(free[atom]) << 32) + atom));
+      std::push_heap(next.begin(), next.end());
+    };
     for (size_t i = 0; i < graph.size(); ++i) {
       free[i] = int(graph[i].size());
-      next.push({free[i], int(i)});
+      push(int(i));
     }
     while (!next.empty()) {
-      const int i = next.top().second;
-      next.pop();
+      const int i = int(-next.front() & 0xffffffff);
+      std::pop_heap(next.begin(), next.end());
+      next.pop_back();
       if (mate[i] != NONE || free[i] == 0) continue;
-      const int j = *std::find_if(graph[i].begin(), graph[i].end(),
-                                  [&](int k) { return mate[k] == NONE; });
+      int j = NONE;
+      for (size_t k = 0; j == NONE; ++k)
+        if (mate[graph[i][k]] == NONE) j = graph[i][k];
       mate[i] = j;
       mate[j] = i;
       for (int end : {i, j})
         for (int k : graph[end])
-          if (--free[k] > 0 && mate[k] == NONE) next.push({free[k], k});
+          if (--free[k] > 0 && mate[k] == NONE) push(k);
     }
-    if (std::count(mate.begin(), mate.end(), NONE)) throw Declined();
+    for (int other : mate)
+      if (other == NONE) throw Declined();
     return mate;
   }
 
@@ -423,21 +426,10 @@ class Molecule {
 
 extern "C" {
 
-// `constraints`: lines "N+1 4", with "?" for all others. `out`: room for `capacity` bytes.
-// `sizes`: bytes of each text in `out`, or -1 where it was declined. Returns all bytes, or -1 where
-// there was no room.
+// `constraints`: as for `check`. `out`: room for `capacity` bytes. `sizes`: bytes of each text in
+// `out`, or -1 where it was declined. Returns all bytes, or -1 where there was no room.
 int64_t spell(const char* texts, int64_t num_bytes, int64_t num_texts, const char* constraints,
               char* out, int64_t capacity, int64_t* sizes) {
-  std::map<std::string, int, std::less<>> capacities;
-  int otherwise = 0;
-  for (Text rest(constraints); !rest.empty();) {
-    const Text line = rest.substr(0, rest.find('\n'));
-    const size_t gap = line.find(' ');
-    const int value = atoi(std::string(line.substr(gap + 1)).c_str());
-    if (line.substr(0, gap) == "?") otherwise = value;
-    else capacities[std::string(line.substr(0, gap))] = value;
-    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-  }
   Text rest(texts, num_bytes);
   int64_t total = 0;
   for (int64_t n = 0; n < num_texts; ++n) {
@@ -449,7 +441,7 @@ int64_t spell(const char* texts, int64_t num_bytes, int64_t num_texts, const cha
         const size_t dot = left.find('.');
         Molecule molecule(left.substr(0, dot));
         molecule.kekulize();
-        molecule.check(capacities, otherwise);
+        molecule.check(constraints);
         molecule.turn_centres();
         for (const auto& symbol : molecule.symbols()) text += symbol;
         if (dot == Text::npos) break;
