@@ -111,7 +111,8 @@ def test_every_whole_symbol_of_the_older_vocabulary_is_spelt_back():
     tokenizer = PublishedTokenizer.read(published(NAMES[0]))
     whole = [symbol for symbol in tokenizer.symbols if symbol[0] == "[" and symbol[-1] == "]"][5:]
     assert len(whole) > 150
-    assert [old_symbol(new_symbol(symbol)) for symbol in whole] == whole
+    lost = [symbol for symbol in whole if old_symbol(new_symbol(symbol)) != symbol]
+    assert lost == ["[teexpl]"]  # aromatic, which no SELFIES is
 
 
 def test_another_tokeniser_is_refused(tmp_path):
