@@ -114,12 +114,14 @@ def tokenize(
         rows = [[number.get(one, unknown) for one in split(text, notation)] for text in texts]
         flat = np.array([index for row in rows for index in row], dtype=np.int32)
         return flat, np.array([len(row) for row in rows], dtype=np.int64)
-    joined, known = "\n".join(texts).encode(), "\n".join(symbols).encode()
+    joined, known = ("\n".join(lines).encode() for lines in (texts, symbols))
     assert joined.count(b"\n") == len(texts) - 1, "a line break in a text"
     ids = np.empty(len(joined) + 1, dtype=np.int32)
+    margin = bytes(8)
     counts = np.empty(len(texts), dtype=np.int64)
     total = shared.tokenize(
-        notation == "smiles", joined, len(joined), len(texts), known, len(known), len(symbols),
+        notation == "smiles", joined + margin, len(joined), len(texts), known + margin, len(known),
+        len(symbols),
         unknown, ids.ctypes.data, counts.ctypes.data,
     )  # fmt: skip
     return ids[:total].copy(), counts

@@ -11,8 +11,9 @@ using Text = std::string_view;
 // The length of the symbol that a text begins with.
 size_t selfies_symbol(Text text) {
   if (text[0] != '[') return 1;
-  const size_t end = text.find(']');
-  return end == Text::npos ? text.size() : end + 1;
+  size_t end = 1;  // symbols are short: a plain loop is faster than a search
+  while (end < text.size() && text[end] != ']') ++end;
+  return end < text.size() ? end + 1 : end;
 }
 
 bool digit(char c) { return c >= '0' && c <= '9'; }
@@ -37,6 +38,13 @@ size_t smiles_symbol(Text text) {
   }
 }
 
+// The first eight bytes of a symbol as a number; eight bytes may be read behind every text.
+uint64_t head(Text symbol) {
+  uint64_t word;
+  memcpy(&word, symbol.data(), 8);
+  return symbol.size() < 8 ? word & ((1ull << 8 * symbol.size()) - 1) : word;
+}
+
 class Numbers {
  public:
   explicit Numbers(size_t count) : mask_(1) {
@@ -44,22 +52,25 @@ class Numbers {
     slots_.resize(mask_--);
   }
   void add(Text symbol, int32_t id) {
-    size_t slot = hash(symbol) & mask_;
+    size_t slot = place(symbol);
     while (slots_[slot].symbol.data()) slot = (slot + 1) & mask_;
-    slots_[slot] = {symbol, id};
+    slots_[slot] = {head(symbol), symbol, id};
   }
   int32_t find(Text symbol, int32_t otherwise) const {
-    for (size_t slot = hash(symbol) & mask_; slots_[slot].symbol.data(); slot = (slot + 1) & mask_)
-      if (slots_[slot].symbol == symbol) return slots_[slot].id;
+    const uint64_t start = head(symbol);
+    for (size_t slot = place(symbol); slots_[slot].symbol.data(); slot = (slot + 1) & mask_) {
+      const Slot& one = slots_[slot];
+      if (one.head == start && one.symbol.size() == symbol.size() &&
+          (symbol.size() <= 8 || one.symbol == symbol))
+        return one.id;
+    }
     return otherwise;
   }
 
  private:
-  struct Slot { Text symbol; int32_t id; };
-  static size_t hash(Text symbol) {
-    uint64_t value = 1469598103934665603ull;
-    for (unsigned char c : symbol) value = (value ^ c) * 1099511628211ull;  // FNV-1a
-    return value ^ (value >> 29);
+  struct Slot { uint64_t head; Text symbol; int32_t id; };
+  size_t place(Text symbol) const {
+    return ((head(symbol) + symbol.size()) * 0x9E3779B97F4A7C15ull >> 40) & mask_;
   }
   size_t mask_;
   std::vector<Slot> slots_;
@@ -76,7 +87,8 @@ Text line(Text& rest) {
 
 extern "C" {
 
-// `symbols`: one a line, by id. `ids`: room for a number per byte of `texts`. `counts`: per line.
+// `symbols`: one a line, by id. Behind it and `texts` lie eight bytes more.
+// `ids`: room for a number per byte of `texts`. `counts`: per line.
 int64_t tokenize(int64_t smiles, const char* texts, int64_t num_bytes, int64_t num_texts,
                  const char* symbols, int64_t symbol_bytes, int64_t num_symbols, int64_t unknown,
                  int32_t* ids, int64_t* counts) {
