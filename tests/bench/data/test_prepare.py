@@ -131,7 +131,7 @@ def test_the_card_counts_what_is_there(tmp_path, small):
     distinct = {Chem.CanonSmiles(text) for text in MANY}
     assert card.rows == len(ROWS) == card.molecules + card.duplicates + card.rejected
     assert card.molecules == len(distinct) and card.rejected == 3
-    assert card.reasons["N fragments (salts and mixtures are not supported)"] == 1
+    assert card.reasons["N fragments (fragments = 'largest' or 'keep' takes them)"] == 1
     assert sum(card.lengths.counts.values()) == card.molecules
     assert sum(card.vocabulary.values()) == card.tokens - card.molecules
     heavy = [Chem.MolFromSmiles(text).GetNumHeavyAtoms() for text in distinct]

@@ -127,7 +127,7 @@ def test_a_rejected_row_is_kept_with_its_number_and_the_reason(tmp_path):
         11: "empty row",
         12: "not a SMILES",
         13: "Explicit valence for atom # 1 C, 5, is greater than permitted",
-        14: "2 fragments (salts and mixtures are not supported)",
+        14: "2 fragments (fragments = 'largest' or 'keep' takes them)",
         15: "no SELFIES: unrecognized symbol '*'",
         16: "61 tokens, more than max_length = 50",
         17: "no SELFIES: unrecognized symbol '$'",

@@ -118,7 +118,7 @@ def read(text: str, choices: Choices) -> Molecule:
         canonical = Chem.MolToSmiles(molecule)
         if "." in canonical and choices.fragments == "reject":
             count = canonical.count(".") + 1
-            raise ValueError(f"{count} fragments (salts and mixtures are not supported)")
+            raise ValueError(f"{count} fragments (fragments = 'largest' or 'keep' takes them)")
         changed = _changed(molecule, canonical, choices)
         if changed is not molecule:
             canonical = Chem.MolToSmiles(changed)

@@ -220,9 +220,12 @@ def prepared_with(told: dict[str, str]) -> Choices:
 def _names(files: Sequence[Path]) -> list[str]:
     """Names that tell the files apart, as short as they can be."""
     names = [path.name for path in files]
-    if len(set(names)) == len(names):
-        return names
-    return [str(path) for path in files]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in files]
+    (name, count), *_ = Counter(names).most_common(1)
+    if count > 1:
+        raise DataError(f"{name}: given more than once")
+    return names
 
 
 @contextmanager
