@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chemscale.table.errors import DataError, hint
 
@@ -108,7 +108,7 @@ def estimate_rows(files: Sequence[Path], form: str) -> int:
             head = b""
             with suppress(EOFError):  # truncated; told when its rows are read
                 head = stream.read(1 << 20)
-            raw = stream.fileobj if isinstance(stream, gzip.GzipFile) else stream
+            raw: Any = stream.fileobj if isinstance(stream, gzip.GzipFile) else stream
             read = raw.tell() if len(head) == 1 << 20 else sizes[0]
         lines = head.count(b"\n") * sum(sizes) // max(read, 1)
         return max(lines - (form == "csv") * len(files), 1)

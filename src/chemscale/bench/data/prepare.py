@@ -16,7 +16,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -178,8 +178,9 @@ def prepare(
     kept = choices.group if choices.group not in GROUPS else None
     for path in files:
         find_columns(path, form, column, kept, lenient=lenient)
-    asked = {
-        "files": {name: cache.file_hash(path) for name, path in zip(names, files, strict=True)},
+    hashes = {name: cache.file_hash(path) for name, path in zip(names, files, strict=True)}
+    asked: dict[str, Any] = {
+        "files": hashes,
         "column": column if form != "smi" else "",
         "choices": dataclasses.asdict(choices),
         "versions": {name: version(name) for name in ("rdkit", "selfies")},
@@ -195,8 +196,8 @@ def prepare(
         else:
             told = {key: told.get(key) for key in asked}
             # By content: files may have been renamed.
-            same = list(told["files"].values()) == list(asked["files"].values())
-            asked["files"] = told["files"] if same else asked["files"]
+            if list(told["files"].values()) == list(hashes.values()):
+                asked["files"] = told["files"]
             differ = [key for key in asked if told[key] != asked[key]]
             if differ:
                 raise StoreError(
@@ -291,9 +292,7 @@ def _encoded(
 
 def _merged(folder: Path, runs: Sequence[Run], asked: dict[str, Any], progress: Progress) -> None:
     """The columns, the rejects and, last, the card."""
-    with closing(merge(runs, folder)) as merging:
-        for done, total in merging:
-            progress("merging", done, total)
+    merge(runs, folder, progress)
     join_rejects(runs, folder / "rejects.csv")
     write_json(folder / "card.json", _card(folder, runs, asked))
 

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,8 +158,8 @@ def _read(path: Path, kind: np.dtype[Any], begin: int, end: int) -> NDArray[Any]
     return np.fromfile(path, dtype=kind, count=end - begin, offset=begin * kind.itemsize)
 
 
-def merge(runs: Sequence[Run], folder: Path) -> Iterator[tuple[int, int]]:
-    """Merge runs into columns in a folder; tells how many of the buckets are done, and of how many.
+def merge(runs: Sequence[Run], folder: Path, progress: Callable[[str, int, int], None]) -> None:
+    """Merge runs into columns in a folder.
 
     The columns are those of `ITEM`, `symbols`, and the `alphabet`, sorted.
     """
@@ -194,7 +194,7 @@ def merge(runs: Sequence[Run], folder: Path) -> Iterator[tuple[int, int]]:
                     column.sync()
                 write(journal, json.dumps(done).encode())
                 noted = time.monotonic()
-            yield high, BUCKETS
+            progress("merging", high, BUCKETS)
         for column in (*columns.values(), flat):
             column.finish()
     write(folder / "alphabet.npy", array_bytes(np.array(alphabet, dtype=np.str_)))
@@ -257,8 +257,8 @@ class _Column:
 def blocks(column: Path) -> Iterator[NDArray[Any]]:
     """A column some million values at a time: read, as mapped pages would stay in memory."""
     with column.open("rb") as stream:
-        np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
-        shape, _, kind = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+        np.lib.format.read_magic(stream)
+        shape, _, kind = np.lib.format.read_array_header_1_0(stream)
         width = math.prod(shape[1:])
         for begin in range(0, shape[0], 1 << 20):
             count = min(1 << 20, shape[0] - begin)
