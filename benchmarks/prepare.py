@@ -5,6 +5,8 @@
 
 `memory`: the peak of the command with all its workers, summed over processes (shared pages counted
 in each), four times a second. Exit code 1 where the largest needs 150 MB more than the smallest.
+With `--without-chemistry` the rows are not encoded but given made-up symbols and hashes, a
+twentieth of them repeated: the memory of the store's side alone, many times faster.
 `kills`: SIGKILL at random moments, the same command again; exit code 1 where the store differs from
 that of an undisturbed one in any byte. Runs hold 1,000 rows there, so that there are many to lose.
 """
@@ -52,9 +54,37 @@ SMALL = (
 )
 
 
-def command(source: Path, store: Path, *, small: bool = False) -> list[str]:
-    """The command line; with small runs, what the same does with many."""
-    how = ["-c", SMALL] if small else ["-m", "chemscale.cli"]
+WITHOUT_CHEMISTRY = """
+import numpy as np
+from chemscale.bench.data import prepare
+from chemscale.bench.data.base import hash_items
+from chemscale.bench.data.encoding import Encoded
+
+def made_up(chunks, choices, workers=None):
+    for chunk in chunks:
+        number = np.arange(chunk.start, chunk.start + len(chunk.rows))
+        number[19::20] //= 2
+        lengths = (20 + number % 40).astype(np.int32)
+        content = hash_items(n.tobytes() for n in number)
+        yield chunk, Encoded(
+            alphabet=[f"[{n}]" for n in range(40)],
+            symbols=(np.arange(lengths.sum()) % 40).astype(np.uint16),
+            lengths=lengths,
+            heavy_atoms=lengths,
+            content=content,
+            group=content[:, 1] / 2.0**64,
+            rows=np.arange(len(number)),
+        )
+
+prepare.encode_all = made_up
+from chemscale.cli import main
+main()
+"""
+
+
+def command(source: Path, store: Path, code: str = "") -> list[str]:
+    """The command line, or what a piece of code makes of it."""
+    how = ["-c", code] if code else ["-m", "chemscale.cli"]
     return [sys.executable, *how, "prepare", str(source), "--to", str(store)]
 
 
@@ -68,13 +98,13 @@ def resident(pid: int) -> int:
     return int(status[1]) * 4096 + sum(resident(int(child)) for child in children)
 
 
-def memory(folder: Path, sizes: list[int]) -> bool:
+def memory(folder: Path, sizes: list[int], code: str) -> bool:
     """Peak of each size, smallest first."""
     peaks = []
     for rows in sorted(sizes):
         source, store = write(folder / f"{rows}.smi", rows), folder / f"store-{rows}"
         start, peak = time.perf_counter(), 0
-        process = subprocess.Popen(command(source, store), stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command(source, store, code), stdout=subprocess.PIPE, text=True)
         while process.poll() is None:
             peak = max(peak, resident(process.pid))
             time.sleep(0.25)
@@ -102,12 +132,12 @@ def kills(folder: Path, rows: int, count: int, seed: int) -> bool:
     """Whether a store killed and resumed is the store of one go."""
     source, chance = write(folder / "molecules.smi", rows), random.Random(seed)
     start = time.perf_counter()
-    subprocess.run(command(source, folder / "whole", small=True), check=True, capture_output=True)
+    subprocess.run(command(source, folder / "whole", SMALL), check=True, capture_output=True)
     needed = time.perf_counter() - start
     done = 0
     while done < count:
         process = subprocess.Popen(
-            command(source, folder / "killed", small=True),
+            command(source, folder / "killed", SMALL),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -123,7 +153,7 @@ def kills(folder: Path, rows: int, count: int, seed: int) -> bool:
             continue
         shutil.rmtree(folder / "killed")  # it came through: from the beginning again
         print("came through; again from the beginning", flush=True)
-    subprocess.run(command(source, folder / "killed", small=True), check=True, capture_output=True)
+    subprocess.run(command(source, folder / "killed", SMALL), check=True, capture_output=True)
     same = contents(folder / "whole") == contents(folder / "killed")
     print(f"{done} kills, the stores are {'the same to the byte' if same else 'DIFFERENT'}")
     return same
@@ -136,13 +166,15 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("memory", "kills"))
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--without-chemistry", action="store_true")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where there is room: about 150 bytes a row")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         if asked.what == "memory":
-            good = memory(Path(name), asked.rows)
+            code = WITHOUT_CHEMISTRY if asked.without_chemistry else ""
+            good = memory(Path(name), asked.rows, code)
         else:
             good = kills(Path(name), asked.rows[0], asked.kills, asked.seed)
     sys.exit(not good)
