@@ -25,6 +25,7 @@ _WHERE = {
     "expand": "chemscale.verbs",
     "fit": "chemscale.verbs",
     "plan": "chemscale.verbs",
+    "prepare": "chemscale.preparation",
     "report": "chemscale.verbs",
     "train": "chemscale.verbs",
 }
@@ -32,6 +33,7 @@ _WHERE = {
 __all__ = sorted([*_WHERE, "__version__"])
 
 if TYPE_CHECKING:
+    from chemscale.preparation import prepare as prepare
     from chemscale.table.errors import ChemscaleError as ChemscaleError
     from chemscale.table.records import Run as Run
     from chemscale.table.records import Study as Study

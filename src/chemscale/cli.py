@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.table.errors import ChemscaleError, Stopped, UsageError
+from chemscale.table.errors import ChemscaleError, DataError, Stopped, UsageError
 
 app = typer.Typer(
     name="chemscale",
@@ -86,6 +86,59 @@ def expand(
         _print_json(tables.expansion_data(expansion))
     else:
         tables.print_expansion(expansion, rejects=rejects)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="csv, smi or parquet; gzip'd or not.")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder of the token store.")],
+    format: Annotated[
+        str | None, typer.Option(help="csv, smi or parquet; default what the name says.")
+    ] = None,
+    column: Annotated[str, typer.Option(help="With the SMILES.")] = "smiles",
+    notation: Annotated[str, typer.Option(help="selfies or smiles.")] = "selfies",
+    fragments: Annotated[
+        str, typer.Option(help="Salts and mixtures: reject, largest or keep.")
+    ] = "reject",
+    charges: Annotated[
+        str, typer.Option(help="keep, or neutralize where protons allow it.")
+    ] = "keep",
+    stereo: Annotated[str, typer.Option(help="keep or drop.")] = "keep",
+    group: Annotated[
+        str, typer.Option(help="What stays in one split: content, scaffold, formula, a column.")
+    ] = "content",
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn any number of SMILES into a token store for a study. Again to continue.
+
+    Example: chemscale prepare pubchem-*.smi.gz --to pubchem --fragments largest
+    """
+    from chemscale import preparation, tables
+    from chemscale.progress import watching
+
+    with watching() as watch:
+        card = preparation.prepare(
+            [str(path) for path in source],
+            to,
+            format=format,
+            column=column,
+            notation=notation,
+            fragments=fragments,
+            charges=charges,
+            stereo=stereo,
+            group=group,
+            workers=workers,
+            watch=watch,
+        )
+    if as_json:
+        _print_json(card.model_dump(mode="json"))
+    else:
+        tables.print_card(card, to)
+    if card.cut_off:
+        raise DataError(f"could not be read to their end: {', '.join(card.cut_off)}")
 
 
 @app.command()

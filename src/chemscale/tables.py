@@ -14,6 +14,7 @@ from chemscale.table.results import Estimate
 from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
+    from chemscale.bench.data.prepare import Card
     from chemscale.expansion import Expansion
 
 
@@ -25,6 +26,31 @@ def wrapped(text: str) -> list[str]:
         for clause, start in ((first, "  "), *((clause, "    ") for clause in rest)):
             lines += textwrap.wrap(clause, 98, initial_indent=start, subsequent_indent="      ")
     return lines
+
+
+def print_card(card: Card, folder: Path) -> None:
+    """What is in a token store."""
+    made = ", ".join(f"{name} {value}" for name, value in card.choices.items())
+    print(f"{folder}: {card.molecules:,} molecules, {card.tokens:,} tokens")
+    print(f"  {made}; fingerprint {card.fingerprint}")
+    print(f"  {card.rows:,} rows: {card.duplicates:,} repeated, {card.rejected:,} rejected")
+    for reason, count in list(card.reasons.items())[:5]:
+        print(f"    {count:,}: {reason[:80]}")
+    if card.rejected:
+        print(f"  every rejected row with its reason: {folder / 'rejects.csv'}")
+    if not card.molecules:
+        return
+    print()
+    spreads = {"symbols": card.lengths, "heavy atoms": card.heavy_atoms}
+    _print(
+        ("of a molecule", "smallest", "mean", "largest"),
+        [(name, str(s.smallest), f"{s.mean:.1f}", str(s.largest)) for name, s in spreads.items()],
+    )
+    ordered = sorted(card.vocabulary.items(), key=lambda pair: -pair[1])
+    shown = [f"{symbol} {count / (card.tokens - card.molecules):.1%}" for symbol, count in ordered]
+    more = f" … and {len(shown) - 8} more" if len(shown) > 8 else ""
+    print(f"\n{len(shown)} symbols: {', '.join(shown[:8])}{more}")
+    print(f'\nIn a study: dataset = {{ format = "tokens", path = "{folder}" }}')
 
 
 def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:

@@ -20,7 +20,7 @@ FORMAT = 1  # of everything stored in a study folder; raised when an older reade
 
 FIRST_EVALUATION = 1_000  # items after which a trunk is evaluated for the first time
 
-MOLECULE_FORMATS = ("csv", "smi", "parquet")
+MOLECULE_FORMATS = ("csv", "smi", "parquet", "tokens")
 STRUCTURE_FORMATS = ("extxyz", "db", "npz")
 
 
@@ -34,8 +34,11 @@ def _as_list(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-
 JudgingSplit = Literal["validation", "test", "shift"]
+Notation = Literal["selfies", "smiles"]
+Fragments = Literal["reject", "largest", "keep"]
+Charges = Literal["keep", "neutralize"]
+Stereo = Literal["keep", "drop"]
 
 
 class DatasetSpec(Record):
@@ -45,9 +48,13 @@ class DatasetSpec(Record):
     """
 
     name: str | None = None
-    format: Literal["csv", "smi", "parquet", "extxyz", "db", "npz"] | None = None
+    format: Literal["csv", "smi", "parquet", "tokens", "extxyz", "db", "npz"] | None = None
     path: Paths = ()
     column: str = "smiles"  # molecules: the column that holds the SMILES, any case
+    notation: Notation = "selfies"  # molecules: what their tokens spell
+    fragments: Fragments = "reject"  # molecules of several: refused, the largest, or all with dots
+    charges: Charges = "keep"  # neutralize: protons added or taken where that is possible
+    stereo: Stereo = "keep"
     energy_key: str | None = None  # structures: where the labels are, when not found by themselves
     forces_key: str | None = None
     energy_unit: Literal["eV", "kcal/mol", "Ha"] = "eV"  # forces are in this unit per Å

@@ -164,16 +164,17 @@ class Dataset(ABC):
         """The source in a word, for messages."""
         return self.spec.name or ", ".join(self.spec.path)
 
-    def refuse_above_threshold(self, rows: int) -> None:
-        """Stop when more rows were rejected than the spec allows."""
-        if len(self.rejects) > self.spec.max_rejected * rows:
+    def refuse_above_threshold(self, rows: int, unlisted: int = 0) -> None:
+        """Stop when more rows were rejected than the spec allows, listed ones and others."""
+        rejected = len(self.rejects) + unlisted
+        if rejected > self.spec.max_rejected * rows:
             shown = "\n".join(
                 f"  {reject.source} row {reject.row}: {reject.reason}: {reject.text[:60]}"
                 for reject in self.rejects[:10]
             )
-            more = f"\n  … and {len(self.rejects) - 10:,} more" if len(self.rejects) > 10 else ""
+            more = f"\n  … and {rejected - 10:,} more" if rejected > 10 else ""
             raise DataError(
-                f"{self.where}: {len(self.rejects):,} of {rows:,} rows cannot be used, more than "
+                f"{self.where}: {rejected:,} of {rows:,} rows cannot be used, more than "
                 f"max_rejected = {self.spec.max_rejected:g} allows. Mend them or raise "
                 f"max_rejected in [dataset].\n{shown}{more}"
             )
