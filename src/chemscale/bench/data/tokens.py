@@ -318,7 +318,7 @@ class Molecules(Dataset):
         return int(self._length[items].sum(dtype=np.int64) + len(items))
 
     def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
-        return self._length[items] + 1
+        return self._length[items].astype(np.int64) + 1
 
     def collate(self, config: Record) -> Callable[[Indices], TokenBatch]:
         """Return the function from indices to a batch.
