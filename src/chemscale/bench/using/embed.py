@@ -14,7 +14,7 @@ from torch import Tensor
 from chemscale.bench.data.base import Reject
 from chemscale.bench.data.encoding import encode_all, pairs
 from chemscale.bench.data.molecule_files import Row
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.tokens import UNK, TokenBatch
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, UsageError
@@ -31,6 +31,7 @@ class Embedded:
     vectors: NDArray[np.float32]  # (M, F)
     rows: NDArray[np.int64]  # (M,) place of each among what was given
     group: NDArray[np.float64]  # (M,) hash in [0, 1) of the group key of each
+    num_unknown: int  # molecules among them with a symbol that was taken for <unk>
     rejects: tuple[Reject, ...]  # the others, row counted from 1, and why
 
 
@@ -80,7 +81,7 @@ def embed(
     vectors: list[NDArray[np.float32]] = []
     rows: list[int] = []
     groups: list[float] = []
-    done = 0
+    done = num_unknown = 0
     for chunk in encode_all((Row(text, "") for text in smiles), group, len(smiles)):
         size = len(chunk["rows"]) + len(chunk["rejected_rows"])
         for row, (text, why) in zip(chunk["rejected_rows"], pairs(chunk["rejected"]), strict=True):
@@ -92,6 +93,7 @@ def embed(
                 rejects.append(Reject(source, row + 1, smiles[row], why))
                 continue
             kept.append(symbols)
+            num_unknown += bool((symbols == UNK).any())
             rows.append(row)
             groups.append(float(chunk["group"][place]))
         vectors += _vectors(trained.model, kept, at, pooling)
@@ -102,7 +104,7 @@ def embed(
     if not rows:
         raise DataError(f"{source}: no molecules")
     return Embedded(
-        np.concatenate(vectors), np.array(rows), np.array(groups), tuple(rejects)
+        np.concatenate(vectors), np.array(rows), np.array(groups), num_unknown, tuple(rejects)
     )
 
 

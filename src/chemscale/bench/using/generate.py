@@ -77,7 +77,9 @@ def generate(
     longest = max_length or trained.max_length
     _check(count, temperature, top_k, top_p, seed, batch_size)
     if not 1 <= longest <= trained.max_length:
-        raise UsageError(f"max_length {longest}: from 1 to {trained.max_length}, which it was made for")
+        raise UsageError(
+            f"max_length {longest}: from 1 to {trained.max_length}, which it was made for"
+        )
     begun = [read_prompt(trained, text) for text in prompts] or [Prompt("", (), "")]
     for prompt in begun:
         if len(prompt.symbols) >= longest:

@@ -23,7 +23,7 @@ from chemscale.table.errors import DataError, MissingPackage, UsageError
 Array = NDArray[np.float64]
 
 TEST = 0.2  # share of scaffolds held out
-TREES = 200
+TREES = 100
 BITS = 2_048
 
 
@@ -44,6 +44,7 @@ class Probed:
 
     scores: tuple[Score, ...]
     num_molecules: int
+    num_unknown: int  # of them with symbols that the model does not know
     num_left_out: int  # targets of a split with one class only, which have no ROC-AUC
     rejects: tuple[Reject, ...]
 
@@ -63,9 +64,9 @@ def probe(
 ) -> Probed:
     """Train and judge probes on embeddings and on Morgan fingerprints (radius 2, 2,048 bits).
 
-    Targets that are 0 or 1 throughout are classes, judged by ROC-AUC; others by the root mean square
-    error. A fifth of the scaffolds is held out, by hash, another fifth in each split; molecules
-    without a ring are scaffolds of their own.
+    Targets that are 0 or 1 throughout are classes, judged by ROC-AUC; others by the root mean
+    square error. A fifth of the scaffolds is held out, by hash, another fifth in each split;
+    molecules without a ring are scaffolds of their own.
 
     Args:
         trained: the model.
@@ -87,7 +88,8 @@ def probe(
     try:
         import sklearn  # noqa: F401 - said before the work begins
     except ModuleNotFoundError as error:
-        raise MissingPackage.of("scikit-learn", "metrics", "probe") from error
+        name = str(error.name).replace("sklearn", "scikit-learn")
+        raise MissingPackage.of(name, "metrics", "probe") from error
     values = {name: np.asarray(column, dtype=float) for name, column in targets.items()}
     classes = _are_classes(values)
     if num_splits < 1:
@@ -129,6 +131,7 @@ def probe(
             for key, found in results.items()
         ),
         len(embedded.rows),
+        embedded.num_unknown,
         left_out,
         embedded.rejects,
     )
@@ -150,9 +153,8 @@ def _fingerprints(smiles: Sequence[str]) -> Array:
     from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
     make = GetMorganGenerator(radius=2, fpSize=BITS)
-    return np.stack([make.GetFingerprintAsNumPy(Chem.MolFromSmiles(t)) for t in smiles]).astype(
-        float
-    )
+    bits = [make.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles]
+    return np.stack(bits).astype(float)
 
 
 def _judge(

@@ -146,7 +146,9 @@ class _Sampler:
         for slot in slots:
             self._begin(int(slot), *next(waiting))
         while len(slots):
-            logits = self.decoder.step(*map(self._there, (self.text[slots, positions], positions, slots)))
+            logits = self.decoder.step(
+                *map(self._there, (self.text[slots, positions], positions, slots))
+            )
             uniform = self._there(self.uniform[slots, positions])
             drawn = self.sampling.draw(logits, uniform).cpu().numpy()
             positions += 1

@@ -153,4 +153,3 @@ def _why_none(place: RunFolder, run: Run) -> str:
         "no weights here: published studies come without them, or checkpoints/ was cleared; "
         "train it again in a folder of its own"
     )
-
