@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chemscale.bench.data.base import Reject
-from chemscale.bench.data.encoding import encode_all, pairs
-from chemscale.bench.data.molecule_files import Row
 from chemscale.bench.data.tokens import UNK, TokenBatch
 from chemscale.bench.models.base import LanguageModel
+from chemscale.bench.using.reading import Read, Unknown, read_molecules
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, UsageError
 
 Pooling = Literal["mean", "max", "last"]
-Unknown = Literal["reject", "keep"]
 BATCH_TOKENS = 8_192
 
 
@@ -78,54 +76,24 @@ def embed(
             raise UsageError(f"{name} {value!r}: one of {', '.join(get_args(known))}")
     at = None if layer is None else layer % (depth + 1)
     rejects: list[Reject] = []
+    kept: list[Read] = []
     vectors: list[NDArray[np.float32]] = []
-    rows: list[int] = []
-    groups: list[float] = []
-    done = num_unknown = 0
-    for chunk in encode_all((Row(text, "") for text in smiles), group, len(smiles)):
-        size = len(chunk["rows"]) + len(chunk["rejected_rows"])
-        for row, (text, why) in zip(chunk["rejected_rows"], pairs(chunk["rejected"]), strict=True):
-            rejects.append(Reject(source, done + int(row) + 1, text, why))
-        kept = []
-        for place, (symbols, why) in enumerate(_read(trained, chunk, unknown)):
-            row = done + int(chunk["rows"][place])
-            if why:
-                rejects.append(Reject(source, row + 1, smiles[row], why))
-                continue
-            kept.append(symbols)
-            num_unknown += bool((symbols == UNK).any())
-            rows.append(row)
-            groups.append(float(chunk["group"][place]))
-        vectors += _vectors(trained.model, kept, at, pooling)
-        done += size
-        progress(size)
-    rejects.sort(key=lambda reject: reject.row)
+    for portion in read_molecules(trained, smiles, group=group, unknown=unknown):
+        rejects += [Reject(source, one.row + 1, one.text, one.why) for one in portion if one.why]
+        usable = [one for one in portion if not one.why]
+        vectors += _vectors(trained.model, [one.symbols for one in usable], at, pooling)
+        kept += usable
+        progress(len(portion))
     _refuse(rejects, len(smiles), max_rejected, source)
-    if not rows:
+    if not kept:
         raise DataError(f"{source}: no molecules")
     return Embedded(
-        np.concatenate(vectors), np.array(rows), np.array(groups), num_unknown, tuple(rejects)
+        np.concatenate(vectors),
+        np.array([one.row for one in kept]),
+        np.array([one.group for one in kept]),
+        sum(bool((one.symbols == UNK).any()) for one in kept),
+        tuple(rejects),
     )
-
-
-def _read(
-    trained: TrainedModel, chunk: dict[str, NDArray[Any]], unknown: Unknown
-) -> Iterator[tuple[NDArray[np.int64], str]]:
-    """Token ids of each molecule of a chunk, and why it cannot be used, if so."""
-    alphabet = [str(symbol) for symbol in chunk["alphabet"]]
-    ids = np.array(trained.ids(alphabet), dtype=np.int64)
-    odd = set(trained.unknown(alphabet)) if unknown == "reject" else set()
-    strange = np.array([symbol in odd for symbol in alphabet], dtype=bool)
-    ends = np.cumsum(chunk["lengths"], dtype=np.int64)
-    for end, length in zip(ends, chunk["lengths"], strict=True):
-        symbols = chunk["symbols"][end - length : end]
-        why = ""
-        if length >= trained.max_length:
-            why = f"{length + 1} tokens, more than the model's {trained.max_length}"
-        elif strange[symbols].any():
-            names = sorted({alphabet[s] for s in symbols[strange[symbols]]})
-            why = f"{trained.name} does not know {' '.join(names)}"
-        yield ids[symbols], why
 
 
 @torch.no_grad()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfies import DecoderError, EncoderError, decoder, encoder, split_selfies
-
-from chemscale.bench.data.encoding import encode
 from chemscale.bench.data.tokens import EOS
+from chemscale.bench.using.reading import read_fragment
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, UsageError
@@ -74,7 +71,7 @@ def generate(
         UsageError: a setting outside its range.
         DataError: a prompt that is no molecule, or has symbols that the model does not know.
     """
-    longest = max_length or trained.max_length
+    longest = trained.max_length if max_length is None else max_length
     _check(count, temperature, top_k, top_p, seed, batch_size)
     if not 1 <= longest <= trained.max_length:
         raise UsageError(
@@ -118,22 +115,7 @@ def read_prompt(trained: TrainedModel, text: str) -> Prompt:
         DataError: neither; or a symbol that the model does not know.
     """
     text = text.strip()
-    if re.fullmatch(r"(\[[^\[\]]+\])+", text):
-        symbols = list(split_selfies(text))
-        try:
-            smiles = decoder(text)
-        except DecoderError:
-            smiles = ""
-    else:
-        try:
-            encode(text)
-            symbols = list(split_selfies(encoder(text)))
-        except (ValueError, EncoderError) as error:
-            raise DataError(
-                f"prompt {text!r} is no molecule: {error}. Give SMILES, or SELFIES symbols in "
-                "brackets"
-            ) from None
-        smiles = text
+    symbols, smiles = read_fragment(text)
     if unknown := trained.unknown(symbols):
         raise DataError(
             f"prompt {text!r}: {trained.name} does not know {', '.join(unknown)}; no molecule it "

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from chemscale.bench.data.base import Reject, mixed
-from chemscale.bench.using.embed import Pooling, Unknown, embed
+from chemscale.bench.using.embed import Pooling, embed
+from chemscale.bench.using.reading import Unknown
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, MissingPackage, UsageError
 

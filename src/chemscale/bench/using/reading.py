@@ -1,14 +1,102 @@
-"""Molecules and their properties out of a file, whatever its format."""
+"""Molecules as a trained model reads them: out of a file, and into its symbols.
+
+The only place where the models at work know how a notation is spelt.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from chemscale.bench.data.molecule_files import read_rows
+import numpy as np
+from numpy.typing import NDArray
+from selfies import DecoderError, EncoderError, decoder, encoder, split_selfies
+
+from chemscale.bench.data.encoding import encode, encode_all, pairs
+from chemscale.bench.data.molecule_files import Row, read_rows
+from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError
 
 FORMS = {".csv": "csv", ".smi": "smi", ".txt": "smi", ".parquet": "parquet"}
+
+Unknown = Literal["reject", "keep"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One row: its symbols, or why it has none."""
+
+    row: int  # from 0
+    text: str
+    why: str  # it cannot be used; else empty
+    symbols: NDArray[np.int64]  # (S,) ids, without <bos> and <eos>
+    group: float  # hash of its group key, in [0, 1)
+
+
+def read_molecules(
+    trained: TrainedModel, smiles: Sequence[str], *, group: str, unknown: Unknown
+) -> Iterator[list[Read]]:
+    """Encode molecules for a model, over all cores where there are many; portions in order.
+
+    Args:
+        trained: the model.
+        smiles: the molecules.
+        group: what the group key is made of: content, scaffold or formula.
+        unknown: whether a symbol that the model does not know makes a molecule unusable, or is
+            read as <unk>.
+    """
+    done = 0
+    for chunk in encode_all((Row(text, "") for text in smiles), group, len(smiles)):
+        alphabet = [str(symbol) for symbol in chunk["alphabet"]]
+        rejected = zip(chunk["rejected_rows"], pairs(chunk["rejected"]), strict=True)
+        nothing = np.zeros(0, dtype=np.int64)
+        found = [Read(done + int(row), text, why, nothing, 0.0) for row, (text, why) in rejected]
+        ids = np.array(trained.ids(alphabet), dtype=np.int64)
+        odd = set(trained.unknown(alphabet)) if unknown == "reject" else set()
+        strange = np.array([symbol in odd for symbol in alphabet], dtype=bool)
+        ends = np.cumsum(chunk["lengths"], dtype=np.int64)
+        for place, (end, length) in enumerate(zip(ends, chunk["lengths"], strict=True)):
+            symbols = chunk["symbols"][end - length : end]
+            why = ""
+            if length >= trained.max_length:
+                why = f"{length + 1} tokens, more than the model's {trained.max_length}"
+            elif strange[symbols].any():
+                names = sorted({alphabet[s] for s in symbols[strange[symbols]]})
+                why = f"{trained.name} does not know {' '.join(names)}"
+            row = done + int(chunk["rows"][place])
+            group_key = float(chunk["group"][place])
+            found.append(Read(row, smiles[row], why, ids[symbols], group_key))
+        done += len(found)
+        yield sorted(found, key=lambda one: one.row)
+
+
+def read_fragment(text: str) -> tuple[list[str], str]:
+    """The symbols of the beginning of a molecule, and its SMILES if it has one.
+
+    Args:
+        text: SMILES, taken in the order in which they are written, or SELFIES symbols.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if re.fullmatch(r"(\[[^\[\]]+\])+", text):
+        try:
+            return list(split_selfies(text)), decoder(text)
+        except DecoderError:
+            return list(split_selfies(text)), ""
+    try:
+        encode(text)
+        return list(split_selfies(encoder(text))), text
+    except (ValueError, EncoderError) as error:
+        raise DataError(
+            f"prompt {text!r} is no molecule: {error}. Give SMILES, or SELFIES symbols in brackets"
+        ) from None
+
+
+# --- files ---------------------------------------------------------------------------------------
 
 
 def read_smiles(path: Path, column: str = "smiles") -> list[str]:
