@@ -52,19 +52,15 @@ class Past:
         self.keys = self.values = like.new_empty(0)
 
     def make_room(self, length: int) -> None:
-        """Make room for sequences of this length: keys (S, H, F/H, C), values (S, H, C, F/H).
-
-        C is a whole number of the vectors of any processor.
-        """
+        """Make room for sequences of this length: keys and values (S, H, C, F/H)."""
         if length <= self.capacity:
             return
         slots, heads, size = self.shape
         old, self.capacity = self.capacity, max(64, 1 << (length - 1).bit_length())
-        keys = self.like.new_empty(slots, heads, size, self.capacity)
-        values = self.like.new_empty(slots, heads, self.capacity, size)
+        keys = self.like.new_empty(slots, heads, self.capacity, size)
+        values = torch.empty_like(keys)
         if old:
-            keys[..., :old] = self.keys
-            values[:, :, :old] = self.values
+            keys[:, :, :old], values[:, :, :old] = self.keys, self.values
         self.keys, self.values = keys, values
 
 
@@ -122,11 +118,11 @@ class CausalAttention(nn.Module):
     def _attend_past(self, packed: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
         """The same by PyTorch, up to the mix."""
         query, key, value = packed.unflatten(1, (3, self.num_heads, -1)).unbind(1)  # (R, H, F/H)
-        past.keys[slots, :, :, positions] = key
+        past.keys[slots, :, positions] = key
         past.values[slots, :, positions] = value
         longest = int(positions.max()) + 1  # L
-        keys = past.keys[:, :, :, :longest][slots]  # (R, H, F/H, L)
-        scores = query[:, :, None] @ keys  # (R, H, 1, L)
+        keys = past.keys[:, :, :longest][slots]  # (R, H, L, F/H)
+        scores = query[:, :, None] @ keys.transpose(2, 3)  # (R, H, 1, L)
         ages = positions[:, None] - torch.arange(longest, device=packed.device)  # (R, L)
         hidden = ages < 0
         if self.window is not None:

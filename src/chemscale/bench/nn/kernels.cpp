@@ -367,39 +367,48 @@ void weigh(const T* weights, const T* rows, int64_t stride, int64_t amount, T* o
 }
 
 // Row r is the token at positions[r] of the sequence in slots[r]. Its key and value join those kept of
-// the sequence: (slots, heads, features, capacity) and (slots, heads, capacity, features). The capacity
-// is a whole number of vectors, so that no loop over places has a remainder.
+// the sequence, both (slots, heads, capacity, features): a step reads all of them once, which is what
+// it costs, and writes one row of each.
 template <class T>
 void attention_step(const T* packed, const int64_t* slots, const int64_t* positions, T* keys,
                     T* values, T* out, int64_t rows, int64_t width, int64_t heads,
                     int64_t capacity, int64_t window) {
   const int64_t features = width / heads;
-  Numbers<T> scores(capacity);
+  const int64_t whole = features / Vector<T>::size * Vector<T>::size;
+  Numbers<T> scores(padded<T>(capacity));
   T* __restrict weights = scores.data();
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t last = positions[r];
     const int64_t first = window > 0 ? std::max<int64_t>(0, last + 1 - window) : 0;
-    const int64_t begin = first / Vector<T>::size * Vector<T>::size, end = padded<T>(last + 1);
+    const int64_t seen = last + 1 - first;
     for (int64_t h = 0; h < heads; ++h) {
-      const T* query = packed + r * 3 * width + h * features;
-      T* key = keys + (slots[r] * heads + h) * features * capacity;
-      T* value = values + (slots[r] * heads + h) * capacity * features;
-      for (int64_t f = 0; f < features; ++f) key[f * capacity + last] = query[width + f];
-      std::memcpy(value + last * features, query + 2 * width, features * sizeof(T));
-      weigh<4, T>(query, key, capacity, features, weights, begin, end);
-      T highest = weights[last];
-      for (int64_t i = first; i < last; ++i) highest = std::max(highest, weights[i]);
-      for (int64_t i = begin; i < end; ++i) weights[i] = exponential(weights[i] - highest);
+      const int64_t kept = (slots[r] * heads + h) * capacity * features;
+      const T* __restrict query = packed + r * 3 * width + h * features;
+      std::memcpy(keys + kept + last * features, query + width, features * sizeof(T));
+      std::memcpy(values + kept + last * features, query + 2 * width, features * sizeof(T));
+      const T* key = keys + kept + first * features;
+      const T* value = values + kept + first * features;
+      T highest = std::numeric_limits<T>::lowest();
+      for (int64_t i = 0; i < seen; ++i) {
+        T score = T(0);
+#pragma omp simd reduction(+ : score)
+        for (int64_t f = 0; f < features; ++f) score += query[f] * key[i * features + f];
+        weights[i] = score;
+        highest = std::max(highest, score);
+      }
       T total = T(0);
-      for (int64_t i = first; i <= last; ++i) total += weights[i];
-      T* __restrict to = out + r * width + h * features;
+#pragma omp simd reduction(+ : total)
+      for (int64_t i = 0; i < seen; ++i) {
+        weights[i] = exponential(weights[i] - highest);
+        total += weights[i];
+      }
       const T share = T(1) / total;
-      for (int64_t i = first; i <= last; ++i) weights[i] *= share;
-      const int64_t whole = features / Vector<T>::size * Vector<T>::size;
-      weigh<4, T>(weights + first, value + first * features, features, last + 1 - first, to, 0, whole);
+      for (int64_t i = 0; i < seen; ++i) weights[i] *= share;
+      T* to = out + r * width + h * features;
+      weigh<4, T>(weights, value, features, seen, to, 0, whole);
       for (int64_t f = whole; f < features; ++f) {
         T sum = T(0);
-        for (int64_t i = first; i <= last; ++i) sum += weights[i] * value[i * features + f];
+        for (int64_t i = 0; i < seen; ++i) sum += weights[i] * value[i * features + f];
         to[f] = sum;
       }
     }
