@@ -137,3 +137,7 @@ def test_a_study_without_weights_says_where_they_went(chemscale, study, tmp_path
         shutil.rmtree(path / "checkpoints")
     code, _, err = chemscale("generate", bare)
     assert code == 1 and "Published studies come without weights" in err
+    for path in StudyFolder(bare).run_folders().values():
+        for verb in ("generate", "evaluate"):
+            code, _, err = chemscale(verb, path)
+            assert code == 1 and "no weights here: published studies come without" in err

@@ -275,10 +275,11 @@ def compare(
 
 def _evaluated_runs(path: str | Path) -> tuple[StudyFolder, list[RunFolder], int]:
     """The study, its runs to evaluate, small ones first, and how many others have no weights."""
-    from chemscale.bench.using.trained import find, trained_runs
+    from chemscale.bench.using.trained import final_weights, find, trained_runs
 
     folder, best = find(path)
     if (Path(path) / "run.json").is_file():
+        final_weights(best)  # said before the reference is described
         return folder, [best], 0
     found = trained_runs(folder)
     ended = [one for one in folder.trained() if one.roles and one.run.length.cooldown]

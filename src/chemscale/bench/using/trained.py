@@ -105,15 +105,8 @@ def load(
         DataError: no language model, or the data is no longer what it was trained on.
     """
     folder, place = find(path)
+    weights = final_weights(place)
     run, name = place.run(), place.path.name
-    if run.unit != "molecule":
-        raise DataError(
-            f"{name}: {run.trunk.family} learns from {run.unit}s; generate, embed, evaluate and "
-            "probe are for language models"
-        )
-    weights = _weights(place, run)
-    if weights is None:
-        raise StoreError(f"{place.path}: {_why_none(place, run)}")
     dataset = dataset or open_dataset(folder.study().dataset, folder.path, progress)
     assert isinstance(dataset, Molecules)
     if dataset.fingerprint(run.trunk.num_train, run.trunk.seed) != run.trunk.dataset:
@@ -128,6 +121,25 @@ def load(
     assert isinstance(model, LanguageModel)
     model = model.to(default_device()).eval()
     return TrainedModel(name, run.trunk.family, model, dataset.tokenizer)
+
+
+def final_weights(place: RunFolder) -> Path:
+    """The file with the weights that a language model ended with.
+
+    Raises:
+        StoreError: there are none, and why.
+        DataError: no language model.
+    """
+    run = place.run()
+    if run.unit != "molecule":
+        raise DataError(
+            f"{place.path.name}: {run.trunk.family} learns from {run.unit}s; generate, embed, "
+            "evaluate and probe are for language models"
+        )
+    weights = _weights(place, run)
+    if weights is None:
+        raise StoreError(f"{place.path}: {_why_none(place, run)}")
+    return weights
 
 
 def _weights(place: RunFolder, run: Run) -> Path | None:
