@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from chemscale import cli_using
 from chemscale.table.errors import ChemscaleError, DataError, Stopped, UsageError
 
 app = typer.Typer(
@@ -317,6 +318,9 @@ def list_(
         return
     for kind, names in kinds.items():
         print(f"{kind}: {', '.join(names)}")
+
+
+cli_using.register(app)
 
 
 def _print_json(data: Any) -> None:

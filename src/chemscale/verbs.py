@@ -232,6 +232,7 @@ def report(source: Paths, *, output: Path | None = None, figures: Path | None = 
                     plans=tuple(one.plans().items()),
                     sizes=tuple(one.sizes()),
                     notes=tuple(one.notes()),
+                    evaluation=one.evaluation(),
                 )
             )
         else:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from chemscale.table.record import Record
 from chemscale.table.records import FORMAT
 
 Content = bytes | Iterable[bytes | memoryview]  # of a file, whole or in pieces
+
+R = TypeVar("R", bound=Record)
 
 _ROOM = "Free space or raise the quota"
 _REMEDIES = {
@@ -206,6 +208,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise StoreError(f"{path}: not a file that chemscale wrote: {error}") from None
     refuse_newer(path, data)
     return data
+
+
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """Read a stored record; None where there is none."""
+    data = read_json(path)
+    if data is None:
+        return None
+    data.pop("format")
+    return kind.read(data, str(path))
 
 
 def refuse_newer(path: Path, data: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from chemscale.table.files import (
     drop_folder,
     link_folder,
     read_json,
+    read_record,
     refuse_newer,
     remove_parts,
     table,
@@ -32,21 +33,19 @@ from chemscale.table.files import (
     write_json,
     writing,
 )
-from chemscale.table.record import Record
 from chemscale.table.records import Run, Study
 from chemscale.table.results import (
     CURVE_COLUMNS,
     Choice,
     Curve,
     Estimate,
+    Evaluation,
     Fit,
     Outcome,
     Size,
     Trained,
 )
 from chemscale.table.toml import dump_toml, read_toml
-
-R = TypeVar("R", bound=Record)
 
 LEFT_BEHIND = 3600.0  # seconds after which a half-written file of the study has no writer any more
 
@@ -239,7 +238,7 @@ class StudyFolder:
 
     def estimate(self) -> Estimate | None:
         """Read the estimate, if there is one."""
-        return _record(self.path / "estimate.json", Estimate)
+        return read_record(self.path / "estimate.json", Estimate)
 
     def write_fit(self, fit: Fit) -> None:
         """Write `fit.json`."""
@@ -247,7 +246,15 @@ class StudyFolder:
 
     def fit(self) -> Fit | None:
         """Read the fit, if there is one."""
-        return _record(self.path / "fit.json", Fit)
+        return read_record(self.path / "fit.json", Fit)
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Write `evaluation.json`."""
+        write_json(self.path / "evaluation.json", evaluation)
+
+    def evaluation(self) -> Evaluation | None:
+        """Read what samples of the trained models are like, if that was measured."""
+        return read_record(self.path / "evaluation.json", Evaluation)
 
     def write_file(self, name: str, data: bytes) -> Path:
         """Write any other file of the study folder, whole."""
@@ -263,7 +270,7 @@ class RunFolder:
 
     def run(self) -> Run:
         """Read `run.json`."""
-        run = _record(self.path / "run.json", Run)
+        run = read_record(self.path / "run.json", Run)
         if run is None:
             raise StoreError(f"{self.path}: run.json is missing")
         return run
@@ -274,7 +281,7 @@ class RunFolder:
 
     def outcome(self) -> Outcome | None:
         """How the run ended; None while it has not."""
-        return _record(self.path / "outcome.json", Outcome)
+        return read_record(self.path / "outcome.json", Outcome)
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Say that the run has ended."""
@@ -375,15 +382,6 @@ class RunFolder:
         """Add a line to `log.txt`, which is for people only: it ends no run."""
         with suppress(OSError), (self.path / "log.txt").open("a") as stream:
             stream.write(text.rstrip("\n") + "\n")
-
-
-def _record(path: Path, kind: type[R]) -> R | None:
-    """Read a stored record; None where there is none."""
-    data = read_json(path)
-    if data is None:
-        return None
-    data.pop("format")
-    return kind.read(data, str(path))
 
 
 def curve_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from chemscale.bench.nn.messages import scatter_sum
+from chemscale.table.errors import DataError
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
@@ -112,6 +114,42 @@ class Family(nn.Module, ABC):
         return self.num_params_total - sum(m.weight.numel() for m in embeddings)
 
 
+class Decoder(ABC):
+    """Feeds sequences to a language model one token at a time; each lies in a slot."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
+        """Logits of what follows: (R, V).
+
+        Args:
+            tokens: (R,) the next token of R sequences.
+            positions: (R,) its place, one after that of the token before; 0 begins a sequence.
+            slots: (R,) whose sequence, no two alike.
+        """
+
+
+class WholeDecoder(Decoder):
+    """For any language model: reads each sequence anew from its beginning at every step."""
+
+    def __init__(self, model: LanguageModel, num_slots: int):
+        self.model = model
+        self.before: list[list[int]] = [[] for _ in range(num_slots)]
+
+    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:  # noqa: D102
+        from chemscale.bench.data.tokens import TokenBatch
+
+        rows = []
+        steps = zip(tokens.tolist(), positions.tolist(), slots.tolist(), strict=True)
+        for token, place, slot in steps:
+            self.before[slot][place:] = [token]
+            rows.append(self.before[slot][1:])  # without <bos>
+        sizes = np.array([len(row) for row in rows])
+        symbols = np.array([token for row in rows for token in row], dtype=np.int64)
+        batch = TokenBatch.of(symbols, sizes, np.zeros_like(sizes)).to(tokens.device)
+        ends = torch.from_numpy(np.cumsum(sizes + 1) - 1)
+        return self.model.logits(batch)[ends.to(tokens.device)]
+
+
 class LanguageModel(Family):
     """Logits from tokens; the loss is the mean over tokens of the next-token cross-entropy."""
 
@@ -128,6 +166,23 @@ class LanguageModel(Family):
             found: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
             return found
         return layer(*inputs)
+
+    def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
+        """Features of each token after so many layers, by default what the logits are made of.
+
+        Raises:
+            DataError: this family has none to show.
+        """
+        raise DataError(f"{type(self).__name__} does not show its features")
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers `features` can stop after."""
+        return 0
+
+    def decoder(self, num_slots: int) -> Decoder:
+        """What samples sequences token by token, so many at once."""
+        return WholeDecoder(self, num_slots)
 
     @classmethod
     def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102

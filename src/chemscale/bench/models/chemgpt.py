@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
-from chemscale.bench.models.base import LanguageModel
+from chemscale.bench.models.base import Decoder, LanguageModel
 from chemscale.bench.nn.activations import gelu
-from chemscale.bench.nn.attention import CausalAttention, Packing
+from chemscale.bench.nn.attention import CausalAttention, Packing, Past
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
@@ -91,13 +91,27 @@ class ChemGPT(LanguageModel):
         # T tokens, F features, V symbols; the output layer is the embedding, transposed
         return F.linear(self.features(batch), self.symbols.weight)  # (T, V)
 
-    def features(self, batch: TokenBatch) -> Tensor:
-        """What the network makes of each token and those before it: (T, F)."""
+    def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
+        """What the network makes of each token and those before it: (T, F).
+
+        Args:
+            batch: the molecules.
+            layer: after how many layers to stop; 0: the embeddings. Default: after all of them,
+                normalised, as the output layer sees it.
+        """
         packing = Packing.of(batch.molecule, batch.positions, batch.lengths)
         features = self.symbols(batch.tokens) + self.places(batch.positions)  # (T, F)
-        for layer in self.layers:
-            features = self.through(layer, features, packing)  # (T, F)
-        return self.norm(features)  # (T, F)
+        for each in self.layers[:layer]:
+            features = self.through(each, features, packing)  # (T, F)
+        return features if layer is not None else self.norm(features)  # (T, F)
+
+    @property
+    def num_layers(self) -> int:  # noqa: D102
+        return len(self.windows)
+
+    def decoder(self, num_slots: int) -> Decoder:
+        """One that keeps keys and values, so that a step costs what one token costs."""
+        return _Decoder(self, num_slots)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
         local = sum(window is not None for window in self.windows)
@@ -128,8 +142,33 @@ class Layer(nn.Module):
     def forward(self, features: Tensor, packing: Packing) -> Tensor:
         """(T, F) to (T, F)."""
         features = features + self.attention(self.norm_attention(features), packing)  # (T, F)
+        return self._mlp(features)  # (T, F)
+
+    def step(self, features: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
+        """The next token of R sequences: (R, F) to (R, F)."""
+        seen = self.attention.step(self.norm_attention(features), past, positions, slots)
+        return self._mlp(features + seen)  # (R, F)
+
+    def _mlp(self, features: Tensor) -> Tensor:
         hidden = gelu(self.widen(self.norm_mlp(features)))  # (T, 4F)
         return features + self.narrow(hidden)  # (T, F)
+
+
+class _Decoder(Decoder):
+    def __init__(self, model: ChemGPT, num_slots: int):
+        self.model = model
+        assert isinstance(model.config, ChemGPT.Config)
+        width, heads = model.config.width, model.config.num_heads
+        self.past = [Past(num_slots, width, heads, model.norm.weight) for _ in model.layers]
+
+    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
+        model, longest = self.model, int(positions.max()) + 1
+        features = model.symbols(tokens) + model.places(positions)  # (R, F)
+        for layer, past in zip(model.layers, self.past, strict=True):
+            assert isinstance(layer, Layer)
+            past.make_room(longest)
+            features = layer.step(features, past, positions, slots)  # (R, F)
+        return F.linear(model.norm(features), model.symbols.weight)  # (R, V)
 
 
 def _initialise(module: nn.Module) -> None:

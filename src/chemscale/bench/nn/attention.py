@@ -39,6 +39,31 @@ class Packing:
         return rows.flatten(0, 1).index_select(0, self.slots)
 
 
+class Past:
+    """Keys and values of the sequences in S slots, for one layer; grows as they get longer.
+
+    Two sequences may follow one another in a slot: nothing beyond a position is ever looked at.
+    """
+
+    def __init__(self, num_slots: int, width: int, num_heads: int, like: Tensor):
+        self.shape = (num_slots, num_heads, width // num_heads)  # S, H, F / H
+        self.like = like
+        self.capacity = 0
+        self.keys = self.values = like.new_empty(0)
+
+    def make_room(self, length: int) -> None:
+        """Make room for sequences of this length: keys and values (S, H, C, F/H)."""
+        if length <= self.capacity:
+            return
+        slots, heads, size = self.shape
+        old, self.capacity = self.capacity, max(64, 1 << (length - 1).bit_length())
+        keys = self.like.new_empty(slots, heads, self.capacity, size)
+        values = torch.empty_like(keys)
+        if old:
+            keys[:, :, :old], values[:, :, :old] = self.keys, self.values
+        self.keys, self.values = keys, values
+
+
 class CausalAttention(nn.Module):
     """Attention of each token to itself and those before it, as in GPT-Neo.
 
@@ -69,6 +94,43 @@ class CausalAttention(nn.Module):
             else:
                 gathered = self._attend(packed, packing)  # (T, F)
         return self.mix(gathered)  # (T, F)
+
+    def step(self, features: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
+        """The next token of R sequences, (R, F) to (R, F); its key and value join the past.
+
+        Args:
+            features: (R, F).
+            past: of this layer, with room for the positions.
+            positions: (R,) where in its sequence each token stands, from 0.
+            slots: (R,) where the sequence is kept, no two alike.
+        """
+        packed = self.query_key_value(features)  # (R, 3F)
+        if native.serves(packed):
+            gathered = torch.empty_like(features)
+            native.call(
+                "attention_step", packed, slots, positions, past.keys, past.values, gathered,
+                len(features), features.shape[1], self.num_heads, past.capacity, self.window or 0,
+            )  # fmt: skip
+        else:
+            gathered = self._attend_past(packed, past, positions, slots)
+        return self.mix(gathered)  # (R, F)
+
+    def _attend_past(self, packed: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
+        """The same by PyTorch, up to the mix."""
+        query, key, value = packed.unflatten(1, (3, self.num_heads, -1)).unbind(1)  # (R, H, F/H)
+        past.keys[slots, :, positions] = key
+        past.values[slots, :, positions] = value
+        longest = int(positions.max()) + 1  # L
+        keys = past.keys[:, :, :longest][slots]  # (R, H, L, F/H)
+        scores = query[:, :, None] @ keys.transpose(2, 3)  # (R, H, 1, L)
+        ages = positions[:, None] - torch.arange(longest, device=packed.device)  # (R, L)
+        hidden = ages < 0
+        if self.window is not None:
+            hidden |= ages >= self.window
+        weights = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(dim=3)
+        values = past.values[:, :, :longest][slots]  # (R, H, L, F/H)
+        values.masked_fill_(hidden[:, None, :, None], 0)  # never written, so anything at all
+        return (weights @ values).flatten(1)  # (R, F)
 
     def _attend(self, packed: Tensor, packing: Packing) -> Tensor:
         """Queries, keys and values (T, 3F) to what each token gathers (T, F), by PyTorch."""
