@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices
     from chemscale.bench.data.graphs import GraphBatch
     from chemscale.bench.data.tokens import TokenBatch
+    from chemscale.bench.models.counterpart import Counterpart
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,16 @@ class LanguageModel(Family):
     """Logits from tokens; the loss is the mean over tokens of the next-token cross-entropy."""
 
     unit = "molecule"
+    counterpart: ClassVar[Counterpart | None] = None  # the same network in transformers
+
+    @classmethod
+    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+        """The config of a size, with the vocabulary and the longest molecule of a dataset."""
+        fitted = {
+            "vocab_size": len(dataset.vocabulary()),
+            "max_length": dataset.spec.max_length,
+        }
+        return cls.ladder[size].model_copy(update=fitted)
 
     @abstractmethod
     def logits(self, batch: TokenBatch) -> Tensor:
