@@ -164,6 +164,9 @@ class Recipe(Record):
     energy_weight: float = Field(1.0, ge=0)
     forces_weight: float = Field(10.0, ge=0)
     huber_delta: PositiveFloat = 0.1  # potentials: quadratic below, linear above
+    # Language models: rates and starts are those of this width, carried to others by μP (Yang et
+    # al. 2021); None: the same for all widths.
+    mup_base_width: PositiveInt | None = None
 
 
 RECIPES = {
@@ -191,6 +194,7 @@ class RecipeSpec(Record):
     energy_weight: float | None = Field(None, ge=0)
     forces_weight: float | None = Field(None, ge=0)
     huber_delta: PositiveFloat | None = None
+    mup_base_width: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -362,7 +366,7 @@ class Run(Record):
 
 # A field that joined a record later is left out of the hash while it holds this value, so that
 # the ids of older studies stay as they are: {record: {field: neutral value}}.
-NEUTRAL: dict[type[Record], dict[str, Any]] = {}
+NEUTRAL: dict[type[Record], dict[str, Any]] = {Recipe: {"mup_base_width": None}}
 
 
 def digest(*records: Record) -> str:

@@ -39,6 +39,14 @@ class Seen:
     edges: int = 0
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """What a parameter's start and learning rate are multiplied by at another width."""
+
+    start: float
+    rate: float
+
+
 class Family(nn.Module, ABC):
     """What every model family declares."""
 
@@ -84,6 +92,14 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def seen(self, batch: Any) -> Seen:
         """Count what is in a batch."""
+
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:
+        """By parameter, what μP changes if all is right at another width (`mup_base_width`).
+
+        Raises:
+            DataError: this family does not say.
+        """
+        raise DataError(f"{type(self).__name__}: mup_base_width is for chemgpt and qwen3 so far")
 
     def flops(self, seen: Seen, recipe: Recipe) -> float:
         """Training FLOPs of one batch."""
@@ -184,6 +200,21 @@ class LanguageModel(Family):
     def seen(self, batch: TokenBatch) -> Seen:  # noqa: D102
         pairs = self.attended_pairs(batch)
         return Seen(items=batch.num_molecules, tokens=len(batch.tokens), pairs=pairs)
+
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:
+        """As Yang et al. 2021, table 8, for a decoder whose output layer is its embedding.
+
+        Every `Linear` is a matrix between widths; the last norm, which the output layer reads,
+        takes what would be the output's multiplier. All else is the same at all widths.
+        """
+        ratio = self.config.width / base_width  # type: ignore[attr-defined]
+        found = {
+            f"{name}.weight": Scaling(start=ratio**-0.5, rate=1 / ratio)
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+        last = {f"norm.{name}" for name, _ in self.norm.named_parameters()}  # type: ignore[union-attr]
+        return found | {name: Scaling(start=1 / ratio, rate=1 / ratio) for name in last}
 
     @abstractmethod
     def attended_pairs(self, batch: TokenBatch) -> int:

@@ -16,7 +16,7 @@ import torch
 
 from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, silent
 from chemscale.bench.models.base import Family, Seen, build, load_family
-from chemscale.bench.training import memory
+from chemscale.bench.training import memory, mup
 from chemscale.bench.training.recipe import Batches, stream
 from chemscale.table.errors import DataError, UnknownName
 from chemscale.table.records import Recipe, Record, Study
@@ -116,6 +116,7 @@ class Workbench:
         recipe = self.study.recipe.resolve()
         with memory.META:
             model = kind(config)
+        mup.scalings(model, recipe)  # refused here if it is
         sample, seen = self._sample(model, config)
         return Size(
             family=name,
@@ -185,6 +186,7 @@ def start_model(
 ) -> Family:
     """A model as it stands before its first step."""
     model = build(load_family(name), config, stream(seed, "weights"), DTYPES[recipe.precision])
+    mup.scale_start(model, recipe)
     model.calibrate(bench.dataset, subset)
     return model
 
@@ -194,14 +196,8 @@ def optimiser(model: Family, recipe: Recipe) -> torch.optim.Optimizer:
     matrices = {
         id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)
     }
-    decayed = [p for p in model.parameters() if id(p) in matrices]
-    others = [p for p in model.parameters() if id(p) not in matrices]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        mup.groups(matrices, model, recipe),
         lr=recipe.learning_rate,
         betas=recipe.betas,
         fused=True,
@@ -227,7 +223,7 @@ def train_step(
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         loss = model.loss(batch, recipe)
