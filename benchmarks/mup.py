@@ -1,10 +1,10 @@
 """Does one learning rate hold at every width? The optimum under μP and under the standard start.
 
-Trains two-layer models of some widths, heads of 16 features, at a ladder of rates, for a few hundred
-steps on the example molecules: same seed, same batches. The optimum of each width is the vertex of a
-parabola through the best rate and its neighbours, in logarithms of the rate.
+Trains two-layer models of some widths, heads of 16 features, at a ladder of rates, for a few
+hundred steps on the example molecules: same seed, same batches. The optimum of each width is the
+vertex of a parabola through the best rate and its neighbours, in logarithms of the rate.
 
-    python benchmarks/mup.py --widths 32 64 128 256 --steps 300
+    python benchmarks/mup.py --widths 32 64 128 --exponents -9 -4 --steps 200
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main() -> None:
     """Train all, print a table and where the optima lie."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--family", default="chemgpt", choices=("chemgpt", "qwen3"))
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--exponents", type=int, nargs=2, default=[-10, -4], metavar="K")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--exponents", type=int, nargs=2, default=[-9, -4], metavar="K")
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)

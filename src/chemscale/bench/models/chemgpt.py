@@ -218,6 +218,7 @@ _LAYER = {
 
 ChemGPT.counterpart = Counterpart(
     architecture="GPTNeoForCausalLM",
+    model_type="gpt_neo",
     outer={
         "symbols.weight": "transformer.wte.weight",
         "places.weight": "transformer.wpe.weight",

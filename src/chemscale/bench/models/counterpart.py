@@ -23,6 +23,7 @@ class Counterpart:
     """
 
     architecture: str  # a class of transformers
+    model_type: str  # what its config is called
     outer: Mapping[str, str]  # ours → theirs
     layer: Mapping[str, tuple[str, ...]]  # within a layer, ours → theirs
     layers: str  # their prefix, where ours is "layers"

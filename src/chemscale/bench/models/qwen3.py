@@ -257,6 +257,7 @@ def _from_config(theirs: Mapping[str, Any]) -> Qwen3.Config:
 
 Qwen3.counterpart = Counterpart(
     architecture="Qwen3ForCausalLM",
+    model_type="qwen3",
     outer={"symbols.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"},
     layer={
         "norm_attention.weight": ("input_layernorm.weight",),
