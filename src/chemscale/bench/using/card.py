@@ -55,6 +55,8 @@ def of_run(
     body = [
         "## Training",
         "",
+        f"One run of a scaling study, after {PAPER}.",
+        "",
         *_table(rows),
         *(f"- {note}" for note in notes),
         *([""] if notes else []),
@@ -106,8 +108,8 @@ def _card(
             "",
             f"A language model of molecules: {trained.family} with "
             f"{trained.model.num_params:,} parameters ({trained.model.num_params_total:,} with "
-            f"embeddings) over {len(trained.symbols) - 4} {trained.notation.upper()} symbols, "
-            f"after {PAPER}. {shape}.",
+            f"embeddings) over {len(trained.symbols) - 4} {trained.notation.upper()} symbols. "
+            f"Its shape: {shape}.",
             "",
             "## Use",
             "",
@@ -120,13 +122,14 @@ def _card(
             "",
             f"`AutoModelForCausalLM` gives a `{counterpart.architecture if counterpart else '?'}`. "
             "Text begins with `<bos>`, which the tokeniser puts there; generation ends with "
-            "`<eos>`. `chemscale generate` and `chemscale embed` take the run itself, or a folder that "
-            "`chemscale adopt` made of this one.",
+            "`<eos>`. `chemscale generate` and `chemscale embed` take the run itself, or a folder "
+            "that `chemscale adopt` made of this one.",
             "",
             *body,
             "## Checked",
             "",
-            f"{str(gate)[0].upper()}{str(gate)[1:]}.",
+            f"{str(gate)[0].upper()}{str(gate)[1:]}. A check that nothing is broken, not a test: it "
+            "may have been trained on these molecules.",
             *(f"**{fault[0].upper()}{fault[1:]}.**" for fault in gate.faults),
             "",
             "## Limits",
