@@ -4,7 +4,7 @@ Trains two-layer models of some widths, heads of 16 features, at a ladder of rat
 hundred steps on the example molecules: same seed, same batches. The optimum of each width is the
 vertex of a parabola through the best rate and its neighbours, in logarithms of the rate.
 
-    python benchmarks/mup.py --widths 32 64 128 --exponents -9 -4 --steps 200
+    python benchmarks/mup.py --widths 32 64 128 --exponents -11 -5 --steps 120
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--family", default="chemgpt", choices=("chemgpt", "qwen3"))
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
-    parser.add_argument("--exponents", type=int, nargs=2, default=[-9, -4], metavar="K")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--exponents", type=int, nargs=2, default=[-11, -5], metavar="K")
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)

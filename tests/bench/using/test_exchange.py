@@ -213,7 +213,7 @@ def test_a_released_chemgpt_is_put_right_and_every_repair_is_named(released, tra
     assert f"eos_token_id is 50256, outside the vocabulary of {vocab}: it is 3, [SEP]" in said
     assert f"bos_token_id is 50256, outside the vocabulary of {vocab}: it is 2, [CLS]" in said
     assert "pad_token_id is not said: it is 1, [PAD]" in said
-    assert "6 tokens are no whole symbol and were dropped: [MASK] # C [Br …" in said
+    assert "6 tokens are no symbols of SELFIES and were dropped: [MASK] # C [Br …" in said
     assert "symbols of SELFIES 1 go by their names in SELFIES 2: " in said
     assert found.limits[0].startswith("no symbols for stereo centres")
     assert set(found.trained.symbols) == set(trained.symbols)

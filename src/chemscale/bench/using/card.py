@@ -128,8 +128,8 @@ def _card(
             *body,
             "## Checked",
             "",
-            f"{str(gate)[0].upper()}{str(gate)[1:]}. A check that nothing is broken, not a test: it "
-            "may have been trained on these molecules.",
+            f"{str(gate)[0].upper()}{str(gate)[1:]}. A check that nothing is broken, not a test: "
+            "it may have been trained on these molecules.",
             *(f"**{fault[0].upper()}{fault[1:]}.**" for fault in gate.faults),
             "",
             "## Limits",

@@ -44,6 +44,7 @@ PATTERN = {
     "smiles": r"\[[^\[\]]*\]|Br|Cl|%\d\d|%\(\d+\)|.",
 }
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+BRACKET = re.compile(r"\[[^\[\]]+\]")  # a symbol of SELFIES
 CONVERT = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('pytorch_model.bin', "
     "weights_only=True); s.save_file({k: v.clone() for k, v in w.items()}, 'model.safetensors')\""
@@ -303,8 +304,9 @@ def _vocabulary(
     for word, index in sorted(words.items(), key=lambda item: item[1]):
         if index in special:
             continue
-        symbol = modernize_symbol(word) if notation == "selfies" else word
-        if word in ("[MASK]", *SPECIAL) or not _is_symbol(symbol, notation):
+        whole = BRACKET.fullmatch(word) or word == "." if notation == "selfies" else True
+        symbol = modernize_symbol(word) if notation == "selfies" and whole else word
+        if word in ("[MASK]", *SPECIAL) or not whole or not _is_symbol(symbol, notation):
             pieces.append(word)
         elif symbol in symbols:
             twice.append(word)
@@ -316,7 +318,8 @@ def _vocabulary(
         repairs.append(f"{extra} rows of the embedding have no symbol and were dropped")
     if pieces:
         repairs.append(
-            f"{len(pieces)} tokens are no whole symbol and were dropped: {_some(pieces)}"
+            f"{len(pieces)} tokens are no symbols of {notation.upper()} and were dropped: "
+            f"{_some(pieces)}"
         )
     if renamed:
         repairs.append(
@@ -367,8 +370,6 @@ NEEDS = {
 def _is_symbol(word: str, notation: str) -> bool:
     if notation == "smiles":
         return not word.startswith("##")
-    if not re.fullmatch(r"\[[^\[\]]+\]|\.", word):
-        return False
     try:
         decoder(f"[C]{word}")
     except DecoderError:
