@@ -4,7 +4,7 @@ Trains two-layer models of some widths, heads of 16 features, at a ladder of rat
 hundred steps on the example molecules: same seed, same batches. The optimum of each width is the
 vertex of a parabola through the best rate and its neighbours, in logarithms of the rate.
 
-    python benchmarks/mup.py --widths 32 64 128 --exponents -11 -5 --steps 120
+    python benchmarks/mup.py --widths 32 128 --exponents -11 -6
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def main() -> None:
     """Train all, print a table and where the optima lie."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--family", default="chemgpt", choices=("chemgpt", "qwen3"))
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
-    parser.add_argument("--exponents", type=int, nargs=2, default=[-11, -5], metavar="K")
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--exponents", type=int, nargs=2, default=[-11, -6], metavar="K")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
