@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chemscale.bench.data.graphs import GraphBatch
     from chemscale.bench.data.tokens import TokenBatch
     from chemscale.bench.models.counterpart import Counterpart
+    from chemscale.bench.models.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,6 @@ class Seen:
     pairs: int = 0  # query-key pairs of attention, summed over layers
     atoms: int = 0
     edges: int = 0
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What a parameter's start and learning rate are multiplied by at another width."""
-
-    start: float
-    rate: float
 
 
 class Family(nn.Module, ABC):
@@ -200,21 +193,6 @@ class LanguageModel(Family):
     def seen(self, batch: TokenBatch) -> Seen:  # noqa: D102
         pairs = self.attended_pairs(batch)
         return Seen(items=batch.num_molecules, tokens=len(batch.tokens), pairs=pairs)
-
-    def width_scalings(self, base_width: int) -> dict[str, Scaling]:
-        """As Yang et al. 2021, table 8, for a decoder whose output layer is its embedding.
-
-        Every `Linear` is a matrix between widths; the last norm, which the output layer reads,
-        takes what would be the output's multiplier. All else is the same at all widths.
-        """
-        ratio = self.config.width / base_width  # type: ignore[attr-defined]
-        found = {
-            f"{name}.weight": Scaling(start=ratio**-0.5, rate=1 / ratio)
-            for name, module in self.named_modules()
-            if isinstance(module, nn.Linear)
-        }
-        last = {f"norm.{name}" for name, _ in self.norm.named_parameters()}  # type: ignore[union-attr]
-        return found | {name: Scaling(start=1 / ratio, rate=1 / ratio) for name in last}
 
     @abstractmethod
     def attended_pairs(self, batch: TokenBatch) -> int:

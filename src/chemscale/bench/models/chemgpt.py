@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.base import Decoder, LanguageModel
 from chemscale.bench.models.counterpart import Counterpart, require
+from chemscale.bench.models.scaling import Scaling, decoder_scalings
 from chemscale.bench.nn.activations import gelu
 from chemscale.bench.nn.attention import CausalAttention, Packing, Past
 from chemscale.bench.nn.layers import initialise_normal
@@ -102,6 +103,9 @@ class ChemGPT(LanguageModel):
     def decoder(self, num_slots: int) -> Decoder:
         """One that keeps keys and values, so that a step costs what one token costs."""
         return _Decoder(self, num_slots)
+
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:  # noqa: D102
+        return decoder_scalings(self, self.norm, self.config.width / base_width)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
         local = sum(window is not None for window in self.windows)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.base import Decoder, LanguageModel
 from chemscale.bench.models.counterpart import Counterpart, require
+from chemscale.bench.models.scaling import Scaling, decoder_scalings
 from chemscale.bench.nn.activations import silu
 from chemscale.bench.nn.attention import Packing, Past, attend, attend_past
 from chemscale.bench.nn.layers import initialise_normal
@@ -107,6 +108,9 @@ class Qwen3(LanguageModel):
     def decoder(self, num_slots: int) -> Decoder:
         """One that keeps keys and values, so that a step costs what one token costs."""
         return _Decoder(self, num_slots)
+
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:  # noqa: D102
+        return decoder_scalings(self, self.norm, self.config.width / base_width)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
         return len(self.layers) * batch.pairs()
