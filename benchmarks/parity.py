@@ -25,7 +25,7 @@ import transformers
 from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.data.molecule_files import read_rows
 from chemscale.bench.data.tokens import BOS, EOS, PAD, SPECIAL, UNK, TokenBatch
-from chemscale.bench.using import exchange
+from chemscale.bench.using import exchange, foreign
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel, load
 from chemscale.table.errors import DataError
@@ -53,7 +53,7 @@ def main() -> None:
         if options.tokenizer:
             released = Path(place) / "ChemGPT-4.7M"
             theirs = release(released, options.tokenizer)
-            found = exchange.read(released)
+            found = foreign.read(released)
             for line in (*found.repairs, *found.limits):
                 print(f"  {line}")
             report("in", found.trained, theirs, rows(found.trained, options.tokenizer), options)

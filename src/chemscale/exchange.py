@@ -67,11 +67,11 @@ def adopt(source: str | Path, folder: str | Path, *, anyway: bool = False) -> Ad
         DataError: what is wrong and cannot be put right, or the gate refused.
     """
     need_bench()
-    from chemscale.bench.using import adopted, card, exchange, gate
+    from chemscale.bench.using import adopted, card, exchange, foreign, gate
 
     source, folder = Path(source).expanduser(), Path(folder).expanduser()
     exchange.refuse_existing(folder)
-    found = exchange.read(source)
+    found = foreign.read(source)
     model = found.trained
     seen = gate.pass_gate(model)
     if seen.faults and not anyway:

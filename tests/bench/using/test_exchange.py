@@ -22,7 +22,7 @@ from chemscale.bench.data.molecule_files import read_rows
 from chemscale.bench.data.tokens import EOS, SPECIAL, TokenBatch, Tokenizer
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training.measure import optimiser, train_step
-from chemscale.bench.using import adopted, exchange, gate
+from chemscale.bench.using import adopted, exchange, foreign, gate
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, UsageError
@@ -198,7 +198,7 @@ def test_nothing_is_written_over(trained, tmp_path):
 
 def test_what_was_written_comes_back_as_it_was(trained, tmp_path):
     exchange.write(trained, tmp_path / "out", "card")
-    found = exchange.read(tmp_path / "out")
+    found = foreign.read(tmp_path / "out")
     assert not found.repairs
     assert found.trained.symbols == trained.symbols
     assert found.trained.config == trained.config
@@ -207,7 +207,7 @@ def test_what_was_written_comes_back_as_it_was(trained, tmp_path):
 
 
 def test_a_released_chemgpt_is_put_right_and_every_repair_is_named(released, trained):
-    found = exchange.read(released)
+    found = foreign.read(released)
     said = " | ".join(found.repairs)
     vocab = len(json.loads((released / "tokenizer.json").read_text())["model"]["vocab"])
     assert f"eos_token_id is 50256, outside the vocabulary of {vocab}: it is 3, [SEP]" in said
@@ -220,7 +220,7 @@ def test_a_released_chemgpt_is_put_right_and_every_repair_is_named(released, tra
 
 
 def test_a_released_chemgpt_has_the_logits_that_transformers_gives_it(released, texts):
-    ours = exchange.read(released).trained
+    ours = foreign.read(released).trained
     theirs = transformers.AutoModelForCausalLM.from_pretrained(released).eval()
     words = json.loads((released / "tokenizer.json").read_text())["model"]["vocab"]
     back = dict(zip(SPECIAL, ("[PAD]", "[CLS]", "[SEP]", "[UNK]"), strict=True))
@@ -243,7 +243,7 @@ def test_rows_without_a_symbol_are_dropped(released):
     change(released / "config.json", vocab_size=vocab + 3)
     tensors(released, grow)
     assert (
-        "3 rows of the embedding have no symbol and were dropped" in exchange.read(released).repairs
+        "3 rows of the embedding have no symbol and were dropped" in foreign.read(released).repairs
     )
 
 
@@ -284,7 +284,7 @@ def test_rows_without_a_symbol_are_dropped(released):
 def test_what_cannot_be_put_right_is_refused_by_name(released, harm, said):
     harm(released)
     with pytest.raises(DataError, match=said):
-        exchange.read(released)
+        foreign.read(released)
 
 
 # --- the gate ------------------------------------------------------------------------------------
@@ -320,10 +320,10 @@ def test_an_adopted_model_is_used_and_exported_like_any_other(released, tmp_path
 
     told = verbs.adopt(released, tmp_path / "mine")
     assert adopted.read(tmp_path / "mine") == told
-    model, read = load(tmp_path / "mine"), exchange.read(released).trained
+    model, read = load(tmp_path / "mine"), foreign.read(released).trained
     assert (model.symbols, model.family) == (read.symbols, "chemgpt")
     verbs.export(tmp_path / "mine", tmp_path / "out")
-    again = exchange.read(tmp_path / "out")
+    again = foreign.read(tmp_path / "out")
     assert not again.repairs
     for name, value in again.trained.model.state_dict().items():
         assert torch.equal(value, read.model.state_dict()[name])

@@ -54,6 +54,7 @@ class ChemGPT(LanguageModel):
             """Of each layer: global and local in turn."""
             return tuple(self.window if i % 2 else None for i in range(self.num_layers))
 
+    config: Config
     revision = 1
     # Depth grows with width; heads of 16 to 64 features.
     ladder = {
@@ -159,7 +160,7 @@ class _Decoder(Decoder):
         features = model.symbols(tokens) + model.places(positions)  # (R, F)
         for layer, past in zip(model.layers, self.past, strict=True):
             past.make_room(longest)
-            features = layer.step(features, past, positions, slots)  # (R, F)
+            features = layer.step(features, past, positions, slots)  # type: ignore[operator]
         return F.linear(model.norm(features), model.symbols.weight)  # (R, V)
 
 

@@ -62,6 +62,7 @@ class Qwen3(LanguageModel):
             """Features of a head."""
             return self.width // self.num_heads
 
+    config: Config
     revision = 1
     # The widths and depths of chemgpt, from the first width that has a whole head of 32.
     ladder = {
@@ -178,7 +179,7 @@ class _Decoder(Decoder):
         features = model.symbols(tokens)  # (R, F)
         for layer, past in zip(model.layers, self.past, strict=True):
             past.make_room(longest)
-            features = layer.step(features, turn, past, positions, slots)  # (R, F)
+            features = layer.step(features, turn, past, positions, slots)  # type: ignore[operator]
         return F.linear(model.norm(features), model.symbols.weight)  # (R, V)
 
 
