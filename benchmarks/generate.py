@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
-from chemscale.bench.models.chemgpt import ChemGPT, to_transformers, transformers_config
+from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.nn import native
 from chemscale.bench.training.measure import Workbench, optimiser, start_model, train_step
 from chemscale.bench.training.recipe import Batches
@@ -59,9 +59,11 @@ def main() -> None:
 def _time(size: str, options: argparse.Namespace) -> dict[str, Any]:
     ours = _trained(size, options.steps)
     peer = transformers.GPTNeoForCausalLM(
-        transformers.GPTNeoConfig(**transformers_config(ours.config))
+        transformers.GPTNeoConfig(**ChemGPT.counterpart.to_config(ours.config))
     ).eval()
-    peer.load_state_dict(to_transformers(ours), strict=False)
+    peer.load_state_dict(
+        ChemGPT.counterpart.theirs(ours.state_dict(), ours.num_layers), strict=False
+    )
     difference = _difference(ours, peer)
     _ours(ours, options, -1), _peer(peer, options, -1)  # warm up
     rounds = []

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from worker import serve
 
-from chemscale.bench.models.chemgpt import to_transformers
 from chemscale.bench.nn import native
 from chemscale.bench.training.measure import DTYPES, Workbench, start_model
 from chemscale.bench.training.step import optimiser, train_step
@@ -50,7 +49,7 @@ class Ours:
         torch.manual_seed(0)
         if hasattr(self.model, "readout"):  # it starts at zero, which would hide all behind it
             torch.nn.init.xavier_uniform_(self.model.readout.layers[-1].weight)
-        named = {"ChemGPT": to_transformers, "PaiNN": _painn, "SchNet": _schnet}
+        named = {"ChemGPT": _chemgpt, "PaiNN": _painn, "SchNet": _schnet}
         weights = named[type(self.model).__name__](self.model)
         np.savez(path, **{name: weight.detach().numpy() for name, weight in weights.items()})
 
@@ -66,6 +65,10 @@ class Ours:
     def _batch(self, batch: int) -> Any:
         made = self.collate(self.items[batch])
         return made.to(torch.device("cpu"), DTYPES[self.recipe.precision])
+
+
+def _chemgpt(model: torch.nn.Module) -> dict[str, Tensor]:
+    return model.counterpart.theirs(model.state_dict(), model.config.num_layers)
 
 
 # --- the weights under schnetpack's names ---------------------------------------------------------

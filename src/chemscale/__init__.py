@@ -22,10 +22,12 @@ _WHERE = {
     "Run": "chemscale.table.records",
     "Study": "chemscale.table.records",
     "StudyFolder": "chemscale.table.store",
+    "adopt": "chemscale.exchange",
     "embed": "chemscale.using",
     "estimate": "chemscale.verbs",
     "evaluate": "chemscale.using",
     "expand": "chemscale.verbs",
+    "export": "chemscale.exchange",
     "fit": "chemscale.verbs",
     "generate": "chemscale.using",
     "load_model": "chemscale.using",
@@ -39,6 +41,8 @@ _WHERE = {
 __all__ = sorted([*_WHERE, "__version__"])
 
 if TYPE_CHECKING:
+    from chemscale.exchange import adopt as adopt
+    from chemscale.exchange import export as export
     from chemscale.preparation import prepare as prepare
     from chemscale.table.errors import ChemscaleError as ChemscaleError
     from chemscale.table.records import Run as Run

@@ -109,6 +109,10 @@ class Recipe(Record):
     max_tokens: PositiveInt | None = None  # of molecules
     max_edges: PositiveInt | None = None  # of structures
 
+    # Language models: rates and starts are those of this width, carried to others by μP (Yang et
+    # al. 2021); None: the same for all widths.
+    mup_base_width: PositiveInt | None = None
+
     @property
     def max_load(self) -> int | None:
         """Tokens or edges computed at a time, at most; None: the whole batch."""
@@ -142,6 +146,7 @@ class RecipeSpec(Record):
     huber_delta: PositiveFloat | None = None
     max_tokens: PositiveInt | None = None
     max_edges: PositiveInt | None = None
+    mup_base_width: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -318,7 +323,7 @@ class Run(Record):
 # A field that joined a record later is left out of the hash while it holds this value, so that
 # the ids of older studies stay as they are: {record: {field: neutral value}}.
 NEUTRAL: dict[type[Record], dict[str, Any]] = {
-    Recipe: {"max_tokens": None, "max_edges": None},
+    Recipe: {"max_tokens": None, "max_edges": None, "mup_base_width": None},
 }
 
 

@@ -12,8 +12,9 @@ import torch
 from scipy.stats import chi2
 
 from chemscale.bench.data.tokens import BOS, EOS, TokenBatch
-from chemscale.bench.models.base import WholeDecoder, build
-from chemscale.bench.models.chemgpt import ChemGPT, to_transformers, transformers_config
+from chemscale.bench.models.base import build
+from chemscale.bench.models.chemgpt import ChemGPT
+from chemscale.bench.models.decoding import WholeDecoder
 from chemscale.bench.nn import native
 from chemscale.bench.using.sample import NEVER, Sampling, sample
 
@@ -90,9 +91,11 @@ def test_the_likeliest_continuation_is_that_of_transformers():
     transformers = pytest.importorskip("transformers")
     network = model(vocab_size=12, max_length=30)
     theirs = transformers.GPTNeoForCausalLM(
-        transformers.GPTNeoConfig(**transformers_config(network.config))
+        transformers.GPTNeoConfig(**ChemGPT.counterpart.to_config(network.config))
     ).eval()
-    theirs.load_state_dict(to_transformers(network), strict=False)
+    theirs.load_state_dict(
+        ChemGPT.counterpart.theirs(network.state_dict(), network.num_layers), strict=False
+    )
     prompts = [[4, 5, 6], [7], []]
     ours = sample(network, prompts, Sampling(0), seed=0, batch_size=3, max_length=30)
     for prompt, row in zip(prompts, ours, strict=True):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from chemscale.bench.models.decoding import Decoder, WholeDecoder
 from chemscale.bench.nn.messages import scatter_sum
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices
     from chemscale.bench.data.graphs import GraphBatch
     from chemscale.bench.data.tokens import TokenBatch
+    from chemscale.bench.models.counterpart import Counterpart
+    from chemscale.bench.models.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,14 @@ class Family(nn.Module, ABC):
     def seen(self, batch: Any) -> Seen:
         """Count what is in a batch."""
 
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:
+        """By parameter, what μP changes if all is right at another width (`mup_base_width`).
+
+        Raises:
+            DataError: this family does not say.
+        """
+        raise DataError(f"{type(self).__name__}: mup_base_width is for chemgpt and qwen3 so far")
+
     def flops(self, seen: Seen, recipe: Recipe) -> float:
         """Training FLOPs of one batch."""
         formula = type(self).flops_formula(self.config, recipe)
@@ -114,47 +124,21 @@ class Family(nn.Module, ABC):
         return self.num_params_total - sum(m.weight.numel() for m in embeddings)
 
 
-class Decoder(ABC):
-    """Feeds sequences to a language model one token at a time; each lies in a slot."""
-
-    @abstractmethod
-    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
-        """Logits of what follows: (R, V).
-
-        Args:
-            tokens: (R,) the next token of R sequences.
-            positions: (R,) its place, one after that of the token before; 0 begins a sequence.
-            slots: (R,) whose sequence, no two alike.
-        """
-
-
-class WholeDecoder(Decoder):
-    """For any language model: reads each sequence anew from its beginning at every step."""
-
-    def __init__(self, model: LanguageModel, num_slots: int):
-        self.model = model
-        self.before: list[list[int]] = [[] for _ in range(num_slots)]
-
-    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:  # noqa: D102
-        from chemscale.bench.data.tokens import TokenBatch
-
-        rows = []
-        steps = zip(tokens.tolist(), positions.tolist(), slots.tolist(), strict=True)
-        for token, place, slot in steps:
-            self.before[slot][place:] = [token]
-            rows.append(self.before[slot][1:])  # without <bos>
-        sizes = np.array([len(row) for row in rows])
-        symbols = np.array([token for row in rows for token in row], dtype=np.int64)
-        batch = TokenBatch.of(symbols, sizes, np.zeros_like(sizes)).to(tokens.device)
-        ends = torch.from_numpy(np.cumsum(sizes + 1) - 1)
-        return self.model.logits(batch)[ends.to(tokens.device)]
-
-
 class LanguageModel(Family):
     """Logits from tokens; the loss is the mean over tokens of the next-token cross-entropy."""
 
     unit = "molecule"
     layered = True
+    counterpart: ClassVar[Counterpart | None] = None  # the same network in transformers
+
+    @classmethod
+    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+        """The config of a size, with the vocabulary and the longest molecule of a dataset."""
+        fitted = {
+            "vocab_size": len(dataset.vocabulary()),
+            "max_length": dataset.spec.max_length,
+        }
+        return cls.ladder[size].model_copy(update=fitted)
 
     @abstractmethod
     def logits(self, batch: TokenBatch) -> Tensor:

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from chemscale.bench.data.base import Dataset
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
-from chemscale.bench.models.base import Decoder, LanguageModel
+from chemscale.bench.models.base import LanguageModel
+from chemscale.bench.models.counterpart import Counterpart, require
+from chemscale.bench.models.decoding import Decoder
+from chemscale.bench.models.scaling import Scaling, decoder_scalings
 from chemscale.bench.nn.activations import gelu
 from chemscale.bench.nn.attention import CausalAttention, Packing, Past
+from chemscale.bench.nn.layers import initialise_normal
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
@@ -54,6 +56,7 @@ class ChemGPT(LanguageModel):
             """Of each layer: global and local in turn."""
             return tuple(self.window if i % 2 else None for i in range(self.num_layers))
 
+    config: Config
     revision = 1
     # Depth grows with width; heads of 16 to 64 features.
     ladder = {
@@ -76,16 +79,7 @@ class ChemGPT(LanguageModel):
             Layer(config.width, config.num_heads, window) for window in config.windows
         )
         self.norm = nn.LayerNorm(config.width)
-        self.apply(_initialise)
-
-    @classmethod
-    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
-        """The config of a size, with the vocabulary and the longest molecule of a dataset."""
-        fitted = {
-            "vocab_size": len(dataset.vocabulary()),
-            "max_length": dataset.spec.max_length,
-        }
-        return cls.ladder[size].model_copy(update=fitted)
+        self.apply(initialise_normal)
 
     def logits(self, batch: TokenBatch) -> Tensor:  # noqa: D102
         # T tokens, F features, V symbols; the output layer is the embedding, transposed
@@ -112,6 +106,9 @@ class ChemGPT(LanguageModel):
     def decoder(self, num_slots: int) -> Decoder:
         """One that keeps keys and values, so that a step costs what one token costs."""
         return _Decoder(self, num_slots)
+
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:  # noqa: D102
+        return decoder_scalings(self, self.norm, self.config.width / base_width)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
         local = sum(window is not None for window in self.windows)
@@ -171,33 +168,10 @@ class _Decoder(Decoder):
         return F.linear(model.norm(features), model.symbols.weight)  # (R, V)
 
 
-def _initialise(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02, zero biases, at every depth (GPT-Neo)."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-
-
 # --- exchange with transformers ------------------------------------------------------------------
 
-_OUTER = {
-    "symbols.weight": "transformer.wte.weight",
-    "places.weight": "transformer.wpe.weight",
-    "norm.weight": "transformer.ln_f.weight",
-    "norm.bias": "transformer.ln_f.bias",
-}
-_INNER = {
-    "norm_attention": "ln_1",
-    "attention.mix": "attn.attention.out_proj",
-    "norm_mlp": "ln_2",
-    "widen": "mlp.c_fc",
-    "narrow": "mlp.c_proj",
-}
 
-
-def transformers_config(config: ChemGPT.Config) -> dict[str, Any]:
-    """Arguments of the `transformers.GPTNeoConfig` of the same network."""
+def _to_config(config: ChemGPT.Config) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -209,39 +183,66 @@ def transformers_config(config: ChemGPT.Config) -> dict[str, Any]:
         "resid_dropout": 0.0,
         "embed_dropout": 0.0,
         "attention_dropout": 0.0,
+        # The defaults lie outside our vocabulary: generation would not stop.
         "pad_token_id": PAD,
         "bos_token_id": BOS,
-        "eos_token_id": EOS,  # the default lies outside our vocabulary: generation would not stop
+        "eos_token_id": EOS,
     }
 
 
-def to_transformers(model: ChemGPT) -> dict[str, Tensor]:
-    """The weights under the names of `transformers.GPTNeoForCausalLM`."""
-    ours = model.state_dict()
-    theirs = {name: ours[name_here] for name_here, name in _OUTER.items()}
-    theirs["lm_head.weight"] = ours["symbols.weight"]
-    for here, there in _layers(len(model.windows)):
-        for name_here, name in _INNER.items():
-            for kind in ("weight", "bias"):
-                theirs[f"{there}.{name}.{kind}"] = ours[f"{here}.{name_here}.{kind}"]
-        packed = ours[f"{here}.attention.query_key_value.weight"]
-        for letter, weight in zip("qkv", packed.chunk(3), strict=True):
-            theirs[f"{there}.attn.attention.{letter}_proj.weight"] = weight.contiguous()
-    return theirs
+def _from_config(theirs: Mapping[str, Any]) -> ChemGPT.Config:
+    width, layers = theirs["hidden_size"], theirs["num_layers"]
+    kinds = theirs.get("attention_types") or [[["global", "local"], layers // 2]]
+    require(
+        {**theirs, "attention_types": [kind for group, n in kinds for kind in group * n]},
+        {
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": 1e-5,
+            "tie_word_embeddings": True,
+            "attention_types": ["local" if i % 2 else "global" for i in range(layers)],
+        },
+    )
+    if theirs.get("intermediate_size") is not None:
+        require(theirs, {"intermediate_size": 4 * width})
+    return ChemGPT.Config.read(
+        {
+            "width": width,
+            "num_layers": layers,
+            "num_heads": theirs["num_heads"],
+            "window": theirs.get("window_size", 256),
+            "max_length": theirs.get("max_position_embeddings", 2048),
+            "vocab_size": theirs["vocab_size"],
+        },
+        "config.json",
+    )
 
 
-def from_transformers(model: ChemGPT, weights: Mapping[str, Tensor]) -> None:
-    """Load weights that bear the names of `transformers.GPTNeoForCausalLM`."""
-    ours = {name_here: weights[name] for name_here, name in _OUTER.items()}
-    for here, there in _layers(len(model.windows)):
-        for name_here, name in _INNER.items():
-            for kind in ("weight", "bias"):
-                ours[f"{here}.{name_here}.{kind}"] = weights[f"{there}.{name}.{kind}"]
-        ours[f"{here}.attention.query_key_value.weight"] = torch.cat(
-            [weights[f"{there}.attn.attention.{letter}_proj.weight"] for letter in "qkv"]
-        )
-    model.load_state_dict(ours)
+_LAYER = {
+    "norm_attention": "ln_1",
+    "attention.mix": "attn.attention.out_proj",
+    "norm_mlp": "ln_2",
+    "widen": "mlp.c_fc",
+    "narrow": "mlp.c_proj",
+}
 
-
-def _layers(count: int) -> list[tuple[str, str]]:
-    return [(f"layers.{i}", f"transformer.h.{i}") for i in range(count)]
+ChemGPT.counterpart = Counterpart(
+    architecture="GPTNeoForCausalLM",
+    model_type="gpt_neo",
+    outer={
+        "symbols.weight": "transformer.wte.weight",
+        "places.weight": "transformer.wpe.weight",
+        "norm.weight": "transformer.ln_f.weight",
+        "norm.bias": "transformer.ln_f.bias",
+    },
+    layer={
+        f"{here}.{kind}": (f"{there}.{kind}",)
+        for here, there in _LAYER.items()
+        for kind in ("weight", "bias")
+    }
+    | {"attention.query_key_value.weight": tuple(f"attn.attention.{c}_proj.weight" for c in "qkv")},
+    layers="transformer.h",
+    output="lm_head.weight",
+    ignored=(".attention.bias", ".attention.masked_bias"),  # masks that older versions stored
+    to_config=_to_config,
+    from_config=_from_config,
+)

@@ -45,3 +45,11 @@ def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def initialise_normal(module: nn.Module) -> None:
+    """Normal weights of deviation 0.02, zero biases, whatever the depth (GPT-2); for `apply`."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

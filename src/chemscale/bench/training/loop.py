@@ -273,7 +273,7 @@ class _Training:
                 "flops": state.flops,
                 "seconds": state.seconds,
                 "joules": state.joules,
-                "learning_rate": self.optimizer.param_groups[0]["lr"] if state.step else 0.0,
+                "learning_rate": self.optimizer.param_groups[-1]["lr"] if state.step else 0.0,
                 "train_loss": float(recent.mean()) if len(recent) else None,
                 "val_loss": val_loss,
                 "steps_done": len(state.losses),

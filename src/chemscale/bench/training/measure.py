@@ -17,7 +17,7 @@ import torch
 
 from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, silent
 from chemscale.bench.models.base import Family, Seen, build, load_family
-from chemscale.bench.training import memory
+from chemscale.bench.training import memory, mup
 from chemscale.bench.training.recipe import Batches, stream
 from chemscale.bench.training.resources import ORDINARY, Resources
 from chemscale.bench.training.step import optimiser, shares, train_step
@@ -179,6 +179,7 @@ class Workbench:
         recipe = self.study.recipe.resolve()
         with memory.META:
             model = kind(config)
+        mup.scalings(model, recipe)  # refused here if it is
         sample, seen = self._sample(model, config)
         return Size(
             family=name,
@@ -254,6 +255,7 @@ def start_model(
 ) -> Family:
     """A model as it stands before its first step."""
     model = build(load_family(name), config, stream(seed, "weights"), DTYPES[recipe.precision])
+    mup.scale_start(model, recipe)
     model.calibrate(bench.dataset, subset)
     return model
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from chemscale.bench.models.base import Family, Seen
+from chemscale.bench.training import mup
 from chemscale.bench.training.ranks import ALONE, Ranks
 from chemscale.table.records import Recipe
 
@@ -26,14 +27,8 @@ def optimiser(model: Family, recipe: Recipe) -> torch.optim.Optimizer:
     matrices = {
         id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)
     }
-    decayed = [p for p in model.parameters() if id(p) in matrices]
-    others = [p for p in model.parameters() if id(p) not in matrices]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        mup.groups(matrices, model, recipe),
         lr=recipe.learning_rate,
         betas=recipe.betas,
         fused=True,
@@ -109,7 +104,7 @@ def train_step(
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=device)
     idle = 0 if not ranks.sharded or rounds is None else rounds - len(parts)

@@ -100,7 +100,8 @@ def load(
     """Load a trained language model: its final weights, with its dataset's vocabulary.
 
     Args:
-        path: the folder of a run, or a study folder, of which the best run is taken.
+        path: the folder of a run, a study folder, of which the best run is taken, or a folder
+            that `adopt` made.
         dataset: of the study, where it is open already.
         progress: told how far the reading of the dataset is.
 
@@ -108,6 +109,10 @@ def load(
         StoreError: the run has no final weights.
         DataError: no language model, or the data is no longer what it was trained on.
     """
+    if (Path(path) / "model.json").is_file():
+        from chemscale.bench.using import adopted
+
+        return adopted.load(Path(path))
     folder, place = find(path)
     weights = final_weights(place)
     run, name = place.run(), place.path.name
