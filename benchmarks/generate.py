@@ -20,8 +20,9 @@ import transformers
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.nn import native
-from chemscale.bench.training.measure import Workbench, optimiser, start_model, train_step
+from chemscale.bench.training.measure import Workbench, start_model
 from chemscale.bench.training.recipe import Batches
+from chemscale.bench.training.step import optimiser, train_step
 from chemscale.bench.using.sample import NEVER, Sampling, sample
 from chemscale.table.records import Study
 
@@ -117,7 +118,7 @@ def _trained(size: str, steps: int) -> ChemGPT:
     batches = Batches(subset, recipe.batch_size, 0)
     for step in range(steps):
         rate = recipe.learning_rate * min(1.0, (step + 1) / 20)
-        train_step(model, optimizer, collate(batches[step]), recipe, rate)
+        train_step(model, optimizer, [collate(batches[step])], recipe, rate)
     return model.eval()
 
 

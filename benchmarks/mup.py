@@ -20,8 +20,8 @@ import torch
 from chemscale.bench.data.examples import molecules
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training import mup
-from chemscale.bench.training.measure import optimiser, train_step
 from chemscale.bench.training.recipe import Batches
+from chemscale.bench.training.step import optimiser, train_step
 from chemscale.table.records import RECIPES, Recipe
 
 
@@ -77,7 +77,7 @@ def train(data: Any, options: argparse.Namespace, width: int, recipe: Recipe) ->
     losses = []
     for k in range(options.steps):
         rate = recipe.learning_rate * min(1.0, 10 * (k + 1) / options.steps)
-        losses.append(float(train_step(model, step, collate(order[k]), recipe, rate)))
+        losses.append(float(train_step(model, step, [collate(order[k])], recipe, rate)))
     return float(np.mean(losses[-options.steps // 10 :]))
 
 

@@ -12,7 +12,7 @@ import torch
 from chemscale.bench.data.tokens import TokenBatch
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training import mup
-from chemscale.bench.training.measure import optimiser, train_step
+from chemscale.bench.training.step import optimiser, train_step
 from chemscale.table.errors import DataError
 from chemscale.table.records import RECIPES, Recipe, Study, Trunk, digest
 from chemscale.testing.toys import write_structures
@@ -45,7 +45,7 @@ def batches(count: int) -> list[TokenBatch]:
 def train(model: Any, recipe: Recipe, num_steps: int) -> list[float]:
     step = optimiser(model, recipe)
     return [
-        float(train_step(model, step, batch, recipe, recipe.learning_rate))
+        float(train_step(model, step, [batch], recipe, recipe.learning_rate))
         for batch in batches(num_steps)
     ]
 

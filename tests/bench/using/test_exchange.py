@@ -21,7 +21,7 @@ from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.data.molecule_files import read_rows
 from chemscale.bench.data.tokens import EOS, SPECIAL, TokenBatch, Tokenizer
 from chemscale.bench.models.base import build, load_family
-from chemscale.bench.training.measure import optimiser, train_step
+from chemscale.bench.training.step import optimiser, train_step
 from chemscale.bench.using import adopted, exchange, foreign, gate
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel
@@ -73,9 +73,8 @@ def make(tokenizer: Tokenizer, texts: list[str]) -> Callable[[str, int], Trained
         for k in range(num_steps):
             chosen = [molecules[(16 * k + n) % len(molecules)] for n in range(16)]
             sizes = np.array([len(one) for one in chosen])
-            train_step(
-                model, step, TokenBatch.of(np.concatenate(chosen), sizes, sizes), recipe, 1e-2
-            )
+            batch = TokenBatch.of(np.concatenate(chosen), sizes, sizes)
+            train_step(model, step, [batch], recipe, 1e-2)
         return TrainedModel("a-model", family, model.eval(), tokenizer)
 
     return made
