@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chemscale.desk.laws import ALONG, SURFACES, Law
+from chemscale.desk.laws import ALONG, Law, broken_in_data, kaplan
 from chemscale.desk.solve import nonnegative
 from chemscale.table.results import Array
 
@@ -34,7 +34,9 @@ class Settings:
     late: float = 1.0  # log of the weight of each origin over that of the one before
     power: float = 3.0  # weights go as rolling-origin error to minus this power
     resolution: float = 0.002  # smallest error told apart, in log y
-    temper: float = 0.3  # power of the likelihood over shape parameters: residuals are not independent
+    # power of the likelihood over shape parameters, along one axis and over a surface: the residuals
+    # of a curve are not independent
+    temper: tuple[float, float] = (0.3, 1.0)
     candidates: int = 250  # shape parameters of each law
     bins: int = 64  # longer curves are averaged in this many equal steps of log x
 
@@ -46,13 +48,16 @@ class Points:
     log_x: Array  # (n, K), 0 at the largest x of each axis
     log_y: Array  # (n,)
     weight: Array  # (n,) how many measurements, mean 1
-    order: Array  # (n,) sum of log_x: along one axis log x, else log of the product
+    order: Array  # (n,) sum of log_x, 0 at the last point: log x, or log of the product of axes
+    last: float  # sum of log_x at the last point
     noise: float  # standard deviation of log y of one measurement; 0 where it cannot be told
     end: Array  # (K,) log of the largest x
 
     @classmethod
-    def of(cls, x: Array, y: Array, bins: int) -> Points:
-        """Merge and sort; x (m, K) and y (m,) are positive.
+    def of(
+        cls, x: Array, y: Array, bins: int, count: Array | None = None, noise: float | None = None
+    ) -> Points:
+        """Merge and sort; x (m, K) and y (m,) are positive, y the geometric mean of `count` runs.
 
         Along one axis long curves are averaged in equal steps of log x. Noise comes from replicates
         where there are any, else (along one axis) from neighbours by linear interpolation.
@@ -60,12 +65,13 @@ class Points:
         log_x, log_y = np.log(x), np.log(y)
         end = log_x.max(axis=0)
         log_x = log_x - end
-        cells, place, count = np.unique(log_x, axis=0, return_inverse=True, return_counts=True)
+        each = np.ones(len(y)) if count is None else np.asarray(count, float)
+        cells, place = np.unique(log_x, axis=0, return_inverse=True)
         place = place.reshape(-1)
-        mean = np.bincount(place, log_y) / count
+        weight = np.bincount(place, each)
+        mean = np.bincount(place, each * log_y) / weight
         freedom = len(log_y) - len(cells)
         spread = float(((log_y - mean[place]) ** 2).sum())
-        weight = count.astype(float)
         if log_x.shape[1] == 1 and len(cells) > bins:
             step = ((cells[:, 0] - cells[0, 0]) / -cells[0, 0] * bins).astype(int)
             step = np.minimum(step, bins - 1)
@@ -77,10 +83,13 @@ class Points:
         order = cells.sum(axis=1)
         sort = np.argsort(order, kind="stable")
         cells, mean, weight, order = cells[sort], mean[sort], weight[sort], order[sort]
-        noise = np.sqrt(spread / freedom) if freedom else 0.0
-        if not freedom and log_x.shape[1] == 1:
-            noise = _flicker(order, mean)
-        return cls(cells, mean, weight / weight.mean(), order, float(noise), end)
+        last = float(order[-1])
+        order = order - last
+        if noise is None:
+            noise = np.sqrt(spread / freedom) if freedom else 0.0
+            if not freedom and log_x.shape[1] == 1:
+                noise = _flicker(order, mean)
+        return cls(cells, mean, weight / weight.mean(), order, last, float(noise), end)
 
 
 def _flicker(log_x: Array, log_y: Array) -> float:
@@ -140,7 +149,8 @@ class Average:
         constant = np.full((1, len(x)), self.points.log_y[-1])
         everything = np.concatenate([means, damped, constant])
         # Between the points memory has no direction: there only laws that remember all of them count.
-        inside = (log_x.sum(axis=1) < 0) | (log_x <= 0).all(axis=1)
+        beyond = np.maximum(log_x.sum(axis=1) - self.points.last, 0.0)
+        inside = beyond == 0
         forgetful = [np.isfinite(expert.memory) for expert in self.experts]
         mask = np.array([*forgetful, *[True] * len(forgetful), True])[:, None] & inside
         weights = np.where(mask, 0.0, self.weights[:, None])
@@ -152,7 +162,7 @@ class Average:
             between=np.sqrt((weights * (everything - middle) ** 2).sum(axis=0)),
             within=np.sqrt((weights * within**2).sum(axis=0)),
             change=np.abs(middle - self.points.log_y[-1]),
-            beyond=np.maximum(log_x, 0.0).sum(axis=1),
+            beyond=beyond,
             noise=self.points.noise,
             rolling=self.rolling,
         )
@@ -174,26 +184,34 @@ class Outlook:
     between: Array  # standard deviation over the forecasts that were averaged
     within: Array  # over shape parameters
     change: Array  # from the last observation
-    beyond: Array  # log x outside the points, axes together
+    beyond: Array  # log x after the last point, axes together
     noise: float
     rolling: float
 
 
 def average(
-    x: Array, y: Array, laws: Sequence[Law] | None = None, settings: Settings | None = None
+    x: Array,
+    y: Array,
+    laws: Sequence[Law] | None = None,
+    settings: Settings | None = None,
+    count: Array | None = None,
+    noise: float | None = None,
 ) -> Average:
     """Fit the laws and weigh them.
 
     Args:
         x: (m, K), positive.
         y: (m,), positive.
-        laws: by default those of `laws` for one axis or two.
+        laws: by default all along one axis; over a surface Kaplan's and the one broken in data,
+            which holds the additive one as the case without a break.
         settings: for experiments.
+        count: (m,) how many runs y is the geometric mean of; 1 by default.
+        noise: standard deviation of log y of one run; by default from the points.
     """
     settings = settings or Settings()
-    points = Points.of(x, y, settings.bins)
+    points = Points.of(x, y, settings.bins, count, noise)
     num_axes = points.log_x.shape[1]
-    laws = laws or (ALONG if num_axes == 1 else SURFACES)
+    laws = laws or (ALONG if num_axes == 1 else (kaplan, broken_in_data))
     starts = _origins(points, settings)
     experts = []
     for law in laws:
@@ -262,7 +280,7 @@ def _expert(
     effective = shown.sum(axis=1, keepdims=True) / trust.max()
     misfit = np.maximum(shown.sum(axis=1, keepdims=True) - gain, 0.0) / trust.max()
     fits = np.log(misfit + effective * (settings.resolution / 2) ** 2)
-    likelihood = -0.5 * (settings.temper * effective + 1) * fits
+    likelihood = -0.5 * (settings.temper[points.log_x.shape[1] > 1] * effective + 1) * fits
     belief = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
     belief /= belief.sum(axis=1, keepdims=True)
     errors: list[list[float]] = [[], []]
@@ -311,7 +329,9 @@ def _weigh(
             for expert in experts
         ]
     )
-    prior = np.concatenate([prior, prior, [1.0]])
+    # Over a surface the last point is one of many with the same product: nothing to shrink towards.
+    along = float(points.log_x.shape[1] == 1)
+    prior = np.concatenate([prior, along * prior, [along]])
     constant = [
         _rms(points.log_y[s - 1] - points.log_y[s:], points.weight[s:]) for s in starts
     ]

@@ -466,3 +466,32 @@ def data_constrained(
         worth.append(base + np.log1p(np.exp(half) * -np.expm1(-repeats * np.exp(-half))))
     extra = np.log(np.maximum(np.expm1(np.maximum(seen - unique, 0.0)), 1e-30))
     return (-size * worth[1], -data * worth[0], overfit * (extra + params - unique))
+
+# --- values of the two laws whose parameters are recorded ----------------------------------------
+
+
+def power_floor(
+    x: float | Array,
+    irreducible_loss: float | Array,
+    coefficient: float | Array,
+    exponent: float | Array,
+) -> Array:
+    """y = E + A·x^-a, from the parameters of a `LawFit`."""
+    return np.asarray(
+        irreducible_loss + np.asarray(coefficient) * np.asarray(x, float) ** -np.asarray(exponent)
+    )
+
+
+def additive_surface(
+    num_params: float | Array,
+    num_train: float | Array,
+    irreducible_loss: float | Array,
+    size_coefficient: float | Array,
+    size_exponent: float | Array,
+    data_coefficient: float | Array,
+    data_exponent: float | Array,
+) -> Array:
+    """L(N, D) = E + A·N^-a + B·D^-b, from the parameters of a `SurfaceFit`."""
+    size_term = power_floor(num_params, 0.0, size_coefficient, size_exponent)
+    data_term = power_floor(num_train, 0.0, data_coefficient, data_exponent)
+    return np.asarray(irreducible_loss + size_term + data_term)
