@@ -37,6 +37,7 @@ class Settings:
     # power of the likelihood over shape parameters, along one axis and over a surface: the residuals
     # of a curve are not independent
     temper: tuple[float, float] = (0.3, 1.0)
+    support: float = 0.5  # power of the share of its parameters that an expert has points for
     candidates: int = 250  # shape parameters of each law
     bins: int = 64  # longer curves are averaged in this many equal steps of log x
 
@@ -112,6 +113,7 @@ class Expert:
     theta: Array  # (C, Q)
     linear: Array  # (C, 1 + J): E and the coefficients, in units of the typical y
     belief: Array  # (C,) weights of the shape parameters, sum 1
+    support: float  # effective number of points over the number of parameters, at most 1
     errors: Array  # (O,) at each origin, root mean square of log y
     damped_errors: Array  # (O,) the same with the change shrunk
     hidden: tuple[Array, ...]  # what it forecast of the hidden points, origin by origin
@@ -237,7 +239,8 @@ def _origins(points: Points, settings: Settings) -> list[int]:
 
 def _shapes(law: Law, log_x: Array, theta: Array) -> Array:
     """Shapes (C, T, J), each 1 at the last point."""
-    logs = law.log_shapes(log_x, theta) - law.log_shapes(np.zeros((1, log_x.shape[1])), theta)
+    end = np.zeros((1, log_x.shape[1]))
+    logs = np.stack(law.log_shapes(log_x, theta), -1) - np.stack(law.log_shapes(end, theta), -1)
     return np.asarray(np.exp(np.clip(logs, -100.0, 100.0)))
 
 
@@ -295,7 +298,9 @@ def _expert(
             hidden[which].append(forecast)
     last = float(belief[-1] @ _log_values(shapes[:, -1:], linear[-1])[:, 0])
     scale = np.exp(points.log_y[-1])
+    num_free = num_terms + theta.shape[1]
     return Expert(
+        support=min(1.0, float(effective[-1, 0]) / num_free),
         law=law,
         floor=floor,
         memory=memory,
@@ -325,7 +330,9 @@ def _weigh(
     of_memory = dict(zip(memories, settings.long_memory, strict=False))
     prior = np.array(
         [
-            (1.0 if expert.floor else settings.no_floor) * of_memory.get(expert.memory, 1.0)
+            (1.0 if expert.floor else settings.no_floor)
+            * of_memory.get(expert.memory, 1.0)
+            * expert.support**settings.support
             for expert in experts
         ]
     )

@@ -209,7 +209,7 @@ def predict(
             if prediction is not None:
                 return prediction
             refusal = (
-                f"the runs scatter too much for a forecast by {_words(law)}: its 90 % interval is "
+                f"the runs scatter too much for a forecast over {_words(law)}: its 90 % interval is "
                 "wider than a factor of ten. More seeds or a longer ladder would narrow it"
             )
         refusals.append(refusal)
@@ -300,7 +300,7 @@ def _predict(
             Interval(low=float(ends[level][0][0]), high=float(ends[level][1][0]), level=level)
             for level in levels
         ),
-        law=f"{metric_words(fit.metric)} by the {_shares(found)} along {_words(law)}, "
+        law=f"{metric_words(fit.metric)} = {_shares(found)} over {_words(law)}, "
         f"from {len(law.points)} runs",
         fitted_runs=law.points,
         beyond=outside,

@@ -11,7 +11,7 @@ position (a break, a shift), it is in units of log x counted from the origin of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -39,7 +39,7 @@ class Law:
     parameters: Mapping[str, tuple[float, float]]
     positions: Mapping[str, int]  # parameter → axis along which it is a position
     shapes: Shapes
-    slopes: Callable[..., tuple[tuple[Array, ...], ...]] | None = None  # [j][q] d log S_j / d θ_q
+    slopes: Callable[..., Sequence[Sequence[Array | None]]] | None = None  # [j][q] d log S_j / d θ_q
     starts: Callable[[Array, Array], Array] | None = None  # (C, Q) uniforms, (K,) spans → (C, Q)
 
     @property
@@ -47,30 +47,27 @@ class Law:
         """J, the number of linear terms besides the floor."""
         return len(self.shapes(np.zeros((1, self.num_axes)), *np.ones(len(self.parameters))))
 
-    def log_shapes(self, log_x: Array, theta: Array) -> Array:
-        """Logs of the shapes (C, n, J) at log_x (n, K) or (C, n, K), for theta (C, Q)."""
-        parts = self.shapes(log_x, *theta.T[:, :, None])
-        full = np.broadcast_shapes((len(theta), log_x.shape[-2]), *(part.shape for part in parts))
-        return np.stack([np.broadcast_to(part, full) for part in parts], axis=-1)
+    def log_shapes(self, log_x: Array, theta: Array) -> list[Array]:
+        """Logs of the J shapes, (C, n) each, at log_x (n, K), for theta (C, Q)."""
+        full = (len(theta), len(log_x))
+        return [np.broadcast_to(one, full) for one in self.shapes(log_x, *theta.T[:, :, None])]
 
-    def log_slopes(self, log_x: Array, theta: Array) -> Array:
-        """Derivatives (C, n, J, Q) of the same; central differences where the law gives none."""
-        if self.slopes is None:
-            step = 1e-6
-            sides = []
-            for which in range(theta.shape[1]):
-                ends = [theta.copy(), theta.copy()]
-                ends[0][:, which] += step
-                ends[1][:, which] -= step
-                high, low = (self.log_shapes(log_x, end) for end in ends)
-                sides.append((high - low) / (2 * step))
-            return np.stack(sides, axis=-1)
-        rows = self.slopes(log_x, *theta.T[:, :, None])
-        full = (len(theta), log_x.shape[-2])
-        return np.stack(
-            [np.stack([np.broadcast_to(cell, full) for cell in row], axis=-1) for row in rows],
-            axis=-2,
-        )
+    def log_slopes(self, log_x: Array, theta: Array) -> Sequence[Sequence[Array | None]]:
+        """Derivatives of the same, [j][q]; None where there is none.
+
+        Central differences where the law does not give them.
+        """
+        if self.slopes is not None:
+            return self.slopes(log_x, *theta.T[:, :, None])
+        rows: list[list[Array | None]] = [[] for _ in range(self.num_shapes)]
+        for which in range(theta.shape[1]):
+            ends = [theta.copy(), theta.copy()]
+            ends[0][:, which] += 1e-6
+            ends[1][:, which] -= 1e-6
+            high, low = (self.log_shapes(log_x, end) for end in ends)
+            for row, one, other in zip(rows, high, low, strict=True):
+                row.append((one - other) / 2e-6)
+        return rows
 
     def bounds(self, log_x: Array) -> tuple[Array, Array]:
         """Lower and upper bounds (Q,) of θ; a position may lie one span outside the data."""
@@ -323,8 +320,8 @@ ALONG = (power, shifted, m4, broken)
     {"size_exponent": (0.0, MAX_EXPONENT), "data_exponent": (0.0, MAX_EXPONENT)},
     num_axes=2,
     slopes=lambda log_x, a, b: (
-        (-log_x[..., 0], np.zeros(1)),
-        (np.zeros(1), -log_x[..., 1]),
+        (-log_x[..., 0], None),
+        (None, -log_x[..., 1]),
     ),
     starts=lambda uniform, span: _log_uniform(uniform, 0.04, 2.0),
 )
@@ -386,12 +383,11 @@ def kaplan(
 
 def _broken_slopes(
     log_x: Array, size: Array, data: Array, change: Array, position: Array, width: Array
-) -> tuple[tuple[Array, ...], ...]:
-    nothing = np.zeros(1)
+) -> tuple[tuple[Array | None, ...], ...]:
     ((_, *own),) = broken.slopes(log_x[..., 1:], data, change, position, width)  # type: ignore[misc]
     return (
-        (-log_x[..., 0], nothing, nothing, nothing, nothing),
-        (nothing, -log_x[..., 1], *own),
+        (-log_x[..., 0], None, None, None, None),
+        (None, -log_x[..., 1], *own),
     )
 
 

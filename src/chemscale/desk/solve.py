@@ -55,10 +55,18 @@ def solve(
 
 def log_law(law: Law, log_x: Array, parameters: Array) -> Array:
     """Log of the law at (n, K) log x, for (S, 1 + J + Q) parameters: (S, n)."""
+    return np.log(_value(law, log_x, parameters)[0])
+
+
+def _value(law: Law, log_x: Array, parameters: Array) -> tuple[Array, list[Array]]:
+    """The law (S, n), never below 1e-100 so that squares of its inverse are numbers; its shapes."""
     count = law.num_shapes
-    shapes = np.exp(law.log_shapes(log_x, parameters[:, 1 + count :]))
-    value = parameters[:, :1] + (parameters[:, None, 1 : 1 + count] * shapes).sum(axis=2)
-    return np.asarray(np.log(np.maximum(value, 1e-300)))
+    logs = law.log_shapes(log_x, parameters[:, 1 + count :])
+    shapes = [np.exp(np.clip(one, -200.0, 200.0)) for one in logs]
+    value = np.zeros((len(parameters), len(log_x))) + parameters[:, :1]
+    for place, shape in enumerate(shapes):
+        value += parameters[:, 1 + place, None] * shape
+    return np.maximum(value, 1e-100), shapes
 
 
 def huber(residual: Array, delta: float) -> Array:
@@ -77,7 +85,8 @@ def project(
 ) -> Array:
     """The best candidate of each data set, with E and A by non-negative least squares."""
     typical = log_y.mean(axis=0)
-    columns = np.exp(np.clip(law.log_shapes(log_x, candidates), -100.0, 100.0))  # (C, n, J)
+    logs = np.stack(law.log_shapes(log_x, candidates), axis=-1)  # (C, n, J)
+    columns = np.exp(np.clip(logs, -100.0, 100.0))
     if floor:
         columns = np.concatenate([np.ones_like(columns[..., :1]), columns], axis=2)
     columns = columns / np.exp(typical)[:, None]  # relative: f/y - 1 stands in for log f - log y
@@ -171,17 +180,21 @@ def _refine(
     lower = np.concatenate([np.zeros(linear), low])
     upper = np.concatenate([np.full(linear, np.inf), high])
     shared = len(log_y) == 1
-    theta, damping = np.clip(theta, lower, upper), np.full(num_sets, 1e-3)
+    theta = np.clip(theta, lower, upper)
+    # With a Huber loss the curvature is that of the residuals below delta alone, far from the
+    # optimum next to nothing: full damping to begin with.
+    damping = np.full(num_sets, 1e-3 if np.isinf(delta) else 1.0)
     going = np.arange(num_sets)
     diagonal = np.arange(num_free)
+    residual, jacobian = _residual(law, theta, log_x, log_y)
+    value = (weights * huber(residual, delta)).sum(axis=1)
     for _ in range(steps):
         now = theta[going]
-        seen, weight = (log_y, weights) if shared else (log_y[going], weights[going])
-        residual, jacobian = _residual(law, now, log_x, seen)
-        value = (weight * huber(residual, delta)).sum(axis=1)
-        weighted = jacobian * (weight * influence(residual, delta))[..., None]
-        normal = weighted.swapaxes(1, 2) @ jacobian  # (S, P, P)
-        slope = (weighted * residual[..., None]).sum(axis=1)  # (S, P)
+        weight = weights if shared else weights[going]
+        pull = influence(residual, delta)
+        curvature = np.where(pull < 1.0, 0.0, 1.0) + damping[going, None] * pull
+        normal = (jacobian * (weight * curvature)[:, None]) @ jacobian.swapaxes(1, 2)  # (S, P, P)
+        slope = (jacobian @ (weight * pull * residual)[..., None])[..., 0]  # (S, P)
         held = ((now <= lower) & (slope > 0)) | ((now >= upper) & (slope < 0))
         held[:, 0] |= not floor
         normal *= (~held[:, :, None]) & (~held[:, None, :])
@@ -191,24 +204,34 @@ def _refine(
         step = np.linalg.solve(normal, slope[..., None])[..., 0]
         step[:, linear:] = np.clip(step[:, linear:], -0.5, 0.5)
         trial = np.clip(now - step, lower, upper)
-        new = (weight * huber(log_law(law, log_x, trial) - seen, delta)).sum(axis=1)
+        seen = log_y if shared else log_y[going]
+        new_residual, new_jacobian = _residual(law, trial, log_x, seen)
+        new = (weight * huber(new_residual, delta)).sum(axis=1)
         better = new < value
         theta[going[better]] = trial[better]
-        damping[going] = np.where(better, damping[going] / 5, damping[going] * 4)
+        damping[going] = np.where(better, damping[going] / 3, damping[going] * 3)
         settled = better & (value - new < tolerance * value + 1e-20)
-        going = going[~settled & (damping[going] < 1e6) & (value > 1e-20)]
+        residual[better], jacobian[better] = new_residual[better], new_jacobian[better]
+        value = np.where(better, new, value)
+        keep = ~settled & (damping[going] < 1e6) & (value > 1e-20)
+        going, value = going[keep], value[keep]
+        residual, jacobian = residual[keep], jacobian[keep]
         if not len(going):
             break
     return theta
 
 
 def _residual(law: Law, theta: Array, log_x: Array, log_y: Array) -> tuple[Array, Array]:
-    """Residuals log f - log y (S, n) and their derivatives (S, n, P)."""
+    """Residuals log f - log y (S, n) and their derivatives (S, P, n)."""
     count = law.num_shapes
-    coefficients, shape = theta[:, None, 1 : 1 + count], theta[:, 1 + count :]
-    shapes = np.exp(law.log_shapes(log_x, shape))
-    terms = coefficients * shapes
-    value = np.maximum(theta[:, :1] + terms.sum(axis=2), 1e-100)  # squares of 1/f: no overflow
-    parts = [np.ones_like(value)[..., None], shapes]
-    parts.append((terms[..., None] * law.log_slopes(log_x, shape)).sum(axis=2))
-    return np.log(value) - log_y, np.concatenate(parts, axis=2) / value[..., None]
+    value, shapes = _value(law, log_x, theta)
+    jacobian = np.zeros((len(theta), theta.shape[1], len(log_x)))
+    jacobian[:, 0] = 1 / value
+    slopes = law.log_slopes(log_x, theta[:, 1 + count :])
+    for place, (shape, row) in enumerate(zip(shapes, slopes, strict=True)):
+        jacobian[:, 1 + place] = shape / value
+        share = theta[:, 1 + place, None] * jacobian[:, 1 + place]
+        for which, slope in enumerate(row):
+            if slope is not None:
+                jacobian[:, 1 + count + which] += share * slope
+    return np.log(value) - log_y, jacobian
