@@ -1,6 +1,6 @@
-"""Learn the factors of the intervals from measured curves, and show how they do on what was left out.
+"""Learn the factors of the intervals from measured curves, and show how they do on others.
 
-    python benchmarks/calibrate.py DATA            # table: coverage without the group that is scored
+    python benchmarks/calibrate.py DATA            # coverage without the group that is scored
     python benchmarks/calibrate.py DATA --write    # and src/chemscale/desk/calibration.json
 
 DATA is a folder with `score.py`, whose suites cut the curves into what is shown and what is asked.
@@ -68,10 +68,7 @@ def learn(shown: list[Task]) -> Calibration:
     errors = np.concatenate([np.abs(task.outlook.log_y - task.truth) for task in shown])
     count = Counter(task.domain for task in shown)
     weights = np.concatenate(
-        [
-            np.full(len(task.truth), count[task.domain] ** -0.5 / len(task.truth))
-            for task in shown
-        ]
+        [np.full(len(task.truth), count[task.domain] ** -0.5 / len(task.truth)) for task in shown]
     )
     weights /= weights.sum()
 

@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/chinchilla.py DATA/chinchilla-epoch/chinchilla_svg.csv
 
-240 points (the five highest losses dropped), Huber loss (delta 1e-3) of log loss, the 4,500 starts of
-Hoffmann et al. 2022. Ours runs from all of them; SciPy, one start after another, from a sample, the
-same for both its gradients, and its time is scaled up. Rounds alternate; times are of the processor.
+240 points (the five highest losses dropped), Huber loss (delta 1e-3) of log loss, the 4,500 starts
+of Hoffmann et al. 2022. Ours runs from all of them; SciPy, one start after another, from a sample,
+the same for both its gradients, and its time is scaled up. Rounds alternate; times are of the
+processor.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from chemscale.desk.bootstrap import fit_sample
-from chemscale.desk.laws import additive
 from chemscale.desk.solve import huber, log_law, refine
+from chemscale.desk.surfaces import additive
 
 PUBLISHED = {"E": 1.817, "A": 482.0, "B": 2085.0, "a": 0.348, "b": 0.366}
 DELTA = 1e-3
@@ -44,16 +45,21 @@ def ours(begin: np.ndarray, log_x: np.ndarray, log_y: np.ndarray) -> tuple[np.nd
     linear = np.exp(begin[:, :3] - np.pad(begin[:, 3:] * centre, ((0, 0), (1, 0))))
     theta = np.concatenate([linear, begin[:, 3:]], axis=1)
     found = refine(
-        additive, theta, log_x - centre, log_y[None], np.ones((1, len(log_y))), True, DELTA, steps=300
+        additive,
+        theta,
+        log_x - centre,
+        log_y[None],
+        np.ones((1, len(log_y))),
+        True,
+        DELTA,
+        steps=300,
     )
     value = huber(log_law(additive, log_x - centre, found) - log_y, DELTA).sum(axis=1)
     found[:, 1:3] *= np.exp(found[:, 3:] * centre)
     return found, value
 
 
-def scipy(
-    begin: np.ndarray, log_x: np.ndarray, log_y: np.ndarray, analytic: bool
-) -> np.ndarray:
+def scipy(begin: np.ndarray, log_x: np.ndarray, log_y: np.ndarray, analytic: bool) -> np.ndarray:
     """Objectives (S,) from one start after another."""
     log_n, log_d = log_x.T
 
@@ -106,7 +112,10 @@ def main() -> None:
             seconds[name].append(spent * len(begin) / len(some))
     best = found[values["ours"].argmin()]
     names = ("E", "A", "B", "a", "b")
-    told = [f"{name} {one:.5g} ({one / PUBLISHED[name] - 1:+.2%})" for name, one in zip(names, best)]
+    told = [
+        f"{name} {one:.5g} ({one / PUBLISHED[name] - 1:+.2%})"
+        for name, one in zip(names, best, strict=True)
+    ]
     print(f"optimum: {', '.join(told)}; objective {values['ours'].min():.8f}")
     print("| | processor s, 4,500 starts | ours is faster by | starts that reach the optimum |")
     print("| --- | --- | --- | --- |")

@@ -1,6 +1,6 @@
 """The forecasts of the desk as `score.py` of the scaling data asks for them.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=benchmarks \
+OMP_NUM_THREADS=1 PYTHONPATH=benchmarks \
         python DATA/score.py extrapolate --method forecast:extrapolate   # or surface, early
 """
 

@@ -6,20 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chemscale.desk.laws import (
-    ALONG,
-    SURFACES,
-    additive,
-    additive_surface,
-    bnsl,
-    data_constrained,
-    law,
-    named,
-    power,
-    power_floor,
-)
+from chemscale.desk.laws import ALONG, additive_surface, bnsl, law, m4, power, power_floor
 from chemscale.desk.solve import huber, log_law, refine, solve
-from chemscale.table.errors import UnknownName, UsageError
+from chemscale.desk.surfaces import SURFACES, additive, data_constrained
+from chemscale.table.errors import UsageError
 
 SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
 LAWS = (*ALONG, bnsl(2), *SURFACES, data_constrained)
@@ -66,7 +56,7 @@ def test_the_slopes_of_a_law_are_those_of_finite_differences(one):
     np.testing.assert_allclose(found, plain, atol=1e-6)
 
 
-@pytest.mark.parametrize("one", [one for one in ALONG], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", ALONG, ids=lambda one: one.name)
 def test_shapes_of_falling_laws_fall_and_stay_numbers_far_away(one):
     log_x = np.linspace(-40, 40, 200)[:, None]
     (logs,) = one.log_shapes(log_x, one.candidates(50, log_x[90:110]))
@@ -77,7 +67,7 @@ def test_shapes_of_falling_laws_fall_and_stay_numbers_far_away(one):
 
 def test_m4_solves_its_equation():
     log_x, theta = np.linspace(-5, 5, 40)[:, None], np.array([[0.7, -1.0, 2.5], [1.5, 0.5, 0.4]])
-    (logs,) = named("m4").log_shapes(log_x, theta)
+    (logs,) = m4.log_shapes(log_x, theta)
     exponent, position, stretch = theta.T[:, :, None]
     left = logs - stretch * np.log(-np.expm1(logs))
     np.testing.assert_allclose(left, -exponent * (log_x[:, 0] - position), atol=1e-8)
@@ -120,12 +110,6 @@ def test_a_law_of_your_own_is_fitted_like_any_other():
     np.testing.assert_allclose(found, truth, atol=1e-4)
     with pytest.raises(UsageError, match="not among its parameters"):
         law("odd", "", "", {"power": (0.1, 2.0)}, positions={"place": 0})(stretched.shapes)
-
-
-def test_a_law_that_is_not_there_is_named_with_its_nearest():
-    assert named("kaplan").num_axes == 2
-    with pytest.raises(UnknownName, match="Did you mean 'broken'"):
-        named("brokn")
 
 
 @pytest.mark.parametrize("one", LAWS[:8], ids=lambda one: one.name)
@@ -204,9 +188,7 @@ def test_the_chinchilla_refit_of_besiroglu_et_al_2024_comes_back():
     log_y = np.log([[float(row["loss"]) for row in rows]])
     centre = log_x.mean(axis=0)
     ones = np.ones_like(log_y)
-    found = solve(
-        additive, log_x - centre, log_y, ones, floor=True, delta=1e-3, candidates=grid(2)
-    )
+    found = solve(additive, log_x - centre, log_y, ones, floor=True, delta=1e-3, candidates=grid(2))
     raw = found[0].copy()
     raw[1:3] *= np.exp(raw[3:] * centre)
     np.testing.assert_allclose(raw, [1.8172, 477.8, 2143, 0.3473, 0.3671], rtol=1e-3)

@@ -1,13 +1,13 @@
 """Averaged forecasts: many laws, fitted with short and long memory, weighted by how they forecast.
 
-No one form extrapolates best everywhere, and the best interpolator is often not among the good ones.
-So each law is fitted with several *memories* (points count e times less for each `memory` of log x
-they lie before the last), with a floor and without; what it forecasts is the mean over its shape
-parameters, weighted by how well they fit. The forecasts are then weighted by *rolling origin*: fitted
-to the first part of the points only, how well did each forecast the rest?
+No one form extrapolates best everywhere, and the best interpolator is often not a good one. So each
+law is fitted with several *memories* (points count e times less for each `memory` of log x they lie
+before the last), with a floor and without; what it forecasts is the mean over its shape parameters,
+weighted by how well they fit. The forecasts are then weighted by *rolling origin*: fitted to the
+first part of the points only, how well did each forecast the rest?
 
-Everything is done at all origins and all shape parameters at once. Whitened rows need no refit to be
-left out: the normal equations of every beginning of the data are sums of those of their points.
+Everything is done at all origins, memories and shape parameters at once: the normal equations of
+every beginning of the data are sums over its points.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chemscale.desk.laws import ALONG, Law, broken_in_data, kaplan
+from chemscale.desk.laws import ALONG, Law
 from chemscale.desk.solve import nonnegative
+from chemscale.desk.surfaces import broken_in_data, kaplan
 from chemscale.table.results import Array
 
 
@@ -34,8 +35,8 @@ class Settings:
     late: float = 1.0  # log of the weight of each origin over that of the one before
     power: float = 3.0  # weights go as rolling-origin error to minus this power
     resolution: float = 0.002  # smallest error told apart, in log y
-    # power of the likelihood over shape parameters, along one axis and over a surface: the residuals
-    # of a curve are not independent
+    # power of the likelihood over shape parameters, along one axis and over a surface: residuals of
+    # a curve are not independent
     temper: tuple[float, float] = (0.3, 1.0)
     support: float = 0.5  # power of the share of its parameters that an expert has points for
     candidates: int = 250  # shape parameters of each law
@@ -111,7 +112,7 @@ class Expert:
     floor: bool
     memory: float
     theta: Array  # (C, Q)
-    linear: Array  # (C, 1 + J): E and the coefficients, in units of the typical y
+    linear: Array  # (C, 1 + J): E and the coefficients, in units of y at the last point
     belief: Array  # (C,) weights of the shape parameters, sum 1
     support: float  # effective number of points over the number of parameters, at most 1
     errors: Array  # (O,) at each origin, root mean square of log y
@@ -121,7 +122,7 @@ class Expert:
     last: float  # its mean at the last point
 
     def at(self, shapes: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation (T,) of log y over shape parameters, from (C, T, J) shapes."""
+        """Mean and standard deviation (T,) over shape parameters, of log y less its last."""
         values = _log_values(shapes, self.linear)
         mean = self.belief @ values
         return mean, np.sqrt(np.maximum(self.belief @ (values - mean) ** 2, 0.0))
@@ -146,11 +147,12 @@ class Average:
         drawn = {name: _shapes(law, log_x, theta) for name, (law, theta) in shapes.items()}
         told = [expert.at(drawn[expert.law.name]) for expert in self.experts]
         means, spreads = (np.array(part) for part in zip(*told, strict=True))
+        means = means + self.points.log_y[-1]
         last = np.array([expert.last for expert in self.experts])[:, None]
         damped = last + self.settings.damping * (means - last)
         constant = np.full((1, len(x)), self.points.log_y[-1])
         everything = np.concatenate([means, damped, constant])
-        # Between the points memory has no direction: there only laws that remember all of them count.
+        # Between the points memory has no direction: only laws that remember all of them count.
         beyond = np.maximum(log_x.sum(axis=1) - self.points.last, 0.0)
         inside = beyond == 0
         forgetful = [np.isfinite(expert.memory) for expert in self.experts]
@@ -220,17 +222,14 @@ def average(
         theta = law.candidates(40 if law.name == "power" else settings.candidates, points.log_x)
         shapes = _shapes(law, points.log_x, theta)
         for floor in (False, True):
-            for memory in settings.memories:
-                experts.append(
-                    _expert(law, floor, memory * num_axes, theta, shapes, points, starts, settings)
-                )
+            experts += _experts(law, floor, theta, shapes, points, starts, settings)
     return _weigh(points, settings, tuple(experts), starts, tuple(law.name for law in laws))
 
 
 def _origins(points: Points, settings: Settings) -> list[int]:
     """How many points each origin shows; at least three, and a few hidden."""
     reach = points.log_x.shape[1] * min(0.7, -points.order[0] / points.log_x.shape[1] / 2.2)
-    counts = [int((points.order <= -hide / 0.7 * reach).sum()) for hide in settings.origins]
+    counts = [int((points.order <= -hide / 0.7 * reach + 1e-9).sum()) for hide in settings.origins]
     found = sorted({count for count in counts if 3 <= count < len(points.order)})
     if not found and len(points.order) > 3:
         found = [len(points.order) - 1]
@@ -241,82 +240,97 @@ def _shapes(law: Law, log_x: Array, theta: Array) -> Array:
     """Shapes (C, T, J), each 1 at the last point."""
     end = np.zeros((1, log_x.shape[1]))
     logs = np.stack(law.log_shapes(log_x, theta), -1) - np.stack(law.log_shapes(end, theta), -1)
-    return np.asarray(np.exp(np.clip(logs, -100.0, 100.0)))
+    return np.asarray(np.exp(np.clip(logs, -80.0, 80.0)))
 
 
 def _log_values(shapes: Array, linear: Array) -> Array:
-    value = linear[:, None, 0] + (linear[:, None, 1:] * shapes).sum(axis=2)
+    """Log of E + sum_j A_j·S_j: (…, C, T) from shapes (C, T, J) and linear (…, C, 1 + J)."""
+    value = np.broadcast_to(linear[..., :1], (*linear.shape[:-1], shapes.shape[1])).copy()
+    for term in range(shapes.shape[2]):
+        value += linear[..., 1 + term, None] * shapes[..., term]
     return np.asarray(np.log(np.maximum(value, 1e-300)))
 
 
-def _expert(
+def _experts(
     law: Law,
     floor: bool,
-    memory: float,
     theta: Array,
     shapes: Array,
     points: Points,
     starts: list[int],
     settings: Settings,
-) -> Expert:
-    typical = np.exp(points.log_y - points.log_y[-1])
-    trust = points.weight * np.exp(points.order / memory)
+) -> list[Expert]:
+    """One law with every memory. M memories, O origins and the whole, C candidates, n points."""
+    num_axes = points.log_x.shape[1]
+    memories = np.array(settings.memories) * num_axes
+    typical = np.exp(np.clip(points.log_y - points.log_y[-1], -60.0, 60.0))
+    trust = points.weight * np.exp(points.order / memories[:, None])  # (M, n)
     columns = shapes if not floor else np.concatenate([np.ones_like(shapes[..., :1]), shapes], 2)
     columns = columns / typical[:, None]  # relative: f/y - 1 stands in for log f - log y
     count = np.array([*starts, len(typical)])
-    shown = (np.arange(len(typical)) < count[:, None]) * trust  # (O + 1, n)
+    shown = (np.arange(len(typical)) < count[:, None]) * trust[:, None]  # (M, O + 1, n)
     num_candidates, num_points, num_terms = columns.shape
-    upper = np.triu_indices(num_terms)
-    products = columns[..., upper[0]] * columns[..., upper[1]]  # (C, n, pairs)
-    sums = (shown @ products.swapaxes(0, 1).reshape(num_points, -1)).reshape(
-        len(count), num_candidates, -1
-    )
-    gram = np.empty((len(count), num_candidates, num_terms, num_terms))
-    gram[..., upper[0], upper[1]] = sums
-    gram[..., upper[1], upper[0]] = sums
-    moment = (shown @ columns.swapaxes(0, 1).reshape(num_points, -1)).reshape(
-        len(count), num_candidates, num_terms
-    )
+    pairs = np.triu_indices(num_terms)
+    products = (columns[..., pairs[0]] * columns[..., pairs[1]]).swapaxes(0, 1)
+    size = (*shown.shape[:2], num_candidates)
+    sums = (shown @ products.reshape(num_points, -1)).reshape(*size, -1)
+    gram = np.empty((*size, num_terms, num_terms))
+    gram[..., pairs[0], pairs[1]] = sums
+    gram[..., pairs[1], pairs[0]] = sums
+    moment = (shown @ columns.swapaxes(0, 1).reshape(num_points, -1)).reshape(*size, num_terms)
     linear, gain = nonnegative(gram, moment)
     if not floor:
-        linear = np.concatenate([np.zeros_like(linear[..., :1]), linear], axis=2)
-    effective = shown.sum(axis=1, keepdims=True) / trust.max()
-    misfit = np.maximum(shown.sum(axis=1, keepdims=True) - gain, 0.0) / trust.max()
-    fits = np.log(misfit + effective * (settings.resolution / 2) ** 2)
-    likelihood = -0.5 * (settings.temper[points.log_x.shape[1] > 1] * effective + 1) * fits
-    belief = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
-    belief /= belief.sum(axis=1, keepdims=True)
-    errors: list[list[float]] = [[], []]
-    hidden: list[list[Array]] = [[], []]
-    for place, shown_count in enumerate(starts):
-        values = _log_values(shapes[:, shown_count - 1 :], linear[place])
-        mean = belief[place] @ values + points.log_y[-1]
-        truth, weight = points.log_y[shown_count:], points.weight[shown_count:]
-        for which, factor in enumerate((1.0, settings.damping)):
-            forecast = mean[0] + factor * (mean[1:] - mean[0])
-            errors[which].append(_rms(forecast - truth, weight))
-            hidden[which].append(forecast)
-    last = float(belief[-1] @ _log_values(shapes[:, -1:], linear[-1])[:, 0])
-    scale = np.exp(points.log_y[-1])
+        linear = np.concatenate([np.zeros_like(linear[..., :1]), linear], axis=-1)
+    most = trust.max(axis=1)[:, None, None]
+    total = shown.sum(axis=2, keepdims=True)
+    effective = total / most  # (M, O + 1, 1)
+    misfit = np.maximum(total - gain, 0.0) / most
+    fits = np.log(np.maximum(misfit + effective * (settings.resolution / 2) ** 2, 1e-300))
+    likelihood = -0.5 * (settings.temper[num_axes > 1] * effective + 1) * fits
+    belief = np.exp(likelihood - likelihood.max(axis=2, keepdims=True))
+    belief /= belief.sum(axis=2, keepdims=True)  # (M, O + 1, C)
+    ahead = []  # per origin (M, 1 + hidden): the last point shown, and what was forecast after it
+    for place, first in enumerate(starts):
+        values = _log_values(shapes[:, first - 1 :], linear[:, place])  # (M, C, 1 + hidden)
+        ahead.append((belief[:, place, None] @ values)[:, 0] + points.log_y[-1])
+    last = (belief[:, -1, None] @ _log_values(shapes[:, -1:], linear[:, -1]))[:, 0, 0]
     num_free = num_terms + theta.shape[1]
-    return Expert(
-        support=min(1.0, float(effective[-1, 0]) / num_free),
-        law=law,
-        floor=floor,
-        memory=memory,
-        theta=theta,
-        linear=linear[-1] * scale,
-        belief=belief[-1],
-        errors=np.array(errors[0]),
-        damped_errors=np.array(errors[1]),
-        hidden=tuple(hidden[0]),
-        damped_hidden=tuple(hidden[1]),
-        last=last + float(points.log_y[-1]),
-    )
+    found = []
+    for which, memory in enumerate(memories):
+        hidden = [
+            tuple(told[which, 0] + factor * (told[which, 1:] - told[which, 0]) for told in ahead)
+            for factor in (1.0, settings.damping)
+        ]
+        errors = [
+            np.array(
+                [
+                    _rms(told - points.log_y[first:], points.weight[first:])
+                    for first, told in zip(starts, side, strict=True)
+                ]
+            )
+            for side in hidden
+        ]
+        found.append(
+            Expert(
+                law=law,
+                floor=floor,
+                memory=float(memory),
+                theta=theta,
+                linear=linear[which, -1],
+                belief=belief[which, -1],
+                support=min(1.0, float(effective[which, -1, 0]) / num_free),
+                errors=errors[0],
+                damped_errors=errors[1],
+                hidden=hidden[0],
+                damped_hidden=hidden[1],
+                last=float(last[which] + points.log_y[-1]),
+            )
+        )
+    return found
 
 
 def _rms(error: Array, weight: Array) -> float:
-    return float(np.sqrt(np.average(error**2, weights=weight)))
+    return float(np.sqrt(weight @ error**2 / weight.sum()))
 
 
 def _weigh(
@@ -339,9 +353,7 @@ def _weigh(
     # Over a surface the last point is one of many with the same product: nothing to shrink towards.
     along = float(points.log_x.shape[1] == 1)
     prior = np.concatenate([prior, along * prior, [along]])
-    constant = [
-        _rms(points.log_y[s - 1] - points.log_y[s:], points.weight[s:]) for s in starts
-    ]
+    constant = [_rms(points.log_y[s - 1] - points.log_y[s:], points.weight[s:]) for s in starts]
     rolling = rolling_constant = np.nan
     if starts:
         errors = np.array(

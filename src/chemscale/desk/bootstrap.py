@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.desk.laws import MAX_EXPONENT, Law, additive, power
+from chemscale.desk.laws import MAX_EXPONENT, Law, power
 from chemscale.desk.solve import influence, log_law, solve
+from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, Interval, Quantity
 
 

@@ -6,8 +6,8 @@ What a forecast says of its own error (`average.Outlook`) is combined to one sca
 
 and an interval of a level reaches as many s to either side as held that share of the extrapolated
 points of the development curves, each kind of curve counting by the root of its number (split
-conformal; Vovk et al. 2005). `calibration.json` holds a … d and those quantiles, with what they were
-learned from; `benchmarks/calibrate.py` makes it and shows how it does on what is left out.
+conformal; Vovk et al. 2005). `calibration.json` holds a … d and those quantiles, with what they
+were learned from; `benchmarks/calibrate.py` makes it and shows how it does on what is left out.
 """
 
 from __future__ import annotations
@@ -74,6 +74,4 @@ def calibration(kind: str) -> Calibration:
     text = files("chemscale.desk").joinpath("calibration.json").read_text()
     found = json.loads(text)[kind]
     quantiles = {float(level): value for level, value in found["quantiles"].items()}
-    return Calibration(
-        tuple(found["shares"]), found["least"], quantiles, found["learned_from"]
-    )
+    return Calibration(tuple(found["shares"]), found["least"], quantiles, found["learned_from"])

@@ -24,8 +24,8 @@ from chemscale.table.results import Array, FamilyFit, FitStatus, Interval, LawFi
 class Extrapolation:
     """Forecasts of new measurements; nan where there is nothing to say.
 
-    Status: `converged`; `at_bound`: the loss does not fall, no change is forecast; `too_short`: less
-    than a decade was seen; `not_identified`: under three different x.
+    Status: `converged`; `at_bound`: the loss does not fall, no change is forecast; `too_short`:
+    less than a decade was seen; `not_identified`: under three different x.
     """
 
     status: FitStatus
@@ -68,8 +68,8 @@ def extrapolate(
     asked = _columns(x_new)
     if len(seen) != len(loss) or seen.shape[1] != asked.shape[1]:
         raise UsageError(
-            f"x is {seen.shape}, y {loss.shape} and x_new {asked.shape}: x and y need as many rows, "
-            "x and x_new as many columns"
+            f"x is {seen.shape}, y {loss.shape} and x_new {asked.shape}: x and y need as many "
+            "rows, x and x_new as many columns"
         )
     if not all(0 < level < 1 for level in levels):
         raise UsageError(f"the level of an interval lies between 0 and 1: {list(levels)}")
@@ -109,7 +109,7 @@ def extrapolate(
         words + left_out,
         value,
         ends,
-        float(np.exp(found.points.log_y[-1])),
+        float(_number(found.points.log_y[-1:])[0]),
         found.by_law(),
         found.rolling,
         found.rolling_constant,
@@ -130,9 +130,14 @@ def _told(
     scale = factors.scale(outlook)
     ends = {}
     for level in levels:
-        half = np.minimum(factors.quantile(level) * scale, 300.0)  # must still be a number
-        ends[level] = (np.exp(outlook.log_y - half), np.exp(outlook.log_y + half))
-    return np.exp(outlook.log_y), ends
+        half = factors.quantile(level) * scale
+        ends[level] = (_number(outlook.log_y - half), _number(outlook.log_y + half))
+    return _number(outlook.log_y), ends
+
+
+def _number(log: Array) -> Array:
+    """Its exponential, which must still be a number."""
+    return np.asarray(np.exp(np.clip(log, -700.0, 700.0)))
 
 
 def _verdict(found: Average, decades: float) -> tuple[FitStatus, str]:
@@ -209,8 +214,8 @@ def predict(
             if prediction is not None:
                 return prediction
             refusal = (
-                f"the runs scatter too much for a forecast over {_words(law)}: its 90 % interval is "
-                "wider than a factor of ten. More seeds or a longer ladder would narrow it"
+                f"the runs scatter too much for a forecast over {_words(law)}: its 90 % interval "
+                "is wider than a factor of ten. More seeds or a longer ladder would narrow it"
             )
         refusals.append(refusal)
     point = f"{number(num_params)} parameters and {number(num_train)} {units(family_fit.unit)}"

@@ -5,8 +5,8 @@ Every law is a floor and terms whose coefficients are linear:
     y = E + A_1·S_1(x; θ) + … + A_J·S_J(x; θ)        E, A_j ≥ 0
 
 so a law is the logarithm of its shapes S_j, and what remains to search are the shape parameters θ.
-x is num_params, num_train, tokens, … along one axis, or several axes side by side. Where a law has a
-position (a break, a shift), it is in units of log x counted from the origin of the caller.
+x is num_params, num_train, tokens, … along one axis (here), or several axes (`surfaces`). Where a
+law has a position (a break, a shift), it is in log x, counted from the origin of the caller.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from chemscale.table.errors import UnknownName, UsageError
+from chemscale.table.errors import UsageError
 from chemscale.table.results import Array
 
 MAX_EXPONENT = 2.0  # of a plain power; measured ones of chemical models lie between 0.1 and 1.5
@@ -39,7 +39,9 @@ class Law:
     parameters: Mapping[str, tuple[float, float]]
     positions: Mapping[str, int]  # parameter → axis along which it is a position
     shapes: Shapes
-    slopes: Callable[..., Sequence[Sequence[Array | None]]] | None = None  # [j][q] d log S_j / d θ_q
+    slopes: Callable[..., Sequence[Sequence[Array | None]]] | None = (
+        None  # [j][q] d log S_j / d θ_q
+    )
     starts: Callable[[Array, Array], Array] | None = None  # (C, Q) uniforms, (K,) spans → (C, Q)
 
     @property
@@ -146,28 +148,18 @@ def law(
     return wrap
 
 
-def named(name: str) -> Law:
-    """The built-in law of that name.
-
-    Raises:
-        UnknownName: there is none.
-    """
-    known = {one.name: one for one in (*ALONG, *SURFACES, data_constrained)}
-    if name not in known:
-        raise UnknownName.of("law", name, known)
-    return known[name]
-
-
-def _log_uniform(uniform: Array, low: float, high: float) -> Array:
+def log_uniform(uniform: Array, low: float, high: float) -> Array:
+    """From uniform in [0, 1) to evenly spread in the logarithm from low to high."""
     return np.asarray(low * (high / low) ** uniform)
 
 
-def _soft(value: Array) -> Array:
-    """log(1 + e^v)."""
+def soft(value: Array) -> Array:
+    """Log of 1 + e^v."""
     return np.asarray(np.logaddexp(0.0, value))
 
 
-def _sigmoid(value: Array) -> Array:
+def sigmoid(value: Array) -> Array:
+    """1 / (1 + e^-v)."""
     return np.asarray(np.exp(-np.logaddexp(0.0, -value)))
 
 
@@ -180,7 +172,7 @@ def _sigmoid(value: Array) -> Array:
     "Hestness et al. 2017; with a floor M2 of Alabdulmohsin et al. 2022",
     {"exponent": (0.0, MAX_EXPONENT)},
     slopes=lambda log_x, exponent: ((-log_x[..., 0],),),
-    starts=lambda uniform, span: _log_uniform(uniform, 0.02, 2.0),
+    starts=lambda uniform, span: log_uniform(uniform, 0.02, 2.0),
 )
 def power(log_x: Array, exponent: Array) -> tuple[Array, ...]:
     """Straight on double-logarithmic paper, down to the floor."""
@@ -191,7 +183,7 @@ def _shifted_slopes(
     log_x: Array, exponent: Array, position: Array
 ) -> tuple[tuple[Array, Array], ...]:
     away = log_x[..., 0] - position
-    return ((-_soft(away), exponent * _sigmoid(away)),)
+    return ((-soft(away), exponent * sigmoid(away)),)
 
 
 @law(
@@ -202,22 +194,25 @@ def _shifted_slopes(
     positions={"position": 0},
     slopes=_shifted_slopes,
     starts=lambda uniform, span: np.stack(
-        [_log_uniform(uniform[:, 0], 0.05, 3.0), uniform[:, 1] * (1.2 * span[0] + 1.5) - 1.2 * span[0]],
+        [
+            log_uniform(uniform[:, 0], 0.05, 3.0),
+            uniform[:, 1] * (1.2 * span[0] + 1.5) - 1.2 * span[0],
+        ],
         axis=1,
     ),
 )
 def shifted(log_x: Array, exponent: Array, position: Array) -> tuple[Array, ...]:
     """Flat at first, then a power."""
-    return (-exponent * _soft(log_x[..., 0] - position),)
+    return (-exponent * soft(log_x[..., 0] - position),)
 
 
 def _m4_logit(log_x: Array, exponent: Array, position: Array, stretch: Array) -> Array:
-    """w with v = 1/(1 + e^-w) solving log v - stretch·log(1 - v) = -exponent·(log x - position)."""
+    """W with v = 1/(1 + e^-w) solving log v - stretch·log(1 - v) = -exponent·(log x - position)."""
     right = -exponent * (log_x[..., 0] - position)
     logit = np.where(right < 0, right, right / stretch)
     for _ in range(12):  # Newton; the left side is smooth and rises, from slope 1 to `stretch`
-        left = -_soft(-logit) + stretch * _soft(logit)
-        logit = logit - (left - right) / (_sigmoid(-logit) + stretch * _sigmoid(logit))
+        left = -soft(-logit) + stretch * soft(logit)
+        logit = logit - (left - right) / (sigmoid(-logit) + stretch * sigmoid(logit))
     return np.asarray(logit)
 
 
@@ -225,9 +220,9 @@ def _m4_slopes(
     log_x: Array, exponent: Array, position: Array, stretch: Array
 ) -> tuple[tuple[Array, Array, Array], ...]:
     logit = _m4_logit(log_x, exponent, position, stretch)
-    rest = _sigmoid(-logit)
-    rate = rest / (rest + stretch * _sigmoid(logit))
-    return ((-(log_x[..., 0] - position) * rate, exponent * rate, -_soft(logit) * rate),)
+    rest = sigmoid(-logit)
+    rate = rest / (rest + stretch * sigmoid(logit))
+    return ((-(log_x[..., 0] - position) * rate, exponent * rate, -soft(logit) * rate),)
 
 
 @law(
@@ -239,16 +234,16 @@ def _m4_slopes(
     slopes=_m4_slopes,
     starts=lambda uniform, span: np.stack(
         [
-            _log_uniform(uniform[:, 0], 0.05, 3.0),
+            log_uniform(uniform[:, 0], 0.05, 3.0),
             uniform[:, 1] * (1.2 * span[0] + 2.0) - 1.2 * span[0],
-            _log_uniform(uniform[:, 2], 0.4, 2.5),
+            log_uniform(uniform[:, 2], 0.4, 2.5),
         ],
         axis=1,
     ),
 )
 def m4(log_x: Array, exponent: Array, position: Array, stretch: Array) -> tuple[Array, ...]:
     """From a plateau at guessing down to the floor, an S on logarithmic paper."""
-    return (-_soft(-_m4_logit(log_x, exponent, position, stretch)),)
+    return (-soft(-_m4_logit(log_x, exponent, position, stretch)),)
 
 
 def bnsl(num_breaks: int) -> Law:
@@ -267,7 +262,7 @@ def bnsl(num_breaks: int) -> Law:
     def shapes(log_x: Array, exponent: Array, *breaks: Array) -> tuple[Array, ...]:
         value = -exponent * log_x[..., 0]
         for change, position, width in zip(breaks[::3], breaks[1::3], breaks[2::3], strict=True):
-            value = value - change * width * _soft((log_x[..., 0] - position) / width)
+            value = value - change * width * soft((log_x[..., 0] - position) / width)
         return (value,)
 
     def slopes(log_x: Array, exponent: Array, *breaks: Array) -> tuple[tuple[Array, ...], ...]:
@@ -275,21 +270,21 @@ def bnsl(num_breaks: int) -> Law:
         for change, position, width in zip(breaks[::3], breaks[1::3], breaks[2::3], strict=True):
             away = (log_x[..., 0] - position) / width
             found += [
-                -width * _soft(away),
-                change * _sigmoid(away),
-                -change * (_soft(away) - away * _sigmoid(away)),
+                -width * soft(away),
+                change * sigmoid(away),
+                -change * (soft(away) - away * sigmoid(away)),
             ]
         return (tuple(found),)
 
     def starts(uniform: Array, span: Array) -> Array:
-        last = _log_uniform(uniform[:, 0], 0.05, 3.0)  # the exponent after all breaks
+        last = log_uniform(uniform[:, 0], 0.05, 3.0)  # the exponent after all breaks
         columns = []
         for place in range(num_breaks):
             change, position, width = uniform[:, 1 + 3 * place : 4 + 3 * place].T
             columns += [
                 last * (1 - 2.5 * change) / num_breaks,
                 position * (span[0] + 1.0) - span[0],
-                _log_uniform(width, 0.05, 1.0),
+                log_uniform(width, 0.05, 1.0),
             ]
         first = last - sum(columns[::3])
         return np.stack([first, *columns], axis=1)
@@ -310,158 +305,6 @@ def bnsl(num_breaks: int) -> Law:
 broken = bnsl(1)
 ALONG = (power, shifted, m4, broken)
 
-# --- surfaces over num_params and num_train ------------------------------------------------------
-
-
-@law(
-    "additive",
-    "E + A·N^-a + B·D^-b",
-    "Hoffmann et al. 2022, approach 3",
-    {"size_exponent": (0.0, MAX_EXPONENT), "data_exponent": (0.0, MAX_EXPONENT)},
-    num_axes=2,
-    slopes=lambda log_x, a, b: (
-        (-log_x[..., 0], None),
-        (None, -log_x[..., 1]),
-    ),
-    starts=lambda uniform, span: _log_uniform(uniform, 0.04, 2.0),
-)
-def additive(log_x: Array, size_exponent: Array, data_exponent: Array) -> tuple[Array, ...]:
-    """The two shortages add; a break in D, which graph networks on materials show, is not in it."""
-    return (-size_exponent * log_x[..., 0], -data_exponent * log_x[..., 1])
-
-
-@law(
-    "over-training",
-    "E + (a·M^h + b·M^-h)·C^-h, M = D/N, C = N·D",
-    "Gadre et al. 2024; the additive surface with one exponent",
-    {"exponent": (0.0, MAX_EXPONENT)},
-    num_axes=2,
-    slopes=lambda log_x, h: ((-log_x[..., 0],), (-log_x[..., 1],)),
-    starts=lambda uniform, span: _log_uniform(uniform, 0.04, 2.0),
-)
-def over_training(log_x: Array, exponent: Array) -> tuple[Array, ...]:
-    """The exponent of compute does not depend on tokens per parameter."""
-    return (-exponent * log_x[..., 0], -exponent * log_x[..., 1])
-
-
-def _kaplan_slopes(
-    log_x: Array, size: Array, data: Array, position: Array
-) -> tuple[tuple[Array, ...], ...]:
-    left, right = size / data * (position - log_x[..., 0]), -log_x[..., 1]
-    share, total = _sigmoid(left - right), np.logaddexp(left, right)
-    by_size = share * (position - log_x[..., 0])
-    return ((by_size, total - share * left, share * size),)
-
-
-@law(
-    "kaplan",
-    "E + A·[(N_c/N)^(a_N/a_D) + 1/D]^a_D",
-    "Kaplan et al. 2020, with a floor",
-    {
-        "size_exponent": (0.01, MAX_EXPONENT),
-        "data_exponent": (0.01, MAX_EXPONENT),
-        "position": (-30.0, 30.0),
-    },
-    num_axes=2,
-    slopes=_kaplan_slopes,
-    starts=lambda uniform, span: np.stack(
-        [
-            _log_uniform(uniform[:, 0], 0.04, 1.5),
-            _log_uniform(uniform[:, 1], 0.04, 1.5),
-            8 * uniform[:, 2] - 4,
-        ],
-        axis=1,
-    ),
-)
-def kaplan(
-    log_x: Array, size_exponent: Array, data_exponent: Array, position: Array
-) -> tuple[Array, ...]:
-    """The two shortages are coupled: the larger hides the other."""
-    left = size_exponent / data_exponent * (position - log_x[..., 0])
-    return (data_exponent * np.logaddexp(left, -log_x[..., 1]),)
-
-
-def _broken_slopes(
-    log_x: Array, size: Array, data: Array, change: Array, position: Array, width: Array
-) -> tuple[tuple[Array | None, ...], ...]:
-    ((_, *own),) = broken.slopes(log_x[..., 1:], data, change, position, width)  # type: ignore[misc]
-    return (
-        (-log_x[..., 0], None, None, None, None),
-        (None, -log_x[..., 1], *own),
-    )
-
-
-@law(
-    "broken-in-data",
-    "E + A·N^-a + B·D^-b·(1 + (D/D_c)^(1/f))^(-c·f)",
-    "the additive surface with the break in D of Grossmann et al. 2026",
-    {
-        "size_exponent": (0.0, MAX_EXPONENT),
-        "data_exponent": (0.0, 4.0),
-        "change": (-3.0, 3.0),
-        "position": (-np.inf, np.inf),
-        "width": (0.03, 3.0),
-    },
-    num_axes=2,
-    positions={"position": 1},
-    slopes=_broken_slopes,
-    starts=lambda uniform, span: np.concatenate(
-        [_log_uniform(uniform[:, :1], 0.04, 2.0), broken.starts(uniform[:, 1:], span[1:])],  # type: ignore[misc]
-        axis=1,
-    ),
-)
-def broken_in_data(
-    log_x: Array, size: Array, data: Array, change: Array, position: Array, width: Array
-) -> tuple[Array, ...]:
-    """More data help differently once there are enough of them to resolve the target."""
-    return (-size * log_x[..., 0], *broken.shapes(log_x[..., 1:], data, change, position, width))
-
-
-SURFACES = (additive, over_training, kaplan, broken_in_data)
-
-
-@law(
-    "data-constrained",
-    "E + A·N'^-a + B·D'^-b + K·((D/U - 1)·N/U)^k, D' = U + U·R_D·(1 - e^(-(D/U - 1)/R_D))",
-    "Muennighoff et al. 2023, N' likewise with U_N = min(N, g·U); the last term, for a loss that "
-    "rises with repetition, is ours",
-    {
-        "size_exponent": (0.0, MAX_EXPONENT),
-        "data_exponent": (0.0, MAX_EXPONENT),
-        "log_data_half": (-2.0, 6.0),
-        "log_size_half": (-2.0, 6.0),
-        "log_size_per_unique": (-12.0, 12.0),
-        "overfit_exponent": (0.2, 4.0),
-    },
-    num_axes=3,
-    starts=lambda uniform, span: np.concatenate(
-        [
-            _log_uniform(uniform[:, :2], 0.1, 1.0),
-            np.array([0.0, 0.0, -6.0, 0.3]) + uniform[:, 2:] * np.array([4.0, 4.0, 6.0, 2.0]),
-        ],
-        axis=1,
-    ),
-)
-def data_constrained(
-    log_x: Array,
-    size: Array,
-    data: Array,
-    log_data_half: Array,
-    log_size_half: Array,
-    log_size_per_unique: Array,
-    overfit: Array,
-) -> tuple[Array, ...]:
-    """Axes N, D seen, U unique: repeated data are worth less and less, and then they harm."""
-    params, seen, unique = (log_x[..., axis] for axis in range(3))
-    worth = []
-    for total, base, half in (
-        (seen, np.minimum(seen, unique), log_data_half),
-        (params, np.minimum(params, unique + log_size_per_unique), log_size_half),
-    ):
-        repeats = np.expm1(total - base)
-        worth.append(base + np.log1p(np.exp(half) * -np.expm1(-repeats * np.exp(-half))))
-    extra = np.log(np.maximum(np.expm1(np.maximum(seen - unique, 0.0)), 1e-30))
-    return (-size * worth[1], -data * worth[0], overfit * (extra + params - unique))
 
 # --- values of the two laws whose parameters are recorded ----------------------------------------
 
@@ -472,7 +315,7 @@ def power_floor(
     coefficient: float | Array,
     exponent: float | Array,
 ) -> Array:
-    """y = E + A·x^-a, from the parameters of a `LawFit`."""
+    """E + A·x^-a, from the parameters of a `LawFit`."""
     return np.asarray(
         irreducible_loss + np.asarray(coefficient) * np.asarray(x, float) ** -np.asarray(exponent)
     )

@@ -3,8 +3,8 @@
     y = E + A_1·S_1(x; θ) + … + A_J·S_J(x; θ)        E, A_j ≥ 0,   θ within its bounds
 
 Two steps, each over the whole batch at once, without a Python loop over starts or bootstraps.
-*Variable projection* (Golub and Pereyra 1973): at fixed θ the law is linear in E and A, so only θ is
-searched, over candidates, with non-negative least squares of the relative residual at each.
+*Variable projection* (Golub and Pereyra 1973): at fixed θ the law is linear in E and A, so only θ
+is searched, over candidates, with non-negative least squares of the relative residual at each.
 *Refinement*: a projected Levenberg-Marquardt on all parameters, with analytic derivatives, for the
 Huber loss of the residual of log y. (Not of log(y - E): that one explodes near E = min y.)
 Parameters lie in one row: E, A_1 … A_J, θ_1 … θ_Q.
@@ -110,6 +110,7 @@ def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
 
     Returns the solutions (…, J) and by how much each lowers the sum of squares (…).
     """
+    ridge = 1e-9  # terms that cannot be told apart share, and rounding does not decide
     num_terms = moment.shape[-1]
     solution, gain = np.zeros_like(moment), np.zeros(moment.shape[:-1])
     for count in range(1, num_terms + 1):
@@ -120,13 +121,14 @@ def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
                 values = right / np.maximum(matrix[..., 0], 1e-300)
             elif count == 2:  # Cramer's rule: LAPACK, called for each 2×2, takes ten times as long
                 a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
-                det = np.maximum(a * d - b * b, 1e-10 * a * d + 1e-300)
+                a, d = a * (1 + ridge), d * (1 + ridge)
+                det = np.maximum(a * d - b * b, 1e-300)
                 one, two = right[..., 0], right[..., 1]
                 values = np.stack([(d * one - b * two) / det, (a * two - b * one) / det], axis=-1)
             else:
                 trace = np.trace(matrix, axis1=-2, axis2=-1)[..., None, None]
-                ridge = (1e-10 * trace + 1e-300) * np.eye(count)
-                values = np.linalg.solve(matrix + ridge, right[..., None])[..., 0]
+                stiff = matrix + (ridge * trace + 1e-300) * np.eye(count)
+                values = np.linalg.solve(stiff, right[..., None])[..., 0]
             lowered = (values * right).sum(axis=-1)
             better = (values >= 0).all(axis=-1) & (lowered > gain)
             gain = np.where(better, lowered, gain)
