@@ -10,10 +10,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from chemscale.desk.average import Average, average
+from chemscale.desk.average import Average, Settings, average
 from chemscale.desk.calibration import calibration
 from chemscale.desk.laws import Law
 from chemscale.desk.sentences import metric_words, number, units
+from chemscale.desk.surfaces import additive, broken_in_data, kaplan
 from chemscale.table.errors import NotIdentified, UsageError
 from chemscale.table.results import Array, FamilyFit, FitStatus, Interval, LawFit, SurfaceFit
 
@@ -268,9 +269,16 @@ def _refusal(law: SurfaceFit | LawFit, num_params: float, num_train: float) -> s
 
 @lru_cache(maxsize=64)
 def _averaged(cells: tuple[tuple[float, ...], ...], noise: float | None) -> Average:
-    """Average over cells of x (one axis or two), geometric mean loss and number of runs."""
+    """Average over cells of x (one axis or two), geometric mean loss and number of runs.
+
+    Over the few cells of a study's surface a short memory would hang on the last of them, and more
+    data could seem to harm; and there the additive law adds something of its own.
+    """
     table = np.array(cells, float)
-    return average(table[:, :-2], table[:, -2], count=table[:, -1], noise=noise)
+    laws, settings = None, None
+    if table.shape[1] == 4:
+        laws, settings = (additive, kaplan, broken_in_data), Settings(memories=(math.inf,))
+    return average(table[:, :-2], table[:, -2], laws, settings, table[:, -1], noise)
 
 
 def _predict(

@@ -110,7 +110,8 @@ def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
 
     Returns the solutions (…, J) and by how much each lowers the sum of squares (…).
     """
-    ridge = 1e-9  # terms that cannot be told apart share, and rounding does not decide
+    # Where terms cannot be told apart the fewer and the earlier win, and rounding does not decide.
+    ridge = margin = 1e-9
     num_terms = moment.shape[-1]
     solution, gain = np.zeros_like(moment), np.zeros(moment.shape[:-1])
     for count in range(1, num_terms + 1):
@@ -130,7 +131,7 @@ def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
                 stiff = matrix + (ridge * trace + 1e-300) * np.eye(count)
                 values = np.linalg.solve(stiff, right[..., None])[..., 0]
             lowered = (values * right).sum(axis=-1)
-            better = (values >= 0).all(axis=-1) & (lowered > gain)
+            better = (values >= 0).all(axis=-1) & (lowered > gain * (1 + margin))
             gain = np.where(better, lowered, gain)
             for place, row in enumerate(rows):
                 solution[..., row] = np.where(better, values[..., place], solution[..., row])
