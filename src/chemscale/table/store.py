@@ -189,8 +189,9 @@ class StudyFolder:
         return [Size.read(item, "ladder.json") for item in data["sizes"]]
 
     def write_sizes(self, sizes: Sequence[Size]) -> None:
-        """Write `ladder.json`, keeping the speeds measured before."""
-        kept = {(old.family, old.size): old.items_per_second for old in self.sizes()}
+        """Write `ladder.json`, with speeds measured before and families that a plan leaves out."""
+        there, families = self.sizes(), {size.family for size in sizes}
+        kept = {(old.family, old.size): old.items_per_second for old in there}
         merged = [
             size.model_copy(
                 update={
@@ -200,6 +201,7 @@ class StudyFolder:
             )
             for size in sizes
         ]
+        merged += [old for old in there if self.plan and old.family not in families]
         write_json(
             self.path / "ladder.json", {"sizes": [size.model_dump(mode="json") for size in merged]}
         )
