@@ -145,6 +145,16 @@ class Structures(Dataset):
     def vocabulary(self) -> tuple[str, ...]:  # noqa: D102
         return ()
 
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, ascending."""
+        return tuple(int(z) for z in np.flatnonzero(self.arrays["counts"].any(axis=0)))
+
+    def mean_neighbours(self, subset: Indices, cutoff: float) -> float:
+        """How many neighbours an atom of the subset has within the cutoff (Å), on average."""
+        first = self._edges_within(cutoff)[0]
+        atoms = self.start[subset + 1] - self.start[subset]
+        return float((first[subset + 1] - first[subset]).sum() / atoms.sum())
+
     def check(self, needs: Iterable[str]) -> None:  # noqa: D102
         has = {
             "energy": np.isfinite(self.arrays["energy"]),
@@ -197,9 +207,7 @@ class Structures(Dataset):
             DataError: a structure of several atoms with an atom that has no neighbour.
         """
         cutoff = float(config.cutoff)  # type: ignore[attr-defined]
-        if cutoff not in self._edges:
-            self._edges[cutoff] = self._neighbours(cutoff)
-        first, senders, receivers, shifts = self._edges[cutoff]
+        first, senders, receivers, shifts = self._edges_within(cutoff)
         arrays = self.arrays
         periodic = bool(arrays["pbc"].any())
 
@@ -229,6 +237,11 @@ class Structures(Dataset):
 
     def _atoms(self, name: str, item: int) -> NDArray[Any]:
         return np.asarray(self.arrays[name][self.start[item] : self.start[item + 1]])
+
+    def _edges_within(self, cutoff: float) -> tuple[NDArray[Any], ...]:
+        if cutoff not in self._edges:
+            self._edges[cutoff] = self._neighbours(cutoff)
+        return self._edges[cutoff]
 
     def _neighbours(self, cutoff: float) -> tuple[NDArray[Any], ...]:
         identity = f"{self._identity}-{cutoff!r}-{importlib.metadata.version('vesin')}"

@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -94,71 +95,86 @@ def _multiplicity(monomial: Monomial) -> float:
     return math.factorial(len(monomial)) / math.prod(map(math.factorial, repeats))
 
 
+@dataclass(frozen=True)
+class Terms:
+    """All polynomials up to l = target and up to a degree, taken apart into T monomials."""
+
+    factors: NDArray[np.int64]  # (3, T) components to multiply; one past the last is 1
+    component: NDArray[np.int64]  # (T,) ascending, to which a monomial adds
+    places: NDArray[np.int64]  # (2, N) monomial and polynomial of each coefficient
+    values: NDArray[np.float64]  # (N,)
+    sizes: dict[tuple[int, int], int]  # number of polynomials by (l, degree), in order
+
+
+@functools.cache
+def terms(l_max: int, degree: int, target: int) -> Terms:
+    """The table of a contraction."""
+    entries: list[tuple[tuple[int, Monomial], int, float]] = []
+    sizes: dict[tuple[int, int], int] = {}
+    number = 0
+    for l_out, power in itertools.product(range(target + 1), range(1, degree + 1)):
+        polynomials = basis(l_max, power, l_out)
+        sizes[l_out, power] = len(polynomials)
+        for polynomial in polynomials:
+            for key, coefficients in polynomial.items():
+                padded = key + (num_components(l_max),) * (3 - power)
+                for m in np.flatnonzero(np.abs(coefficients) > 1e-12):
+                    entries.append(((l_out**2 + int(m), padded), number, float(coefficients[m])))
+            number += 1
+    kept = sorted({term for term, _, _ in entries})
+    rank = {term: place for place, term in enumerate(kept)}
+    return Terms(
+        factors=np.array([key for _, key in kept]).T.copy(),
+        component=np.array([m for m, _ in kept]),
+        places=np.array([(rank[term], number) for term, number, _ in entries]).T.copy(),
+        values=np.array([value for _, _, value in entries]),
+        sizes=sizes,
+    )
+
+
 class SymmetricContraction(nn.Module):
     """All such polynomials up to a degree, weighted by element and channel.
 
     Args:
         l_max: of the features.
         target: the largest l of what comes out.
-        degree: the highest; 3 makes messages of four bodies.
+        degree: the highest, at most 3, which makes messages of four bodies.
         num_elements: Z, each with weights of its own.
         width: F channels.
-
-    Attributes:
-        sizes: number of polynomials by (l, degree), in the order of the weights.
     """
 
-    factors: Tensor  # (3, T) components to multiply; one past the last is 1
-    component: Tensor  # (T,) to which a term adds
-    places: Tensor  # (2, N) term and polynomial of each entry
+    factors: Tensor
+    component: Tensor
+    places: Tensor
 
     def __init__(self, l_max: int, target: int, degree: int, num_elements: int, width: int):
         super().__init__()
-        self.sizes: dict[tuple[int, int], int] = {}
+        self.terms = terms(l_max, degree, target)
         self.target = target
-        terms: dict[tuple[int, Monomial], int] = {}
-        entries: list[tuple[int, int]] = []
-        values: list[float] = []
-        spreads: list[float] = []
-        one, start = num_components(l_max), 0
-        for l_out in range(target + 1):
-            total = sum(len(basis(l_max, n, l_out)) for n in range(1, degree + 1))
-            for n in range(1, degree + 1):
-                polynomials = basis(l_max, n, l_out)
-                self.sizes[l_out, n] = len(polynomials)
-                for number, polynomial in enumerate(polynomials, start=start):
-                    for key, coefficients in polynomial.items():
-                        padded = key + (one,) * (3 - n)
-                        for m in np.flatnonzero(np.abs(coefficients) > 1e-12):
-                            term = terms.setdefault((l_out**2 + int(m), padded), len(terms))
-                            entries.append((term, number))
-                            values.append(float(coefficients[m]))
-                start += len(polynomials)
-                spreads += [total**-0.5] * len(polynomials)
-        order = sorted(range(len(terms)), key=list(terms).__getitem__)
-        rank = {term: place for place, term in enumerate(order)}
-        kept = sorted(terms)
-        self.register_buffer("factors", torch.tensor([k for _, k in kept]).T, persistent=False)
-        self.register_buffer("component", torch.tensor([m for m, _ in kept]), persistent=False)
-        places = torch.tensor([(rank[term], number) for term, number in entries]).T
-        self.register_buffer("places", places, persistent=False)
-        self.values = Constant(np.array(values)[:, None])
-        weights = torch.randn(num_elements, start, width) * torch.tensor(spreads)[:, None]
-        self.weights = nn.Parameter(weights)
+        for name in ("factors", "component", "places"):
+            value = torch.from_numpy(getattr(self.terms, name)).to(torch.get_default_device())
+            self.register_buffer(name, value, persistent=False)
+        self.values = Constant(self.terms.values[:, None, None])
+        totals = np.zeros(target + 1)
+        for (l_out, _), size in self.terms.sizes.items():
+            totals[l_out] += size
+        spread = np.concatenate(
+            [np.full(size, totals[l_out] ** -0.5) for (l_out, _), size in self.terms.sizes.items()]
+        )
+        weights = torch.randn(num_elements, len(spread), width)
+        self.weights = nn.Parameter(weights * torch.tensor(spread[:, None], dtype=weights.dtype))
 
     def coefficients(self) -> Tensor:
         """Of every monomial, for each element and channel: (Z, T, F)."""
         weights = self.weights.transpose(0, 1)  # (polynomials, Z, F)
-        entries = weights.index_select(0, self.places[1]) * self.values(weights)[:, None]
-        terms = scatter_sum(entries, self.places[0], len(self.component))
-        return terms.transpose(0, 1)
+        entries = weights.index_select(0, self.places[1]) * self.values(weights)
+        return scatter_sum(entries, self.places[0], len(self.component)).transpose(0, 1)
 
     def forward(self, features: Tensor, elements: Tensor) -> Tensor:
         """Features (A, components, F) of atoms whose elements are numbered (A,), to (A, …, F)."""
-        ones = torch.ones_like(features[:, :1])
-        padded = torch.cat((features, ones), dim=1)
+        padded = torch.cat((features, torch.ones_like(features[:, :1])), dim=1)
         first, second, third = (padded.index_select(1, factor) for factor in self.factors)
         monomials = first * second * third  # (A, T, F)
-        terms = monomials * self.coefficients().index_select(0, elements)
+        weighted = monomials * self.coefficients().index_select(0, elements)
         out = features.new_zeros(len(features), num_components(self.target), features.shape[2])
-        return out.index_add(1, self.component, terms)
+        return out.index_add(1, self.component, weighted)

@@ -45,3 +45,11 @@ class Sines(nn.Module):
         """Distances (E,) in Å to basis values (E, num_basis)."""
         column = distances[:, None]
         return torch.sin(column * self.frequencies) / column
+
+
+def polynomial_cutoff(distances: Tensor, cutoff: float, power: int = 5) -> Tensor:
+    """Fall from 1 at zero to 0 at the cutoff, with two derivatives zero (Gasteiger 2020): (E,)."""
+    reach = distances / cutoff
+    first, second = (power + 1) * (power + 2) / 2, power * (power + 2)
+    rest = first - reach * (second - reach * (power * (power + 1) / 2))
+    return (1.0 - reach**power * rest) * (distances < cutoff)
