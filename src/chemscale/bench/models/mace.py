@@ -164,9 +164,9 @@ class Layer(nn.Module):
     ) -> Tensor:
         """What an atom's neighbours send: features (A, components, F), of another l, alike."""
         weights = self.radial(basis).unflatten(1, (len(self.product.paths), -1))  # (E, P, F)
-        matrices = self.product.matrices(harmonics)  # (E, R, components)
+        sent = self.enter(features)
         ends = graph.senders, graph.receivers
-        return self.leave(self.product.gather(self.enter(features), matrices, weights, ends))
+        return self.leave(self.product.gather(sent, harmonics, weights, *ends))
 
     def update(
         self, features: Tensor, gathered: Tensor, elements: Tensor, chosen: Tensor

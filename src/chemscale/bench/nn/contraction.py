@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from chemscale.bench.nn.messages import scatter_sum
+from chemscale.bench.nn.multilinear import Constant, Form
 from chemscale.bench.nn.spherical import coupling
-from chemscale.bench.nn.tensors import Constant, num_components
+from chemscale.bench.nn.tensors import num_components
 
 Monomial = tuple[int, ...]  # components that are multiplied, ascending
 Polynomial = dict[Monomial, NDArray[np.float64]]  # coefficient for each m: (2l + 1,)
@@ -143,17 +144,16 @@ class SymmetricContraction(nn.Module):
         width: F channels.
     """
 
-    factors: Tensor
-    component: Tensor
     places: Tensor
 
     def __init__(self, l_max: int, target: int, degree: int, num_elements: int, width: int):
         super().__init__()
         self.terms = terms(l_max, degree, target)
         self.target = target
-        for name in ("factors", "component", "places"):
-            value = torch.from_numpy(getattr(self.terms, name)).to(torch.get_default_device())
-            self.register_buffer(name, value, persistent=False)
+        places = torch.from_numpy(self.terms.places).to(torch.get_default_device())
+        self.register_buffer("places", places, persistent=False)
+        count = np.arange(len(self.terms.component))
+        self.form = Form(np.array([self.terms.component, count, *self.terms.factors]))
         self.values = Constant(self.terms.values[:, None, None])
         totals = np.zeros(target + 1)
         for (l_out, _), size in self.terms.sizes.items():
@@ -168,13 +168,11 @@ class SymmetricContraction(nn.Module):
         """Of every monomial, for each element and channel: (Z, T, F)."""
         weights = self.weights.transpose(0, 1)  # (polynomials, Z, F)
         entries = weights.index_select(0, self.places[1]) * self.values(weights)
-        return scatter_sum(entries, self.places[0], len(self.component)).transpose(0, 1)
+        return scatter_sum(entries, self.places[0], self.form.num_terms).transpose(0, 1)
 
     def forward(self, features: Tensor, elements: Tensor) -> Tensor:
         """Features (A, components, F) of atoms whose elements are numbered (A,), to (A, …, F)."""
         padded = torch.cat((features, torch.ones_like(features[:, :1])), dim=1)
-        first, second, third = (padded.index_select(1, factor) for factor in self.factors)
-        monomials = first * second * third  # (A, T, F)
-        weighted = monomials * self.coefficients().index_select(0, elements)
-        out = features.new_zeros(len(features), num_components(self.target), features.shape[2])
-        return out.index_add(1, self.component, weighted)
+        shape = len(features), num_components(self.target)
+        rows = None, elements, None, None, None
+        return self.form(shape, rows, self.coefficients(), padded, padded, padded)

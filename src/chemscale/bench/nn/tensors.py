@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import scatter_sum
+from chemscale.bench.nn.multilinear import Constant, Form
 from chemscale.bench.nn.spherical import coupling
 
 
@@ -39,24 +41,6 @@ def paths(first: int, second: int, third: int) -> list[tuple[int, int, int]]:
         for two in range(abs(one - three), min(second, one + three) + 1)
         if (one + two + three) % 2 == 0
     ]
-
-
-class Constant:
-    """Numbers in double precision, given in that of whatever they are used with.
-
-    A buffer would be rounded once and for all, and symmetries hold only as far as its digits.
-    """
-
-    def __init__(self, values: NDArray[np.float64]):
-        self.values = values
-        self._made: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """As a tensor of the same type and on the same device."""
-        key = like.dtype, like.device
-        if key not in self._made:
-            self._made[key] = torch.tensor(self.values, dtype=like.dtype, device=like.device)
-        return self._made[key]
 
 
 class Product(nn.Module):
@@ -83,6 +67,10 @@ class Product(nn.Module):
             path += [number] * (2 * three + 1)
             start = end
         self.shape = table.shape
+        second_of, row, first_of = np.nonzero(table)
+        self.form = Form(
+            np.array([row, first_of, second_of, np.array(path)[row]]), table[second_of, row, first_of]
+        )
         self.table = Constant(table.reshape(len(table), -1))
         self.register_buffer("path", torch.tensor(path), persistent=False)
 
@@ -91,30 +79,29 @@ class Product(nn.Module):
         """R."""
         return self.shape[1]
 
-    def matrices(self, harmonics: Tensor) -> Tensor:
-        """What each edge does to features: (E, components) to (E, R, components of features)."""
-        return (harmonics @ self.table(harmonics)).unflatten(1, self.shape[1:])
-
-    def forward(self, features: Tensor, matrices: Tensor, weights: Tensor) -> Tensor:
-        """Features (E, components, F) and weights (E, P, F) to (E, R, F)."""
-        return torch.bmm(matrices, features) * weights.index_select(1, self.path)
-
     def gather(
-        self, features: Tensor, matrices: Tensor, weights: Tensor, ends: tuple[Tensor, Tensor]
+        self, features: Tensor, harmonics: Tensor, weights: Tensor, senders: Tensor,
+        receivers: Tensor
     ) -> Tensor:
         """Each atom sums the products that its neighbours' features make with their edges.
 
         Args:
             features: (A, components, F).
-            matrices: (E, R, components).
+            harmonics: (E, components).
             weights: (E, P, F).
-            ends: senders and receivers, (E,) each.
+            senders: (E,).
+            receivers: (E,).
 
         Returns:
             (A, R, F).
         """
-        senders, receivers = ends
-        sent = self(features.index_select(0, senders), matrices, weights)
+        if native.serves(features):
+            rows = receivers, senders, None, None
+            shape = len(features), self.rows
+            return self.form(shape, rows, features, harmonics[:, :, None], weights)
+        matrices = (harmonics @ self.table(harmonics)).unflatten(1, self.shape[1:])
+        sent = torch.bmm(matrices, features.index_select(0, senders))  # (E, R, F)
+        sent = sent * weights.index_select(1, self.path)
         return scatter_sum(sent, receivers, len(features))
 
 
