@@ -56,21 +56,11 @@ class Product(nn.Module):
     def __init__(self, first: int, second: int, third: int):
         super().__init__()
         self.paths = paths(first, second, third)
-        rows = sum(2 * three + 1 for _, _, three in self.paths)
-        table = np.zeros((num_components(second), rows, num_components(first)))
-        start, path = 0, []
-        for number, (one, two, three) in enumerate(self.paths):
-            end = start + 2 * three + 1
-            # Each component of a product has the mean square of the features'.
-            values = math.sqrt(2 * three + 1) * coupling(one, two, three)
-            table[place(two), start:end, place(one)] = values.transpose(1, 2, 0)
-            path += [number] * (2 * three + 1)
-            start = end
-        self.shape = table.shape
+        table, path = _table(self.paths, num_components(first), num_components(second))
         second_of, row, first_of = np.nonzero(table)
-        self.form = Form(
-            np.array([row, first_of, second_of, np.array(path)[row]]), table[second_of, row, first_of]
-        )
+        values = table[second_of, row, first_of]
+        self.form = Form(np.array([row, first_of, second_of, path[row]]), values)
+        self.shape = table.shape
         self.table = Constant(table.reshape(len(table), -1))
         self.register_buffer("path", torch.tensor(path), persistent=False)
 
@@ -105,6 +95,50 @@ class Product(nn.Module):
         return scatter_sum(sent, receivers, len(features))
 
 
+class ChannelProduct:
+    """Products of features with features, channel by channel.
+
+    Attributes:
+        paths: P triples, in order of l₃, which together have R components.
+    """
+
+    def __init__(self, first: int, second: int, third: int):
+        self.paths = paths(first, second, third)
+        table, _ = _table(self.paths, num_components(first), num_components(second))
+        second_of, row, first_of = np.nonzero(table)
+        values = table[second_of, row, first_of]
+        self.rows = table.shape[1]
+        self.form = Form(np.array([row, first_of, second_of]), values)
+
+    def __call__(self, features: Tensor, others: Tensor, owners: Tensor) -> Tensor:
+        """Features (E, components, F) with those (A, components, F) of their owners (E,).
+
+        Returns:
+            (E, R, F).
+        """
+        return self.form((len(features), self.rows), (None, None, owners), features, others)
+
+
+class Spread:
+    """Harmonics times a number for each l and channel."""
+
+    def __init__(self, l_max: int):
+        degrees = np.repeat(np.arange(l_max + 1), 2 * np.arange(l_max + 1) + 1)
+        place = np.arange(len(degrees))
+        self.form = Form(np.array([place, degrees, place]))
+
+    def __call__(self, weights: Tensor, harmonics: Tensor) -> Tensor:
+        """Of each edge: (E, l_max + 1, F) and (E, components) to (E, components, F)."""
+        return self.form(harmonics.shape, (None, None, None), weights, harmonics[:, :, None])
+
+    def gather(
+        self, weights: Tensor, harmonics: Tensor, receivers: Tensor, num_atoms: int
+    ) -> Tensor:
+        """Summed over the edges of each atom: (A, components, F)."""
+        shape = num_atoms, harmonics.shape[1]
+        return self.form(shape, (receivers, None, None), weights, harmonics[:, :, None])
+
+
 class Mix(nn.Module):
     """Linear maps of channels, another for each l; several paths may lead to an l.
 
@@ -131,7 +165,25 @@ class Mix(nn.Module):
         return torch.cat(mixed, dim=1)
 
 
-def paths_to(product: Product) -> list[int]:
+def paths_to(product: Product | ChannelProduct) -> list[int]:
     """How many paths lead to each l."""
     ends = [three for _, _, three in product.paths]
     return [ends.count(degree) for degree in range(max(ends) + 1)]
+
+
+def _table(
+    triples: list[tuple[int, int, int]], num_first: int, num_second: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Numbers (second, R, first) of a product, and which path (R,) a component is of.
+
+    They are such that a product of independent features of unit variance has unit variance.
+    """
+    path = np.repeat(np.arange(len(triples)), [2 * three + 1 for _, _, three in triples])
+    table = np.zeros((num_second, len(path), num_first))
+    start = 0
+    for one, two, three in triples:
+        values = math.sqrt(2 * three + 1) * coupling(one, two, three)
+        rows = slice(start, start + 2 * three + 1)
+        table[place(two), rows, place(one)] = values.transpose(1, 2, 0)
+        start = rows.stop
+    return table, path
