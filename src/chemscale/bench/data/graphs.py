@@ -51,6 +51,8 @@ class GraphBatch:
     atoms_per_structure: Tensor  # (S,)
     energy: Tensor  # (S,) double precision; NaN where missing
     forces: Tensor  # (A, 3); NaN where missing
+    charge: Tensor | None = None  # (S,) e; None: all are neutral
+    unpaired: Tensor | None = None  # (S,) electrons; None: all closed shells, or not told
 
     @property
     def num_atoms(self) -> int:
@@ -74,6 +76,12 @@ class GraphBatch:
         graph = self._pairs() if both_ways else self
         return Links(graph.vectors(), graph.senders, graph.receivers, self.num_atoms, both_ways)
 
+    def all_pairs(self) -> tuple[Tensor, Tensor]:
+        """Senders and receivers of all pairs of a structure's atoms, each with itself too."""
+        same = self.structure[:, None] == self.structure
+        receivers, senders = same.nonzero().unbind(1)
+        return senders, receivers
+
     def _pairs(self) -> GraphBatch:
         """With one of the two edges that join a pair of atoms, or an atom and its own image."""
         kept = self.senders > self.receivers
@@ -94,7 +102,7 @@ class GraphBatch:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
         """Move, and cast all but the energies."""
-        cast = ("positions", "offsets", "atoms_per_structure", "forces")
+        cast = ("positions", "offsets", "atoms_per_structure", "forces", "charge", "unpaired")
         moved = {
             field.name: value.to(device, dtype if field.name in cast else None)
             for field in dataclasses.fields(self)
@@ -122,7 +130,7 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 1", "source": [index for _, index in sources], **options},
+            {"kind": "structures 2", "source": [index for _, index in sources], **options},
         )
         arrays = cache.load("structures", self._identity)
         if arrays is None:
@@ -210,6 +218,7 @@ class Structures(Dataset):
         first, senders, receivers, shifts = self._edges_within(cutoff)
         arrays = self.arrays
         periodic = bool(arrays["pbc"].any())
+        charged = bool(arrays["charge"].any() or arrays["unpaired"].any())
 
         def batch(items: Indices) -> GraphBatch:
             sizes = (self.start[items + 1] - self.start[items]).astype(np.int64)
@@ -231,6 +240,8 @@ class Structures(Dataset):
                 atoms_per_structure=torch.from_numpy(sizes.astype(np.float64)),
                 energy=torch.from_numpy(arrays["energy"][items]),
                 forces=torch.from_numpy(arrays["forces"][atoms]),
+                charge=torch.from_numpy(arrays["charge"][items]) if charged else None,
+                unpaired=torch.from_numpy(arrays["unpaired"][items]) if charged else None,
             )
 
         return batch
@@ -330,6 +341,8 @@ def _read(
         "positions": np.concatenate([f.positions for f in frames]),
         "forces": np.concatenate([f.forces for f in frames]),
         "energy": np.array([f.energy for f in frames]),
+        "charge": np.array([f.charge for f in frames], dtype=np.float64),
+        "unpaired": np.array([f.unpaired for f in frames], dtype=np.float64),
         "cell": np.array([f.cell for f in frames]),
         "pbc": np.array([f.pbc for f in frames]),
         "counts": counts,
@@ -338,15 +351,30 @@ def _read(
         "group": group_numbers(keys),
         "source": np.array(source, dtype=np.int8),
         "rejects": np.array(rejects, dtype=str).reshape(-1, 3),
-        "notes": np.array([labels.describe(len(frames)), note]),
+        "notes": np.array([labels.describe(len(frames)), note, *_electrons(frames)]),
     }
 
 
 def _content(frame: Frame) -> bytes:
-    """What a structure is: elements, positions to 1e-6 Å, cell; never labels."""
+    """What a structure is: elements, positions to 1e-6 Å, cell, electrons; never labels."""
     positions = np.round(frame.positions, 6) + 0.0  # no negative zero
     cell = np.round(frame.cell, 6) + 0.0
-    return frame.atomic_numbers.tobytes() + positions.tobytes() + cell.tobytes()
+    content = frame.atomic_numbers.tobytes() + positions.tobytes() + cell.tobytes()
+    if frame.charge or frame.unpaired:
+        content += f"|charge {frame.charge} unpaired {frame.unpaired}".encode()
+    return content
+
+
+def _electrons(frames: list[Frame]) -> list[str]:
+    """A note where structures are charged or have unpaired electrons."""
+    told = [frame for frame in frames if frame.charge or frame.unpaired]
+    if not told:
+        return []
+    charges = [frame.charge for frame in frames]
+    return [
+        f"{len(told):,} structures are charged or have unpaired electrons (charge {min(charges)} to "
+        f"{max(charges)}); only families that take charge and spin can tell them from others"
+    ]
 
 
 def _group_keys(
