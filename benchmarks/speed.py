@@ -46,6 +46,8 @@ ROWS = (
     Row("painn", "w32", "schnetpack"),
     Row("painn", "w64", "schnetpack"),
     Row("schnet", "w64", "schnetpack"),
+    Row("mace", "w32", "mace"),
+    Row("mace", "w64", "mace"),
 )
 RECIPES = {"molecule": "molecules", "structure": "energy-and-forces"}
 
@@ -128,7 +130,7 @@ def _options() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="PEER=PATH",
-        help="Python of the environment of a peer (transformers, schnetpack); without it only our "
+        help="Python of the environment of a peer (transformers, schnetpack, mace); without it only our "
         "side is timed",
     )
     names = [row.name for row in ROWS]

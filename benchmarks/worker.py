@@ -74,6 +74,18 @@ class Peer:
         self.optimizer.step()
 
 
+def huber(
+    energy: Tensor, forces: Tensor, labels: dict[str, Tensor], sizes: Tensor, recipe: dict[str, Any]
+) -> Tensor:
+    """Our loss of potentials: energy per atom and force components, labels in our unit."""
+    per_atom = (energy - labels["energy"]) / sizes
+    off, delta = forces - labels["forces"], recipe["huber_delta"]
+    loss = torch.nn.functional.huber_loss
+    return recipe["energy_weight"] * loss(
+        per_atom, torch.zeros_like(per_atom), delta=delta
+    ) + recipe["forces_weight"] * loss(off, torch.zeros_like(off), delta=delta)
+
+
 def serve(start: Callable[[dict[str, Any]], Side]) -> None:
     """Build the side that the first argument describes, then obey until the input ends."""
     job = json.loads(sys.argv[1])

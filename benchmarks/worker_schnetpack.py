@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import torch.utils.data.dataloader
 from torch import Tensor
-from worker import Peer, serve
+from worker import Peer, huber, serve
 
 # SchNetPack 2.1 imports this name, which newer torch no longer has there.
 if not hasattr(torch.utils.data.dataloader, "T_co"):
@@ -66,12 +66,8 @@ class SchNetPack(Peer):
         energy, forces = given.pop("energy"), given.pop("forces")
         given["_positions"] = given["_positions"].detach()  # so that no gradient piles up on it
         told = self.model(given)
-        per_atom = (told["energy"] - energy) / given["_n_atoms"]
-        off = told["forces"] - forces
-        delta = self.recipe["huber_delta"]
-        return self.recipe["energy_weight"] * F.huber_loss(
-            per_atom, torch.zeros_like(per_atom), delta=delta
-        ) + self.recipe["forces_weight"] * F.huber_loss(off, torch.zeros_like(off), delta=delta)
+        labels = {"energy": energy, "forces": forces}
+        return huber(told["energy"], told["forces"], labels, given["_n_atoms"], self.recipe)
 
 
 if __name__ == "__main__":
