@@ -130,8 +130,8 @@ def _options() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="PEER=PATH",
-        help="Python of the environment of a peer (transformers, schnetpack, mace); without it only our "
-        "side is timed",
+        help="Python of the environment of a peer (transformers, schnetpack, mace); without it "
+        "only our side is timed",
     )
     names = [row.name for row in ROWS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=", ".join(names))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sys
 import warnings
 from importlib.metadata import version
 from typing import Any
@@ -17,10 +19,11 @@ warnings.filterwarnings("ignore")
 # e3nn 0.4, which mace-torch asks for, reads its tables with a loader that newer torch restricts.
 torch.serialization.add_safe_globals([slice])
 
-from e3nn import o3  # noqa: E402
-from e3nn.math import normalize2mom  # noqa: E402
-from mace.modules import interaction_classes  # noqa: E402
-from mace.modules.models import MACE  # noqa: E402
+with contextlib.redirect_stdout(sys.stderr):  # it tells what accelerators it lacks
+    from e3nn import o3
+    from e3nn.math import normalize2mom
+    from mace.modules import interaction_classes
+    from mace.modules.models import MACE
 
 
 class MACETorch(Peer):

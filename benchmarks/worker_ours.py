@@ -127,7 +127,7 @@ def _schnet(model: torch.nn.Module) -> dict[str, Tensor]:
     return theirs
 
 
-# --- under mace-torch's names ----------------------------------------------------------------------
+# --- under mace-torch's names --------------------------------------------------------------------
 
 
 def _mace(model: torch.nn.Module) -> dict[str, Tensor]:

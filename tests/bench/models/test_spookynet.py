@@ -1,6 +1,7 @@
 """What is left of SpookyNet's interactions far away, and what it does with charge."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_charges_sum_to_the_charge_of_each_structure():
     assert totals.tolist() == pytest.approx([0, 1, -2], abs=1e-12)
 
 
-def partial_charges(network: SpookyNet, graph) -> np.ndarray:
+def partial_charges(network: SpookyNet, graph: Any) -> np.ndarray:
     found = []
     network.readout.register_forward_pre_hook(lambda _, given: found.append(given[0]))
     network(graph)
@@ -98,7 +99,7 @@ def partial_charges(network: SpookyNet, graph) -> np.ndarray:
 def test_repulsion_starts_as_that_of_ziegler_biersack_and_littmark():
     distances = torch.tensor([0.3, 0.3], dtype=DOUBLE)
     ends = torch.tensor([0, 1]), torch.tensor([1, 0])
-    found = Repulsion(100.0).double()(torch.tensor([6, 8]), distances, *ends).sum()
+    found = Repulsion(100.0).double()(torch.tensor([6, 8]), distances, *ends).sum().detach()
     length = 0.8854 * 0.529177 / (6**0.23 + 8**0.23)
     x = 0.3 / length
     terms = ((0.18175, 3.1998), (0.50986, 0.94229), (0.28022, 0.4029), (0.02817, 0.20162))
@@ -111,7 +112,7 @@ def test_dispersion_starts_with_the_free_atoms():
     ends = torch.tensor([0, 1]), torch.tensor([1, 0])
     distances = torch.full((2,), 30.0, dtype=DOUBLE)
     numbers, charges = torch.tensor([18, 18]), torch.zeros(2, dtype=DOUBLE)
-    found = Dispersion().double()(numbers, charges, distances, *ends).sum()
+    found = Dispersion().double()(numbers, charges, distances, *ends).sum().detach()
     assert float(found) == pytest.approx(-64.2 * 27.2114 * 0.529177**6 / 30.0**6, rel=1e-2)
 
 

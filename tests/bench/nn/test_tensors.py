@@ -14,7 +14,8 @@ with warnings.catch_warnings():
 from chemscale.bench.nn import native
 from chemscale.bench.nn.contraction import SymmetricContraction, basis
 from chemscale.bench.nn.spherical import coupling, spherical_harmonics
-from chemscale.bench.nn.tensors import ChannelProduct, Mix, Product, Spread, paths_to
+from chemscale.bench.nn.tensors import ChannelProduct, Mix, Product, Spread, paths_to, place
+from chemscale.testing.toys import rotation
 
 DOUBLE = torch.float64
 
@@ -28,16 +29,17 @@ def directions(count: int) -> torch.Tensor:
 
 
 def turn(features: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Features (…, components, F) after an improper or proper rotation."""
+    """Features (…, components, F) after a rotation, which harmonics themselves say."""
     l_max = int(features.shape[1] ** 0.5) - 1
-    irreps = o3.Irreps("+".join(f"{n}{'eo'[n % 2]}" for n in range(l_max + 1)))
-    return torch.einsum("ij,ajf->aif", irreps.D_from_matrix(matrix), features)
+    points = directions(100)
+    before, after = (spherical_harmonics(p, l_max) for p in (points, points @ matrix.T))
+    representation = torch.linalg.lstsq(before, after).solution.T  # (components, components)
+    return torch.einsum("ij,ajf->aif", representation, features)
 
 
 @pytest.fixture
 def matrix() -> torch.Tensor:
-    torch.manual_seed(5)
-    return -o3.rand_matrix(dtype=DOUBLE)  # with inversion
+    return -torch.from_numpy(rotation())  # with inversion
 
 
 def test_spherical_harmonics_are_those_of_e3nn():
@@ -46,7 +48,7 @@ def test_spherical_harmonics_are_those_of_e3nn():
     assert (spherical_harmonics(points, 6) - expected).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.product(range(4), repeat=2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(range(4), repeat=2)))
 def test_couplings_are_those_of_e3nn(first, second):
     for third in range(abs(first - second), min(first + second, 4) + 1):
         expected = o3.wigner_3j(first, second, third, dtype=DOUBLE).numpy()
@@ -63,22 +65,16 @@ def test_products_with_harmonics_are_those_of_e3nn():
     weights = random(9, len(product.paths), 5, seed=2)
     senders, receivers = torch.arange(9) % 6, torch.arange(9) // 2
     found = product.gather(features, harmonics, weights, senders, receivers)
-    ours = torch.stack([features[:, place] for place in range(4)], dim=2)  # (A, F, components)
-    inputs = torch.cat((ours[:, :, 0], ours[:, :, 1:].flatten(1)), dim=1)
-    ends = [f"5x{three}{'eo'[three % 2]}" for _, _, three in product.paths]
-    theirs = o3.TensorProduct(
-        "5x0e+5x1o", "0e+1o+2e+3o", "+".join(ends),
-        [(one, two, k, "uvu", True) for k, (one, two, _) in enumerate(product.paths)],
-        shared_weights=False, internal_weights=False,
-    ).to(DOUBLE)  # fmt: skip
-    sent = theirs(inputs[senders], harmonics, weights.flatten(1))
-    expected = torch.zeros(6, sent.shape[1], dtype=DOUBLE).index_add(0, receivers, sent)
-    parts, start = [], 0
-    for _, _, three in product.paths:
-        part = expected[:, start : start + 5 * (2 * three + 1)].unflatten(1, (5, -1))
-        parts.append(part.transpose(1, 2))
-        start += 5 * (2 * three + 1)
-    assert (found - torch.cat(parts, dim=1)).abs().max() < 1e-10
+    rows = []
+    for number, (one, two, three) in enumerate(product.paths):
+        # e3nn's normalisation by component: the root of the dimension of what comes out.
+        numbers = o3.wigner_3j(one, two, three, dtype=DOUBLE) * (2 * three + 1) ** 0.5
+        sent = torch.einsum(
+            "ijk,eif,ej,ef->ekf", numbers, features[senders][:, place(one)],
+            harmonics[:, place(two)], weights[:, number],
+        )  # fmt: skip
+        rows.append(torch.zeros(6, 2 * three + 1, 5, dtype=DOUBLE).index_add(0, receivers, sent))
+    assert (found - torch.cat(rows, dim=1)).abs().max() < 1e-10
 
 
 def test_the_two_ways_to_gather_products_agree():
@@ -128,9 +124,7 @@ def test_the_polynomials_are_all_that_there_are(target):
         # An improper rotation is a rotation and an inversion, which turns odd l around.
         def one(power):
             flip = sign**power
-            return sum(
-                flip**n * character([n], power * angle) for n in range(3)
-            )
+            return sum(flip**n * character([n], power * angle) for n in range(3))
 
         cube = (one(1) ** 3 + 3 * one(1) * one(2) + 2 * one(3)) / 6
         return cube * sign**target * character([target], angle)

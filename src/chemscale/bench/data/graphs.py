@@ -372,8 +372,8 @@ def _electrons(frames: list[Frame]) -> list[str]:
         return []
     charges = [frame.charge for frame in frames]
     return [
-        f"{len(told):,} structures are charged or have unpaired electrons (charge {min(charges)} to "
-        f"{max(charges)}); only families that take charge and spin can tell them from others"
+        f"{len(told):,} structures are charged or have unpaired electrons (charge {min(charges)} "
+        f"to {max(charges)}); only families that take charge and spin can tell them from others"
     ]
 
 

@@ -1,10 +1,11 @@
 """Allegro: many-body features of edges, strictly local (Musaelian et al., Nat. Commun. 2023).
 
-Nothing is handed from atom to atom: features belong to ordered pairs, and a pair sees only what lies
-around its centre, so the reach is one cutoff at any depth. A pair has an invariant latent (equations
-8 and 12 of the paper) and tensors, which each layer multiplies with a weighted sum of the harmonics
-of the centre's other pairs (equations 9 to 11, by the bilinearity that makes it linear in neighbours).
-Invariants of the product enter the latent, the rest is mixed between channels (13).
+Nothing is handed from atom to atom: features belong to ordered pairs, and a pair sees only what
+lies around its centre, so the reach is one cutoff at any depth. A pair has an invariant latent and
+tensors. Each layer multiplies the tensors with a weighted sum of the harmonics of all pairs of the
+same centre, once for each atom because products are linear in it ("the density trick"); invariants
+of the product enter the latent, the rest is mixed between channels (the paper's methods, "two-body
+latent embedding", "tensor product layer" and "latent MLP").
 
 Parity is kept: of the products, those of odd l₁ + l₂ + l₃ are left out (in nequip-allegro: `parity:
 false`). The residual of latents has the fixed weight ½ with which theirs starts.

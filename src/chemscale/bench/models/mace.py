@@ -1,12 +1,12 @@
 """MACE: messages of many bodies by symmetric contraction (Batatia et al., NeurIPS 2022).
 
-Each atom sums what its neighbours send, features times harmonics of the edge (equations 8 and 9), and
-takes all polynomials of that sum that turn as it does, up to a degree (10 and 11): messages of
+Each atom sums what its neighbours send, features times harmonics of the edge (equations 8 and 9),
+and takes all polynomials of that sum that turn as it does, up to a degree (10 and 11): messages of
 degree + 1 bodies at the cost of two. The sum with the features before, by element, is the update
-(12). Two layers reach as far as many of other networks.
+(12). Energies of every layer are added (13), by a linear map and in the last by a small network.
 
-As in the paper's code with `RealAgnosticResidualInteractionBlock`; energies of every layer are added
-(13), by a linear map and in the last layer by a small network.
+As in mace-torch with `RealAgnosticResidualInteractionBlock`, whose function this is, weight for
+weight; only the polynomials are a basis, where theirs have sums of each other among them.
 """
 
 from __future__ import annotations

@@ -70,8 +70,12 @@ class Product(nn.Module):
         return self.shape[1]
 
     def gather(
-        self, features: Tensor, harmonics: Tensor, weights: Tensor, senders: Tensor,
-        receivers: Tensor
+        self,
+        features: Tensor,
+        harmonics: Tensor,
+        weights: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
     ) -> Tensor:
         """Each atom sums the products that its neighbours' features make with their edges.
 
