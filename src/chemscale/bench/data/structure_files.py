@@ -125,7 +125,7 @@ def _unpaired(atoms: Atoms) -> int:
 
 
 def _whole(key: str, value: Any) -> int:
-    if not np.isscalar(value) or isinstance(value, str) or float(value) != round(float(value)):
+    if not isinstance(value, int | float | np.number) or float(value) != round(float(value)):
         raise ValueError(f"{key} = {value!r} is not a whole number")
     return int(value)
 

@@ -57,6 +57,7 @@ class Allegro(Potential):
         **widths(Config, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192),
     }
 
+    config: Config
     neighbours: Tensor  # (), mean number in the training subset
 
     def __init__(self, config: Config):
@@ -96,6 +97,7 @@ class Allegro(Potential):
         latent = envelope * self.latent(silu(pair) * SILU_SCALE)  # (E, F)
         tensors = self.spread(self.tensors(latent).unflatten(1, (-1, latent.shape[1])), harmonics)
         for layer in self.layers:
+            assert isinstance(layer, Layer)
             around = layer.around(latent, harmonics, graph) * self.neighbours**-0.5
             latent, tensors = layer(latent, tensors, around, envelope, graph)
         energies = self.readout(latent) * self.neighbours**-0.5  # (E, 1)

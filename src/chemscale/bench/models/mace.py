@@ -58,7 +58,9 @@ class MACE(Potential):
         **widths(Config, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096),
     }
 
+    config: Config
     neighbours: Tensor  # (), mean number in the training subset
+    numbers: Tensor  # (101,) places of the elements among those of the config
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -105,6 +107,7 @@ class MACE(Potential):
         start = self.embedding.index_select(0, elements) * len(config.elements) ** -0.5
         features, energy = start[:, None], torch.zeros_like(start[:, 0])
         for number, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
             gathered = layer.gather(features, basis, harmonics, graph) / self.neighbours
             features = layer.update(features, gathered, elements, chosen)
             if number < len(self.linear_readouts):

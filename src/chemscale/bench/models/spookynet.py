@@ -1,10 +1,11 @@
 """SpookyNet: charge, spin, and what is not local (Unke et al., Nat. Commun. 2021).
 
-Atoms begin with their element, and with the charge and the unpaired electrons of the whole structure,
-shared out by attention (equations 9 and 10 of the paper's methods). Each module adds what neighbours
-within the cutoff send, as scalars, vectors and l = 2 tensors (local interaction), and what all atoms
-of the structure send by attention (non-local interaction). To the learnt energy come terms that are
-known: repulsion of nuclei, electrostatics of predicted charges that sum to the total, dispersion.
+Atoms begin with their element, and with the charge and the unpaired electrons of the whole
+structure, shared out by attention ("atomic embeddings" in the paper's methods). Each module adds
+what neighbours within the cutoff send, as scalars, vectors and l = 2 tensors ("local interaction"),
+and what all atoms of the structure send by attention ("nonlocal interaction"). To the learnt energy
+come terms that are known: repulsion of nuclei, electrostatics of predicted charges that sum to the
+total, dispersion ("physically motivated corrections").
 
 Other than theirs: attention is exact over all pairs, which theirs approximates by random features;
 SiLU has no parameters of its own; the radial decay is fixed; dispersion is simpler than D4 (see
@@ -60,6 +61,7 @@ class SpookyNet(Potential):
         dispersion: bool = True
         cutoff: PositiveFloat = 4.0  # Å
 
+    config: Config
     revision = 1
     local = False
     periodic = False

@@ -1,8 +1,8 @@
 """Polynomials of an atom's features that turn as they do (MACE: Batatia et al. 2022, equation 10).
 
 A sum over ordered neighbours of any number of bodies is a product of one-neighbour sums with itself
-(Drautz 2019); what remains is to couple the factors to a given l. Since factors commute, a symmetric
-polynomial is all there is, and it is stored as such: by its monomials, most of which no path has.
+(Drautz 2019); what remains is to couple the factors to a given l. Factors commute, so symmetric
+polynomials are all there is, and they are stored as such: by monomials, most of which none has.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Repulsion(nn.Module):
 def electrostatics(
     charges: Tensor, distances: Tensor, senders: Tensor, receivers: Tensor, cutoff: float
 ) -> Tensor:
-    """Point charges, damped where electrons overlap (Unke et al. 2021, equation 11): (A,).
+    """Point charges, damped where electrons overlap (Unke et al. 2021): (A,).
 
     Between a quarter and three quarters of the cutoff, 1/√(r² + a₀²) turns into 1/r.
     """
@@ -65,10 +65,10 @@ def electrostatics(
 class Dispersion(nn.Module):
     """Attraction -s₆ C₆ / (r⁶ + f⁶), with C₆ that follows the charges, in the manner of D4.
 
-    Free-atom C₆ are those of Chu and Dalgarno (2004), combined as by Tkatchenko and Scheffler (2009)
-    and scaled by the charge function of D4 (Caldeweyher et al. 2017); damping is that of Becke and
-    Johnson, f = a₁ R + a₂, with radii of Grimme (2006). Simpler than D4: no coordination numbers, no
-    r⁻⁸, no triples. s₆, a₁ and a₂ are learnt.
+    Free-atom C₆ are those of Chu and Dalgarno (2004), combined as by Tkatchenko and Scheffler
+    (2009) and scaled by the charge function of D4 (Caldeweyher et al. 2017); damping is that of
+    Becke and Johnson, f = a₁ R + a₂, with radii of Grimme (2006). Simpler than D4: no coordination
+    numbers, no r⁻⁸, no triples. s₆, a₁ and a₂ are learnt.
     """
 
     def __init__(self) -> None:
@@ -117,10 +117,12 @@ def free_atoms() -> list[tuple[float, float, float]]:
 
     to_ev = units.Hartree * units.Bohr**6
     table = [(math.nan, math.nan, math.nan)] * 101
-    for symbol, (alpha, c6) in vdWDB_Chu04jcp.items():
-        if symbol in vdWDB_Grimme06jcc:
-            radius = float(vdWDB_Grimme06jcc[symbol][1])
-            table[chemical_symbols.index(symbol)] = (float(alpha), float(c6) * to_ev, radius)
+    known: dict[str, list[float]] = vdWDB_Chu04jcp
+    radii: dict[str, list[float]] = vdWDB_Grimme06jcc
+    for symbol, (alpha, c6) in known.items():
+        if symbol in radii:
+            place = chemical_symbols.index(symbol)
+            table[place] = (float(alpha), float(c6) * to_ev, float(radii[symbol][1]))
     return table
 
 

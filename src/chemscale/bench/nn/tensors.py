@@ -133,7 +133,8 @@ class Spread:
 
     def __call__(self, weights: Tensor, harmonics: Tensor) -> Tensor:
         """Of each edge: (E, l_max + 1, F) and (E, components) to (E, components, F)."""
-        return self.form(harmonics.shape, (None, None, None), weights, harmonics[:, :, None])
+        shape = len(harmonics), harmonics.shape[1]
+        return self.form(shape, (None, None, None), weights, harmonics[:, :, None])
 
     def gather(
         self, weights: Tensor, harmonics: Tensor, receivers: Tensor, num_atoms: int
