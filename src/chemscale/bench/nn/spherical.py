@@ -1,7 +1,7 @@
 """Real spherical harmonics, and the numbers that couple them.
 
-Conventions are those of e3nn: the polar axis is y, so that l = 1 is (x, y, z); harmonics have as many
-as 2l + 1 for the square of their length; a coupling has unit norm. `tensors` says how features lie.
+Conventions are those of e3nn: the polar axis is y, so that l = 1 is (x, y, z); the squares of the
+2l + 1 harmonics of an l sum to 2l + 1; a coupling has unit norm. `tensors` says how features lie.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Features that turn with the molecule, and their products.
 
 One layout for all families: (…, components, channels). Components are those of the harmonics of
-`spherical`, l after l from 0 to l_max, in all (l_max + 1)²; l changes sign under inversion as (-1)^l.
-Every channel has every l. Channels lie last, so that sums over them run through memory.
+`spherical`, l after l from 0 to l_max, in all (l_max + 1)²; under inversion they change sign as
+(-1)^l. Every channel has every l. Channels lie last, so that sums over them run through memory.
 
 A product takes l₁ and l₂ to l₃; such a triple is a path. Parity keeps those of an even sum.
 """
