@@ -30,6 +30,9 @@ class Side(Protocol):
     def loss(self, batch: int) -> Tensor:
         """The training loss of one of the batches."""
 
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels; None for molecules."""
+
     def step(self, batch: int) -> None:
         """One whole training step on one of the batches."""
 
@@ -65,6 +68,10 @@ class Peer:
     def loss(self, batch: int) -> Tensor:
         """The training loss of one of the batches."""
         raise NotImplementedError
+
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels; None for molecules."""
+        return None
 
     def step(self, batch: int) -> None:
         """Forward, backward, clipping, AdamW."""
@@ -104,7 +111,7 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
         order = json.loads(line)
         if order["do"] == "check":
             side.exchange(order["path"])
-            say(**_loss_and_gradient(side))
+            say(**_loss_and_gradient(side), energies=side.energies(0))
         else:
             wall, cpu = time.perf_counter(), time.process_time()
             for batch in order["batches"]:

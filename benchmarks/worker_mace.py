@@ -110,6 +110,11 @@ class MACETorch(Peer):
                 state[f"{there}.{place}"] = _translated(theirs, tensor, weights)
         self.model.load_state_dict(state)
 
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels."""
+        given = dict(self.batches[batch])
+        return self.model(given, compute_force=False)["energy"].tolist()
+
     def loss(self, batch: int) -> Tensor:
         """Our loss: Huber of energy per atom and force components, labels in our unit."""
         given = dict(self.batches[batch])

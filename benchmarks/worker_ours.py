@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from worker import serve
 
+from chemscale.bench.models.base import Potential
 from chemscale.bench.models.chemgpt import to_transformers
 from chemscale.bench.nn import native
 from chemscale.bench.nn.contraction import basis
@@ -64,6 +65,13 @@ class Ours:
         named = {"ChemGPT": to_transformers, "MACE": _mace, "PaiNN": _painn, "SchNet": _schnet}
         weights = named[type(self.model).__name__](self.model)
         np.savez(path, **{name: weight.detach().numpy() for name, weight in weights.items()})
+
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels; None for molecules."""
+        if not isinstance(self.model, Potential):
+            return None
+        energies, _ = self.model.interaction(self._batch(batch), training=False)
+        return (energies / self.model.scale).tolist()
 
     def loss(self, batch: int) -> Tensor:
         """That of training."""

@@ -60,6 +60,12 @@ class SchNetPack(Peer):
             for k in range(job["num_batches"])
         ]
 
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels."""
+        given = dict(self.batches[batch])
+        given["_positions"] = given["_positions"].detach()
+        return self.model(given)["energy"].tolist()
+
     def loss(self, batch: int) -> Tensor:
         """Our loss: Huber of energy per atom and force components, labels in our unit."""
         given = dict(self.batches[batch])

@@ -26,7 +26,12 @@ from chemscale.bench.data.base import (
     resolve_paths,
     silent,
 )
-from chemscale.bench.data.structure_files import Frame, Labels, read_frames
+from chemscale.bench.data.structure_files import (
+    Frame,
+    Labels,
+    describe_electrons,
+    read_frames,
+)
 from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import Links
 from chemscale.table.errors import DataError
@@ -326,7 +331,7 @@ def _read(
     progress("reading structures", len(sources), len(sources))
     if not frames:
         raise DataError(f"{', '.join(spec.path)}: no structure could be read")
-    content = [_content(frame) for frame in frames]
+    content = [frame.content() for frame in frames]
     labelled = [
         text + b"|" + np.float64(f.energy).tobytes() + f.forces.tobytes()
         for text, f in zip(content, frames, strict=True)
@@ -351,30 +356,8 @@ def _read(
         "group": group_numbers(keys),
         "source": np.array(source, dtype=np.int8),
         "rejects": np.array(rejects, dtype=str).reshape(-1, 3),
-        "notes": np.array([labels.describe(len(frames)), note, *_electrons(frames)]),
+        "notes": np.array([labels.describe(len(frames)), note, *describe_electrons(frames)]),
     }
-
-
-def _content(frame: Frame) -> bytes:
-    """What a structure is: elements, positions to 1e-6 Å, cell, electrons; never labels."""
-    positions = np.round(frame.positions, 6) + 0.0  # no negative zero
-    cell = np.round(frame.cell, 6) + 0.0
-    content = frame.atomic_numbers.tobytes() + positions.tobytes() + cell.tobytes()
-    if frame.charge or frame.unpaired:
-        content += f"|charge {frame.charge} unpaired {frame.unpaired}".encode()
-    return content
-
-
-def _electrons(frames: list[Frame]) -> list[str]:
-    """A note where structures are charged or have unpaired electrons."""
-    told = [frame for frame in frames if frame.charge or frame.unpaired]
-    if not told:
-        return []
-    charges = [frame.charge for frame in frames]
-    return [
-        f"{len(told):,} structures are charged or have unpaired electrons (charge {min(charges)} "
-        f"to {max(charges)}); only families that take charge and spin can tell them from others"
-    ]
 
 
 def _group_keys(

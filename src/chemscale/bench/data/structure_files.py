@@ -36,6 +36,15 @@ class Frame:
     charge: int = 0  # e
     unpaired: int = 0  # electrons: the multiplicity less one
 
+    def content(self) -> bytes:
+        """What it is: elements, positions to 1e-6 Å, cell, electrons; never labels."""
+        positions = np.round(self.positions, 6) + 0.0  # no negative zero
+        cell = np.round(self.cell, 6) + 0.0
+        told = self.atomic_numbers.tobytes() + positions.tobytes() + cell.tobytes()
+        if self.charge or self.unpaired:
+            told += f"|charge {self.charge} unpaired {self.unpaired}".encode()
+        return told
+
 
 class Labels:
     """Finds energies and forces in frames, and remembers which keys it used."""
@@ -104,6 +113,18 @@ def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame
         raise DataError(f"{path}: cannot be read as {spec.format}: {error}") from error
 
 
+def describe_electrons(frames: list[Frame]) -> list[str]:
+    """A note where structures are charged or have unpaired electrons."""
+    count = sum(bool(frame.charge or frame.unpaired) for frame in frames)
+    if not count:
+        return []
+    charges = [frame.charge for frame in frames]
+    return [
+        f"{count:,} structures are charged or have unpaired electrons (charge {min(charges)} "
+        f"to {max(charges)}); only families that take charge and spin can tell them from others"
+    ]
+
+
 def _unpaired(atoms: Atoms) -> int:
     """Unpaired electrons by the entry `multiplicity` or `spin`, both 2S + 1; zero where not told.
 
@@ -126,7 +147,7 @@ def _unpaired(atoms: Atoms) -> int:
 
 def _whole(key: str, value: Any) -> int:
     if not isinstance(value, int | float | np.number) or float(value) != round(float(value)):
-        raise ValueError(f"{key} = {value!r} is not a whole number")
+        raise ValueError(f"{key} = {value} is not a whole number")
     return int(value)
 
 
