@@ -322,7 +322,8 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
         f"{machine['rounds']} rounds.",
         "",
         "| model | a second | ours (path) | peer | ratio (quartiles) | by CPU time | "
-        "parameters, ours / peer | loss / gradient / energies apart by | first steps: extra s, ours / peer |",
+        "parameters, ours / peer | loss / gradient / energies apart by | "
+        "first steps: extra s, ours / peer |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:

@@ -26,12 +26,7 @@ from chemscale.bench.data.base import (
     resolve_paths,
     silent,
 )
-from chemscale.bench.data.structure_files import (
-    Frame,
-    Labels,
-    describe_electrons,
-    read_frames,
-)
+from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
 from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import Links
 from chemscale.table.errors import DataError
@@ -83,8 +78,7 @@ class GraphBatch:
 
     def all_pairs(self) -> tuple[Tensor, Tensor]:
         """Senders and receivers of all pairs of a structure's atoms, each with itself too."""
-        same = self.structure[:, None] == self.structure
-        receivers, senders = same.nonzero().unbind(1)
+        receivers, senders = (self.structure[:, None] == self.structure).nonzero().unbind(1)
         return senders, receivers
 
     def _pairs(self) -> GraphBatch:
@@ -164,9 +158,8 @@ class Structures(Dataset):
 
     def mean_neighbours(self, subset: Indices, cutoff: float) -> float:
         """How many neighbours an atom of the subset has within the cutoff (Å), on average."""
-        first = self._edges_within(cutoff)[0]
-        atoms = self.start[subset + 1] - self.start[subset]
-        return float((first[subset + 1] - first[subset]).sum() / atoms.sum())
+        first = self._neighbours(cutoff)[0]
+        return float(np.diff(first)[subset].sum() / np.diff(self.start)[subset].sum())
 
     def check(self, needs: Iterable[str]) -> None:  # noqa: D102
         has = {
@@ -220,7 +213,7 @@ class Structures(Dataset):
             DataError: a structure of several atoms with an atom that has no neighbour.
         """
         cutoff = float(config.cutoff)  # type: ignore[attr-defined]
-        first, senders, receivers, shifts = self._edges_within(cutoff)
+        first, senders, receivers, shifts = self._neighbours(cutoff)
         arrays = self.arrays
         periodic = bool(arrays["pbc"].any())
         charged = bool(arrays["charge"].any() or arrays["unpaired"].any())
@@ -254,12 +247,9 @@ class Structures(Dataset):
     def _atoms(self, name: str, item: int) -> NDArray[Any]:
         return np.asarray(self.arrays[name][self.start[item] : self.start[item + 1]])
 
-    def _edges_within(self, cutoff: float) -> tuple[NDArray[Any], ...]:
-        if cutoff not in self._edges:
-            self._edges[cutoff] = self._neighbours(cutoff)
-        return self._edges[cutoff]
-
     def _neighbours(self, cutoff: float) -> tuple[NDArray[Any], ...]:
+        if cutoff in self._edges:
+            return self._edges[cutoff]
         identity = f"{self._identity}-{cutoff!r}-{importlib.metadata.version('vesin')}"
         arrays = cache.load("neighbours", identity)
         if arrays is None:
@@ -273,7 +263,9 @@ class Structures(Dataset):
                 f"{self.start[first + 1] - self.start[first]} atoms). Such an atom feels no force; "
                 "drop those frames or raise the cutoff"
             )
-        return arrays["first"], arrays["senders"], arrays["receivers"], arrays["shifts"]
+        names = ("first", "senders", "receivers", "shifts")
+        self._edges[cutoff] = tuple(arrays[name] for name in names)
+        return self._edges[cutoff]
 
     def _find_neighbours(self, cutoff: float) -> dict[str, NDArray[Any]]:
         from vesin import NeighborList
