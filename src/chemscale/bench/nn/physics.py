@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,8 +118,8 @@ def free_atoms() -> list[tuple[float, float, float]]:
 
     to_ev = units.Hartree * units.Bohr**6
     table = [(math.nan, math.nan, math.nan)] * 101
-    known: dict[str, list[float]] = vdWDB_Chu04jcp
-    radii: dict[str, list[float]] = vdWDB_Grimme06jcc
+    known: Any = vdWDB_Chu04jcp
+    radii: Any = vdWDB_Grimme06jcc
     for symbol, (alpha, c6) in known.items():
         if symbol in radii:
             place = chemical_symbols.index(symbol)
