@@ -35,6 +35,23 @@ def test_the_kernel_equals_the_plain_path():
     torch.testing.assert_close(found, expected)
 
 
+def test_second_derivatives_reach_what_does_not_lie_in_order():
+    """Forces are trained through operands that are views, too."""
+
+    def run():
+        one, two, three = operands()
+        turned = one.detach().transpose(0, 1).contiguous().requires_grad_()
+        value = FORM((ATOMS, 3), ROWS, turned.transpose(0, 1), two, three).sin().sum()
+        (slope,) = torch.autograd.grad(value, two, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), (turned, two, three))
+
+    found = run()
+    with native.plain():
+        expected = run()
+    for ours, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
 def test_its_derivatives_are_those_of_its_value():
     def run(*given):
         return FORM((ATOMS, 3), ROWS, *given)

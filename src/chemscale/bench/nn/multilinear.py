@@ -81,6 +81,8 @@ class Form:
         """
         channels = max(operand.shape[2] for operand in operands)
         if native.serves(operands[0]):
+            # Before the function: what it makes itself and keeps is cut off from the graph.
+            operands = tuple(operand.contiguous() for operand in operands)
             shapes = ((*shape, channels), *(tuple(operand.shape) for operand in operands))
             return _Sum.apply(_Call(self, tuple(rows), shapes, 0), *operands)
         components = self.components(operands[0])
@@ -108,7 +110,6 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *given: Tensor) -> Tensor:
-        given = tuple(operand.contiguous() for operand in given)
         ctx.call = call
         ctx.save_for_backward(*given)
         out = given[0].new_zeros(call.shapes[call.wanted])
@@ -131,7 +132,9 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         call = ctx.call
         others = [n for n in range(len(call.shapes)) if n != call.wanted]
-        known = dict(zip(others, ctx.saved_tensors, strict=True)) | {call.wanted: gradient}
+        known = dict(zip(others, ctx.saved_tensors, strict=True)) | {
+            call.wanted: gradient.contiguous()
+        }
         found: list[Tensor | None] = [None]
         for place, asked in enumerate(others, start=1):
             if not ctx.needs_input_grad[place]:
