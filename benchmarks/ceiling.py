@@ -15,8 +15,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from chemscale.bench.models.base import load_family
-from chemscale.bench.training.measure import Workbench, optimiser, start_model, train_step
+from chemscale.bench.training.measure import Workbench, start_model
 from chemscale.bench.training.recipe import Batches
+from chemscale.bench.training.step import optimiser, train_step
 from chemscale.table.records import Study
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")
@@ -52,7 +53,7 @@ def main() -> None:
         times = []
         for batch in batches:
             start = time.process_time()
-            train_step(model, step, batch, recipe, recipe.learning_rate)
+            train_step(model, step, [batch], recipe, recipe.learning_rate)
             times.append(time.process_time() - start)
         return times
 

@@ -225,7 +225,6 @@ def _prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
     import numpy as np
 
     from chemscale.bench.models.base import load_family
-    from chemscale.bench.models.chemgpt import transformers_config
     from chemscale.bench.training.measure import Workbench
     from chemscale.bench.training.recipe import Batches
     from chemscale.table.records import Study
@@ -284,7 +283,7 @@ def _prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
         "autocast": row.autocast,
         "study": study.model_dump(mode="json", exclude_unset=True),
         "recipe": recipe.model_dump(mode="json"),
-        "config": transformers_config(config) if molecules else config.model_dump(),  # type: ignore[arg-type]
+        "config": kind.counterpart.to_config(config) if molecules else config.model_dump(),
         "unit": "tokens" if molecules else "structures",
         "useful": useful,
         "padding": 1 - sum(useful) / slots if molecules else None,

@@ -14,17 +14,11 @@ from torch import Tensor
 from worker import serve
 
 from chemscale.bench.models.base import Potential
-from chemscale.bench.models.chemgpt import to_transformers
 from chemscale.bench.nn import native
 from chemscale.bench.nn.contraction import basis
 from chemscale.bench.nn.layers import SILU_SCALE
-from chemscale.bench.training.measure import (
-    DTYPES,
-    Workbench,
-    optimiser,
-    start_model,
-    train_step,
-)
+from chemscale.bench.training.measure import DTYPES, Workbench, start_model
+from chemscale.bench.training.step import optimiser, train_step
 from chemscale.table.records import Study
 
 
@@ -62,7 +56,7 @@ class Ours:
             for weight in self.model.parameters():  # what starts at zero would hide all behind it
                 if weight.dim() > 1 and not weight.any():
                     weight.normal_(std=len(weight) ** -0.5)
-        named = {"ChemGPT": to_transformers, "MACE": _mace, "PaiNN": _painn, "SchNet": _schnet}
+        named = {"ChemGPT": _chemgpt, "MACE": _mace, "PaiNN": _painn, "SchNet": _schnet}
         weights = named[type(self.model).__name__](self.model)
         np.savez(path, **{name: weight.detach().numpy() for name, weight in weights.items()})
 
@@ -80,11 +74,15 @@ class Ours:
     def step(self, batch: int) -> None:
         """As `chemscale train` does it."""
         rate = self.recipe.learning_rate
-        train_step(self.model, self.optimizer, self._batch(batch), self.recipe, rate)
+        train_step(self.model, self.optimizer, [self._batch(batch)], self.recipe, rate)
 
     def _batch(self, batch: int) -> Any:
         made = self.collate(self.items[batch])
         return made.to(torch.device("cpu"), DTYPES[self.recipe.precision])
+
+
+def _chemgpt(model: torch.nn.Module) -> dict[str, Tensor]:
+    return model.counterpart.theirs(model.state_dict(), model.config.num_layers)
 
 
 # --- the weights under schnetpack's names ---------------------------------------------------------

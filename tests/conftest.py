@@ -29,10 +29,14 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training happens in this process, one run after the other, whatever executor is named."""
     from chemscale import verbs
     from chemscale.bench.training import loop, measure
+    from chemscale.bench.training.resources import ORDINARY
     from chemscale.table.store import StudyFolder
 
     class Here:
         workers = 1
+        resources = ORDINARY
+
+        def __init__(self, **_: Any) -> None: ...
 
         def submit(
             self, folder: Path, run_ids: Sequence[str], *, deadline: float | None, watch: Any

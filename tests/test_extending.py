@@ -69,6 +69,15 @@ def test_a_study_with_more_data_trains_the_new_run_and_reuses_the_old(edit: Edit
 
 
 @pytest.mark.usefixtures("here")
+def test_a_plan_stands_beside_its_study_whose_runs_stay_asked_for(edit: Edit):
+    folder = edit(search=SEARCH)
+    verbs.train(folder.path)
+    study = folder.study().model_copy(update={"search": None, "num_train": (20,)})
+    plan = folder.write_plan(study)
+    assert verbs.expand(plan).changed == "1 run: 1 new, 0 finished before and reused"
+
+
+@pytest.mark.usefixtures("here")
 def test_a_run_that_is_no_longer_asked_for_is_kept_named_and_unused(
     edit: Edit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -15,16 +15,25 @@ _WHERE = {
     "ChemscaleError": "chemscale.table.errors",
     "Curve": "chemscale.table.results",
     "Estimate": "chemscale.table.results",
+    "Evaluation": "chemscale.table.results",
     "Fit": "chemscale.table.results",
     "Outcome": "chemscale.table.results",
     "Point": "chemscale.table.results",
     "Run": "chemscale.table.records",
     "Study": "chemscale.table.records",
     "StudyFolder": "chemscale.table.store",
+    "adopt": "chemscale.exchange",
+    "embed": "chemscale.using",
     "estimate": "chemscale.verbs",
+    "evaluate": "chemscale.using",
     "expand": "chemscale.verbs",
+    "export": "chemscale.exchange",
     "fit": "chemscale.verbs",
+    "generate": "chemscale.using",
+    "load_model": "chemscale.using",
     "plan": "chemscale.verbs",
+    "prepare": "chemscale.preparation",
+    "probe": "chemscale.using",
     "report": "chemscale.verbs",
     "train": "chemscale.verbs",
 }
@@ -32,15 +41,24 @@ _WHERE = {
 __all__ = sorted([*_WHERE, "__version__"])
 
 if TYPE_CHECKING:
+    from chemscale.exchange import adopt as adopt
+    from chemscale.exchange import export as export
+    from chemscale.preparation import prepare as prepare
     from chemscale.table.errors import ChemscaleError as ChemscaleError
     from chemscale.table.records import Run as Run
     from chemscale.table.records import Study as Study
     from chemscale.table.results import Curve as Curve
     from chemscale.table.results import Estimate as Estimate
+    from chemscale.table.results import Evaluation as Evaluation
     from chemscale.table.results import Fit as Fit
     from chemscale.table.results import Outcome as Outcome
     from chemscale.table.results import Point as Point
     from chemscale.table.store import StudyFolder as StudyFolder
+    from chemscale.using import embed as embed
+    from chemscale.using import evaluate as evaluate
+    from chemscale.using import generate as generate
+    from chemscale.using import load_model as load_model
+    from chemscale.using import probe as probe
     from chemscale.verbs import estimate as estimate
     from chemscale.verbs import expand as expand
     from chemscale.verbs import fit as fit

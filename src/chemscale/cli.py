@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.table.errors import ChemscaleError, Stopped, UsageError
+from chemscale import cli_exchange, cli_using
+from chemscale.table.errors import ChemscaleError, DataError, Stopped, UsageError
 
 app = typer.Typer(
     name="chemscale",
@@ -89,6 +90,59 @@ def expand(
 
 
 @app.command()
+def prepare(
+    source: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="csv, smi or parquet; gzip'd or not.")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder of the token store.")],
+    format: Annotated[
+        str | None, typer.Option(help="csv, smi or parquet; default what the name says.")
+    ] = None,
+    column: Annotated[str, typer.Option(help="With the SMILES.")] = "smiles",
+    notation: Annotated[str, typer.Option(help="selfies or smiles.")] = "selfies",
+    fragments: Annotated[
+        str, typer.Option(help="Salts and mixtures: reject, largest or keep.")
+    ] = "reject",
+    charges: Annotated[
+        str, typer.Option(help="keep, or neutralize where protons allow it.")
+    ] = "keep",
+    stereo: Annotated[str, typer.Option(help="keep or drop.")] = "keep",
+    group: Annotated[
+        str, typer.Option(help="What stays in one split: content, scaffold, formula, a column.")
+    ] = "content",
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn any number of SMILES into a token store for a study. Again to continue.
+
+    Example: chemscale prepare pubchem-*.smi.gz --to pubchem --fragments largest
+    """
+    from chemscale import preparation, tables
+    from chemscale.progress import watching
+
+    with watching() as watch:
+        card = preparation.prepare(
+            [str(path) for path in source],
+            to,
+            format=format,
+            column=column,
+            notation=notation,
+            fragments=fragments,
+            charges=charges,
+            stereo=stereo,
+            group=group,
+            workers=workers,
+            watch=watch,
+        )
+    if as_json:
+        _print_json(card.model_dump(mode="json"))
+    else:
+        tables.print_card(card, to)
+    if card.cut_off:
+        raise DataError(f"could not be read to their end: {', '.join(card.cut_off)}")
+
+
+@app.command()
 def train(
     study: StudyPath,
     on: Annotated[str, typer.Option(help="Executor; see `chemscale list executors`.")] = "local",
@@ -103,6 +157,19 @@ def train(
         list[str] | None,
         typer.Option(help="Train again what ended as: diverged, failed, out_of_memory."),
     ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Processes (or GPUs) that train one run together.")
+    ] = 1,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Spread weights and optimiser over the ranks (FSDP2).")
+    ] = False,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="Keep less for the way back, compute it once more."),
+    ] = False,
+    compile_layers: Annotated[
+        bool, typer.Option("--compile", help="Compile the layers with torch.compile.")
+    ] = False,
 ) -> None:
     """Train what the study asks for and what is not done yet. Again to continue.
 
@@ -111,6 +178,9 @@ def train(
     from chemscale import tables, verbs
     from chemscale.progress import watching
 
+    resources = {"ranks": ranks, "shard": shard, "recompute": recompute, "compile": compile_layers}
+    if shard and ranks == 1:
+        raise UsageError("--shard spreads a run over ranks: say how many by --ranks")
     allowed = ("diverged", "failed", "out_of_memory", "stopped_early")
     for status in retry or ():
         if status not in allowed:
@@ -124,6 +194,7 @@ def train(
             max_hours=max_hours,
             retry=retry or (),
             watch=watch,
+            **{key: value for key, value in resources.items() if value not in (False, 1)},
         )
     tables.print_trained(study)
 
@@ -247,6 +318,10 @@ def list_(
         return
     for kind, names in kinds.items():
         print(f"{kind}: {', '.join(names)}")
+
+
+cli_using.register(app)
+cli_exchange.register(app)
 
 
 def _print_json(data: Any) -> None:

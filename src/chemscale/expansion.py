@@ -136,7 +136,8 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
     flat = expanding.unique(run for chapter in runs.values() for run in chapter)
     folders = folder.run_folders()
     ended = {run_id for run_id, path in folders.items() if RunFolder(path).has_ended()}
-    asked = {run.id for run in flat} | expanding.asked_elsewhere(folder.index(), runs, study)
+    whole = study if folder.plan is None else StudyFolder(folder.path).study()
+    asked = {run.id for run in flat} | expanding.asked_elsewhere(folder.index(), runs, whole)
     cost = expanding.costs(flat, ladder)
     return Expansion(
         study=study,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections import Counter
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chemscale.table.records import Run, Study
-from chemscale.table.results import Estimate
+from chemscale.table.results import Estimate, Evaluation
 from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
+    from chemscale.bench.data.prepare import Card
+    from chemscale.bench.using.probe import Probed
     from chemscale.expansion import Expansion
 
 
@@ -25,6 +28,31 @@ def wrapped(text: str) -> list[str]:
         for clause, start in ((first, "  "), *((clause, "    ") for clause in rest)):
             lines += textwrap.wrap(clause, 98, initial_indent=start, subsequent_indent="      ")
     return lines
+
+
+def print_card(card: Card, folder: Path) -> None:
+    """What is in a token store."""
+    made = ", ".join(f"{name} {value}" for name, value in card.choices.items())
+    print(f"{folder}: {card.molecules:,} molecules, {card.tokens:,} tokens")
+    print(f"  {made}; fingerprint {card.fingerprint}")
+    print(f"  {card.rows:,} rows: {card.duplicates:,} repeated, {card.rejected:,} rejected")
+    for reason, count in list(card.reasons.items())[:5]:
+        print(f"    {count:,}: {reason[:80]}")
+    if card.rejected:
+        print(f"  every rejected row with its reason: {folder / 'rejects.csv'}")
+    if not card.molecules:
+        return
+    print()
+    spreads = {"symbols": card.lengths, "heavy atoms": card.heavy_atoms}
+    _print(
+        ("of a molecule", "smallest", "mean", "largest"),
+        [(name, str(s.smallest), f"{s.mean:.1f}", str(s.largest)) for name, s in spreads.items()],
+    )
+    ordered = sorted(card.vocabulary.items(), key=lambda pair: -pair[1])
+    shown = [f"{symbol} {count / (card.tokens - card.molecules):.1%}" for symbol, count in ordered]
+    more = f" … and {len(shown) - 8} more" if len(shown) > 8 else ""
+    print(f"\n{len(shown)} symbols: {', '.join(shown[:8])}{more}")
+    print(f'\nIn a study: dataset = {{ format = "tokens", path = "{folder}" }}')
 
 
 def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
@@ -194,6 +222,52 @@ def print_plan(planned: Study, path: Path | None) -> None:
         print(f"Written to {path}; chemscale train {path} checks it.")
 
 
+def print_evaluation(found: Evaluation, path: Path) -> None:
+    """What the samples of each model are like, best loss last, beside training molecules."""
+    folder = StudyFolder(path.parent.parent if (path / "run.json").is_file() else path)
+    trained = {one.run.id: one for one in folder.trained()}
+    shown = {
+        "validity": "valid", "unique": "unique", "novelty": "novel", "memorised": "memorised",
+        "internal_diversity": "diversity", "snn": "SNN", "fragments": "fragments",
+        "scaffolds": "scaffolds", "fcd": "FCD",
+    }  # fmt: skip
+    rows: list[tuple[float, str, dict[str, float]]] = []
+    for one in found.runs:
+        run = trained.get(one.run)
+        test = run.outcome.metrics.get("test", {}) if run else {}
+        name = run.run.folder_name if run else one.run
+        rows.append((test.get("nats_per_molecule", math.inf), name, one.metrics))
+    rows.sort(key=lambda row: (-row[0], row[1]))
+    cells = [
+        (name, _number(loss), *(_number(metrics.get(key)) for key in shown))
+        for loss, name, metrics in rows
+    ]
+    floor = ("training molecules", "–", *(_number(found.floor.get(key)) for key in shown))
+    _print(("run", "nats/molecule", *shown.values()), [*cells, floor])
+    reference = ", ".join(f"{count:,} of {split}" for split, count in found.num_reference.items())
+    print(f"\n{found.settings.num_samples:,} samples of each model, against {reference}.")
+    print("More in evaluation.json; `chemscale report` draws it against the loss.")
+
+
+def print_probed(found: Probed) -> None:
+    """How well properties are told from embeddings, and from fingerprints."""
+    metric = found.scores[0].metric if found.scores else ""
+    _print(
+        ("features", "model", metric, "spread over splits"),
+        [
+            (one.features, one.model, _number(one.value), f"{one.spread:.2g}")
+            for one in found.scores
+        ],
+    )
+    print(
+        f"\n{found.num_molecules:,} molecules, split by scaffold; lower rmse, higher roc_auc win."
+    )
+    if found.num_unknown:
+        print(f"{found.num_unknown:,} of them have symbols that the model does not know.")
+    if found.num_left_out:
+        print(f"{found.num_left_out} targets of a split had one class only and were left out.")
+
+
 def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
@@ -226,4 +300,4 @@ def _bytes(amount: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"

@@ -62,6 +62,7 @@ def train(
     max_hours: float | None = None,
     retry: Sequence[str] = (),
     watch: Watch = _quiet,
+    **resources: Any,
 ) -> None:
     """Train what a study or plan asks for and what is not done: search, estimate, sweep.
 
@@ -73,6 +74,8 @@ def train(
         max_hours: checkpoint and leave after this long.
         retry: statuses of ended runs that are trained again.
         watch: told about progress.
+        **resources: of each run, for the executor: `ranks` (processes that train it together),
+            `shard`, `recompute`, `compile`, `threads`.
 
     Raises:
         Stopped: `max_hours` came first, or a worker was told to leave; the same call continues.
@@ -82,7 +85,8 @@ def train(
     if chapter not in (None, "search", "sweep"):
         raise UsageError(f"no chapter named {chapter!r}: search or sweep")
     folder = StudyFolder(path)
-    executor = executors.load(on)(**({} if workers is None else {"workers": workers}))
+    given = {} if workers is None else {"workers": workers}
+    executor = executors.load(on)(**given, **resources)
     bench = open_workbench(folder, watch)
     expansion = expand_with(folder, bench, False, watch)
     for note in (*expansion.notes, expansion.changed):
@@ -93,7 +97,7 @@ def train(
         dropped = {"search": [], "finish": [], "check": []}
     folder.release(dropped | expansion.runs)
     if on == "local":
-        bench.refuse_what_does_not_fit(expansion.to_train, executor.workers)
+        bench.refuse_what_does_not_fit(expansion.to_train, executor.workers, executor.resources)
     work = _Work(folder, executor, deadline, expansion, watch)
     if retry:
         for one in folder.trained():
@@ -228,6 +232,7 @@ def report(source: Paths, *, output: Path | None = None, figures: Path | None = 
                     plans=tuple(one.plans().items()),
                     sizes=tuple(one.sizes()),
                     notes=tuple(one.notes()),
+                    evaluation=one.evaluation(),
                 )
             )
         else:

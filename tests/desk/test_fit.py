@@ -1,21 +1,16 @@
-import csv
 import math
-import os
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from chemscale.desk.fit import fit
-from chemscale.desk.solve import huber, log_law, solve
 from chemscale.table.errors import DataError, UsageError
 from chemscale.table.results import Fit, Point
 
-SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
 SIZES = {"w8": 2_000, "w16": 6_000, "w32": 22_000, "w64": 80_000}
 NUM_TRAIN = (30, 100, 300, 1000, 3000)
 
@@ -326,18 +321,6 @@ def test_importing_the_desk_brings_neither_scipy_nor_torch():
         "assert not {'scipy', 'torch', 'chemscale.bench'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.skipif(not (SHARED / "scaling-data").is_dir(), reason="no scaling data here")
-def test_the_chinchilla_refit_of_besiroglu_et_al_2024_comes_back():
-    with (SHARED / "scaling-data/chinchilla-epoch/chinchilla_svg.csv").open() as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: float(row["loss"]))[:240]
-    log_x = np.log([[float(row["N"]), float(row["D"])] for row in rows])
-    log_y = np.log([[float(row["loss"]) for row in rows]])
-    found = solve(log_x, log_y, np.ones_like(log_y), floor=True, delta=1e-3, grid=40)
-    np.testing.assert_allclose(found[0], [1.8172, 477.8, 0.3473, 2142, 0.3671], rtol=1e-3)
-    objective = huber(log_law(log_x, found) - log_y, 1e-3).sum()
-    assert objective == pytest.approx(0.00101827, abs=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(10))

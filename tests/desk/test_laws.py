@@ -1,14 +1,26 @@
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from chemscale.desk.laws import additive_surface, power, power_floor
-from chemscale.desk.solve import huber, log_law, solve
+from chemscale.desk.laws import ALONG, additive_surface, bnsl, law, m4, power, power_floor
+from chemscale.desk.solve import huber, log_law, refine, solve
+from chemscale.desk.surfaces import SURFACES, additive, data_constrained
+from chemscale.table.errors import UsageError
+
+SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
+LAWS = (*ALONG, bnsl(2), *SURFACES, data_constrained)
 
 
-def test_a_power_law_is_straight_on_double_logarithmic_paper():
-    x = np.array([10.0, 100.0, 1000.0])
-    steps = np.diff(np.log(power(x, 5.0, 0.3)))
-    np.testing.assert_allclose(steps, -0.3 * np.log(10))
+def somewhere(one, rng: int = 0, count: int = 8, num_points: int = 12):
+    """Log x before the last point, and plausible shape parameters."""
+    log_x = -6 * np.random.default_rng(rng).random((num_points, one.num_axes))
+    if one is data_constrained:
+        log_x[:, 2] = np.minimum(log_x[:, 1] - 0.1, log_x[:, 2])  # some data were repeated
+    return log_x, one.candidates(count, log_x)
 
 
 def test_a_floor_is_what_remains_at_infinite_x():
@@ -20,45 +32,170 @@ def test_the_surface_without_one_shortage_is_the_law_along_the_other():
     np.testing.assert_allclose(surface, power_floor(np.array([10.0, 100.0]), 1.5, 7.0, 0.4))
 
 
-def noise_free(num_axes: int, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    axes = [np.geomspace(30, 30_000, 6), np.geomspace(1e3, 1e6, 5)][:num_axes]
-    grid = np.stack([side.ravel() for side in np.meshgrid(*axes)], axis=1)
-    return np.log(grid), log_law(np.log(grid), truth[None])
+def test_the_laws_of_a_fit_are_those_of_the_solver():
+    x = np.array([[10.0, 300.0], [1000.0, 20.0]])
+    found = log_law(additive, np.log(x), np.array([[1.5, 9.0, 7.0, 0.5, 0.4]]))[0]
+    np.testing.assert_allclose(np.exp(found), additive_surface(*x.T, 1.5, 9.0, 0.5, 7.0, 0.4))
+    found = log_law(power, np.log(x[:, :1]), np.array([[1.5, 9.0, 0.5]]))[0]
+    np.testing.assert_allclose(np.exp(found), power_floor(x[:, 0], 1.5, 9.0, 0.5))
 
 
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("num_axes", [1, 2])
-def test_noise_free_losses_give_the_parameters_back(num_axes, seed):
+@pytest.mark.parametrize("one", LAWS, ids=lambda one: one.name)
+def test_the_slopes_of_a_law_are_those_of_finite_differences(one):
+    log_x, theta = somewhere(one)
+    full = (len(theta), len(log_x))
+
+    def filled(rows):
+        return [
+            [np.zeros(full) if cell is None else np.broadcast_to(cell, full) for cell in row]
+            for row in rows
+        ]
+
+    found = np.array(filled(one.log_slopes(log_x, theta)))
+    plain = np.array(filled(replace(one, slopes=None).log_slopes(log_x, theta)))
+    np.testing.assert_allclose(found, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("one", ALONG, ids=lambda one: one.name)
+def test_shapes_of_falling_laws_fall_and_stay_numbers_far_away(one):
+    log_x = np.linspace(-40, 40, 200)[:, None]
+    (logs,) = one.log_shapes(log_x, one.candidates(50, log_x[90:110]))
+    assert np.isfinite(logs).all()
+    if one.name in ("power", "shifted", "m4"):
+        assert (np.diff(logs) <= 1e-12).all()
+
+
+def test_m4_solves_its_equation():
+    log_x, theta = np.linspace(-5, 5, 40)[:, None], np.array([[0.7, -1.0, 2.5], [1.5, 0.5, 0.4]])
+    (logs,) = m4.log_shapes(log_x, theta)
+    exponent, position, stretch = theta.T[:, :, None]
+    left = logs - stretch * np.log(-np.expm1(logs))
+    np.testing.assert_allclose(left, -exponent * (log_x[:, 0] - position), atol=1e-8)
+
+
+def test_a_law_with_breaks_that_change_nothing_is_a_power():
+    log_x = np.linspace(-3, 0, 9)[:, None]
+    theta = np.array([[0.4, 0.0, -1.0, 0.3, 0.0, -2.0, 0.2]])
+    np.testing.assert_allclose(bnsl(2).log_shapes(log_x, theta)[0][0], -0.4 * log_x[:, 0])
+
+
+def test_repeated_data_are_worth_less_and_then_harm():
+    theta = np.array([[0.35, 0.35, np.log(15.4), np.log(5.3), 5.0, 1.0]])
+    epochs = np.array([1.0, 4.0, 40.0, 4000.0])
+    log_x = np.stack([np.zeros(4), np.log(epochs), np.zeros(4)], axis=1)
+    _, data, harm = (logs[0] for logs in data_constrained.log_shapes(log_x, theta))
+    assert data[1] == pytest.approx(-0.35 * np.log(4), abs=0.05)  # four epochs: almost new data
+    assert data[2] > -0.35 * np.log(20)
+    assert data[3] == pytest.approx(-0.35 * np.log(16.4), abs=0.01)  # never worth more
+    assert (np.diff(harm) > 0).all()
+
+
+def test_a_law_of_your_own_is_fitted_like_any_other():
+    @law("stretched", "E + A·exp(-x^s)", "a test", {"power": (0.1, 2.0)})
+    def stretched(log_x, power):
+        return (-np.exp(power * log_x[..., 0]),)
+
+    log_x = np.linspace(-2, 1, 15)[:, None]
+    truth = np.array([[0.5, 3.0, 0.8]])
+    log_y = log_law(stretched, log_x, truth)
+    found = solve(
+        stretched,
+        log_x,
+        log_y,
+        np.ones_like(log_y),
+        floor=True,
+        delta=0.01,
+        candidates=stretched.candidates(20, log_x),
+    )
+    np.testing.assert_allclose(found, truth, atol=1e-4)
+    with pytest.raises(UsageError, match="not among its parameters"):
+        law("odd", "", "", {"power": (0.1, 2.0)}, positions={"place": 0})(stretched.shapes)
+
+
+@pytest.mark.parametrize("one", LAWS[:8], ids=lambda one: one.name)
+def test_noise_free_losses_give_the_law_back(one):
+    rng = np.random.default_rng(3)
+    log_x = -5 * rng.random((80, one.num_axes))
+    theta = one.candidates(23, log_x)[[11]]
+    truth = np.concatenate([[[0.5]], np.ones((1, one.num_shapes)), theta], axis=1)
+    log_y = log_law(one, log_x, truth)
+    found = solve(
+        one,
+        log_x,
+        log_y,
+        np.ones_like(log_y),
+        floor=True,
+        delta=np.inf,
+        candidates=one.candidates(1500, log_x),
+        tolerance=1e-14,
+    )
+    np.testing.assert_allclose(log_law(one, log_x, found), log_y, atol=1e-3)
+
+
+def grid(num_axes: int, count: int = 20) -> np.ndarray:
+    ticks = [np.linspace(0.1, 2, count)] * num_axes
+    return np.stack(np.meshgrid(*ticks, indexing="ij"), -1).reshape(-1, num_axes)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("one", [power, additive], ids=lambda one: one.name)
+def test_noise_free_losses_give_the_parameters_back(one, seed):
     rng = np.random.default_rng(seed)
-    exponents = rng.uniform(0.15, 1.2, num_axes)
-    coefficients = rng.uniform(0.5, 5, num_axes) * np.array([30.0, 1e3])[:num_axes] ** exponents
-    truth = np.array([rng.uniform(0.1, 1.0), *np.stack([coefficients, exponents], 1).ravel()])
-    log_x, log_y = noise_free(num_axes, truth)
-    found = solve(log_x, log_y, np.ones_like(log_y), floor=True, delta=0.01, grid=40)
-    np.testing.assert_allclose(found[0, 2::2], truth[2::2], atol=1e-3)
-    np.testing.assert_allclose(log_law(log_x, found), log_y, atol=1e-5)
+    count = one.num_axes
+    sides = [np.linspace(-3, 3, 6), np.linspace(-4, 4, 5)][:count]
+    log_x = np.stack([side.ravel() for side in np.meshgrid(*sides)], axis=1)
+    truth = np.concatenate(
+        [rng.uniform(0.1, 1.0, 1), rng.uniform(0.5, 5, count), rng.uniform(0.15, 1.2, count)]
+    )[None]
+    log_y = log_law(one, log_x, truth)
+    found = solve(
+        one, log_x, log_y, np.ones_like(log_y), floor=True, delta=0.01, candidates=grid(count)
+    )
+    np.testing.assert_allclose(found, truth, atol=1e-3)
 
 
 def test_a_batch_gives_what_its_data_sets_give_alone():
     rng = np.random.default_rng(0)
-    log_x = np.log(np.geomspace(10, 1e4, 8))[:, None]
-    log_y = np.log(power_floor(np.exp(log_x[:, 0]), 2.0, 50.0, 0.5)) + 0.05 * rng.normal(
-        size=(5, 8)
-    )
+    log_x = np.linspace(-3, 3, 8)[:, None]
+    log_y = np.log(power_floor(np.exp(log_x[:, 0]), 2.0, 5.0, 0.5)) + 0.05 * rng.normal(size=(5, 8))
     ones = np.ones_like(log_y)
-    together = solve(log_x, log_y, ones, floor=True, delta=0.05, grid=20)
+    how = {"floor": True, "delta": 0.05, "candidates": grid(1)}
+    together = solve(power, log_x, log_y, ones, **how)
     for row in range(5):
-        alone = solve(log_x, log_y[[row]], ones[[row]], floor=True, delta=0.05, grid=20)
+        alone = solve(power, log_x, log_y[[row]], ones[[row]], **how)
         losses = [
-            huber(log_law(log_x, found)[0] - log_y[row], 0.05).sum()
+            huber(log_law(power, log_x, found)[0] - log_y[row], 0.05).sum()
             for found in (together[[row]], alone)
         ]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_one_wild_loss_does_not_bend_the_law():
-    log_x = np.log(np.geomspace(10, 1e4, 10))[:, None]
-    log_y = np.log(power(np.exp(log_x[:, 0]), 50.0, 0.3))[None]
+    log_x = np.linspace(-3, 3, 10)[:, None]
+    log_y = -0.3 * log_x.T + 1.0
     log_y[0, 4] += 2.0
-    found = solve(log_x, log_y, np.ones_like(log_y), floor=False, delta=0.01, grid=20)
+    found = solve(
+        power, log_x, log_y, np.ones_like(log_y), floor=False, delta=0.01, candidates=grid(1)
+    )
     assert found[0, 2] == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.skipif(not (SHARED / "scaling-data").is_dir(), reason="no scaling data here")
+def test_the_chinchilla_refit_of_besiroglu_et_al_2024_comes_back():
+    with (SHARED / "scaling-data/chinchilla-epoch/chinchilla_svg.csv").open() as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: float(row["loss"]))[:240]
+    log_x = np.log([[float(row["N"]), float(row["D"])] for row in rows])
+    log_y = np.log([[float(row["loss"]) for row in rows]])
+    centre = log_x.mean(axis=0)
+    ones = np.ones_like(log_y)
+    found = solve(additive, log_x - centre, log_y, ones, floor=True, delta=1e-3, candidates=grid(2))
+    raw = found[0].copy()
+    raw[1:3] *= np.exp(raw[3:] * centre)
+    np.testing.assert_allclose(raw, [1.8172, 477.8, 2143, 0.3473, 0.3671], rtol=1e-3)
+    objective = huber(log_law(additive, log_x - centre, found) - log_y, 1e-3).sum()
+    assert objective == pytest.approx(0.00101827, abs=1e-8)
+    # From anywhere near: a start's place does not decide where it ends.
+    starts = np.tile([1.0, 1.0, 1.0, 0.5, 0.5], (20, 1))
+    starts[:, 1:] *= np.exp(np.random.default_rng(0).normal(0, 0.5, (20, 4)))
+    ends = refine(additive, starts, log_x - centre, log_y, ones, True, 1e-3, steps=300)
+    np.testing.assert_allclose(ends, np.tile(found, (20, 1)), rtol=1e-3)

@@ -95,12 +95,12 @@ def test_a_forecast_inside_the_window_is_close_and_its_intervals_are_nested(fitt
 
 def test_a_90_percent_interval_covers_about_90_percent_of_new_runs_inside_the_window():
     inside, rng = 0, np.random.default_rng(5)
-    for study in range(60):
+    for study in range(25):
         one = fit(points(study, sizes=("w32",))).families[0]
         interval = predict(one, PARAMS["w32"], 500).intervals[-1]
         new = loss(PARAMS["w32"], 500) * math.exp(0.03 * rng.standard_normal())
         inside += interval.low <= new <= interval.high
-    assert 0.8 <= inside / 60 <= 1.0
+    assert 0.8 <= inside / 25 <= 1.0
 
 
 def test_intervals_widen_with_the_distance_from_what_was_fitted(fitted):
@@ -198,7 +198,8 @@ def test_a_budget_does_not_buy_what_is_trained_already(fitted):
 
 
 def test_a_target_is_reached_by_the_cheapest_run_that_was_not_trained(fitted):
-    target = loss(PARAMS["w48"], 6000)
+    # What w32 is forecast to reach on 15,000 structures, w48 reaches on fewer, at a higher price.
+    target = 1.001 * predict(fitted.families[0], PARAMS["w32"], 15_000).value
     made = plan(fitted, STUDY, LADDER, target=target, available=4000, now=NOW)
     assert made.families == {"painn": ("w32",)}  # on more structures
     assert made.forecast[0].value <= target

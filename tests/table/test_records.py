@@ -148,7 +148,7 @@ def test_everything_in_a_recipe_changes_the_id(field: str):
     elif isinstance(value, tuple):
         changed = (0.5, *value[1:])
     else:
-        changed = value + 1
+        changed = (value or 0) + 1
     recipe = TRUNK.recipe.model_copy(update={field: changed})
     assert digest(TRUNK.model_copy(update={"recipe": recipe})) != digest(TRUNK)
 

@@ -245,7 +245,9 @@ def test_siblings_are_the_other_runs_on_the_same_trunk(folder: StudyFolder):
     assert [place.run().id for place in folder.siblings(long)] == [short.id]
 
 
-def test_measured_speeds_are_kept_when_sizes_are_written_again(folder: StudyFolder):
+def test_speeds_and_what_a_plan_leaves_out_are_kept_when_sizes_are_written_again(
+    folder: StudyFolder,
+):
     size = Size(
         family="schnet",
         size="w16",
@@ -260,6 +262,12 @@ def test_measured_speeds_are_kept_when_sizes_are_written_again(folder: StudyFold
     folder.write_sizes([size.model_copy(update={"items_per_second": {"cpu": 10.0}})])
     folder.write_sizes([size.model_copy(update={"items_per_second": {"h200": 99.0}})])
     assert folder.sizes()[0].items_per_second == {"cpu": 10.0, "h200": 99.0}
+    other = size.model_copy(update={"family": "painn"})
+    plan = StudyFolder(folder.path / "plans" / "001.toml")
+    plan.write_sizes([other])
+    assert [one.family for one in folder.sizes()] == ["painn", "schnet"]
+    folder.write_sizes([other])
+    assert [one.family for one in folder.sizes()] == ["painn"]
 
 
 def test_choices_read_back_as_they_were_written(folder: StudyFolder):

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chemscale.desk.laws import MAX_EXPONENT, Law, power
 from chemscale.desk.solve import influence, log_law, solve
+from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, Interval, Quantity
 
 
@@ -88,7 +90,7 @@ def resample(
 
 @dataclass(frozen=True)
 class Fitted:
-    """A law with what resampling says about it; parameters in the order of `solve`."""
+    """A law with what resampling says about it; rows are E, A_1, a_1, …, A_K, a_K."""
 
     best: Array  # (P,)
     draws: Array  # (S, P)
@@ -119,7 +121,7 @@ def fit_sample(
     rng: np.random.Generator,
     num_draws: int = 1000,
 ) -> Fitted:
-    """Fit a law and its bootstrap.
+    """Fit a power law along one axis, or the additive surface over two, and its bootstrap.
 
     Args:
         log_x: (n, K).
@@ -131,32 +133,63 @@ def fit_sample(
         rng: of the bootstrap.
         num_draws: resampled data sets.
     """
+    law = power if log_x.shape[1] == 1 else additive
+    centre = log_x.mean(axis=0)  # x = 1 in the middle: well conditioned
+    log_x = log_x - centre
     forms = [floor] if floor is not None else [False]
     if floor is None and len(np.unique(log_x, axis=0)) >= 5:
         forms = [False, True]
-    fits = {form: _best(log_x, log_loss, form) for form in forms}
+    fits = {form: _best(law, log_x, log_loss, form) for form in forms}
     floor = min(forms, key=lambda form: _criterion(fits[form][2], 2 * log_x.shape[1] + form))
     best, delta, residual = fits[floor]
     num_free = 2 * log_x.shape[1] + floor
     spread = scatter(residual, cell, num_free, delta, seeds)
     resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
-    draws = solve(log_x, resampled, weights, floor=floor, delta=delta, grid=8, tolerance=1e-6)
-    return Fitted(best, draws, float(np.sqrt(np.mean(residual**2))))
+    draws = solve(
+        law,
+        log_x,
+        resampled,
+        weights,
+        floor=floor,
+        delta=delta,
+        candidates=_grid(law, 8),
+        tolerance=1e-6,
+    )
+    draws, best = (_uncentred(rows, centre) for rows in (draws, best[None]))
+    return Fitted(best[0], draws, float(np.sqrt(np.mean(residual**2))))
 
 
-def _best(log_x: Array, log_loss: Array, floor: bool) -> tuple[Array, float, Array]:
+def _grid(law: Law, count: int) -> Array:
+    """Exponents (C, K) tried before refinement; not 0, where a term is a second floor."""
+    ticks = np.linspace(0.0, MAX_EXPONENT, count + 1)[1:]
+    sides = np.meshgrid(*[ticks] * law.num_axes, indexing="ij")
+    return np.stack(sides, axis=-1).reshape(-1, law.num_axes)
+
+
+def _uncentred(rows: Array, centre: Array) -> Array:
+    """From E, A_1 … A_K, a_1 … a_K about the middle to E, A_1, a_1, … of x itself."""
+    num_axes = len(centre)
+    exponents = rows[:, 1 + num_axes :]
+    coefficients = rows[:, 1 : 1 + num_axes] * np.exp(exponents * centre)
+    terms = np.stack([coefficients, exponents], axis=2).reshape(len(rows), -1)
+    return np.concatenate([rows[:, :1], terms], axis=1)
+
+
+def _best(law: Law, log_x: Array, log_loss: Array, floor: bool) -> tuple[Array, float, Array]:
     """Parameters, the Huber delta they were fitted with, residuals."""
-    once, data = np.ones((1, len(log_loss))), log_loss[None]
+    once, data, grid = np.ones((1, len(log_loss))), log_loss[None], _grid(law, 40)
     spare = len(log_loss) - 2 * log_x.shape[1] - floor
     delta = math.inf  # with under five spare runs an odd one cannot be told
     if spare >= 5:
-        rough = solve(log_x, data, once, floor=floor, delta=1e-3, grid=40, tolerance=1e-4)
-        sizes = np.sort(np.abs(log_law(log_x, rough)[0] - log_loss))
+        rough = solve(
+            law, log_x, data, once, floor=floor, delta=1e-3, candidates=grid, tolerance=1e-4
+        )
+        sizes = np.sort(np.abs(log_law(law, log_x, rough)[0] - log_loss))
         # The rough fit runs through as many runs as it has parameters: leave those out.
         spread = 1.4826 * float(np.median(sizes[-spare:]))
         delta = 1.345 * max(spread, 1e-6)
-    best = solve(log_x, data, once, floor=floor, delta=delta, grid=40)
-    return best[0], delta, log_law(log_x, best)[0] - log_loss
+    best = solve(law, log_x, data, once, floor=floor, delta=delta, candidates=grid)
+    return best[0], delta, log_law(law, log_x, best)[0] - log_loss
 
 
 def _criterion(residual: Array, num_free: int) -> float:

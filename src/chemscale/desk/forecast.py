@@ -1,17 +1,171 @@
-"""What a law promises for one new run, how surely, and where it has nothing to say."""
+"""What is to be expected elsewhere, how surely, and where there is nothing to say."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from chemscale.desk.laws import additive_surface, power_floor
+from chemscale.desk.average import Average, Settings, average
+from chemscale.desk.calibration import calibration
+from chemscale.desk.laws import Law
 from chemscale.desk.sentences import metric_words, number, units
-from chemscale.table.errors import NotIdentified
-from chemscale.table.results import Array, FamilyFit, Interval, LawFit, SurfaceFit
+from chemscale.desk.surfaces import additive, broken_in_data, kaplan
+from chemscale.table.errors import NotIdentified, UsageError
+from chemscale.table.results import Array, FamilyFit, FitStatus, Interval, LawFit, SurfaceFit
+
+# --- anybody's curve -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """Forecasts of new measurements; nan where there is nothing to say.
+
+    Status: `converged`; `at_bound`: the loss does not fall, no change is forecast; `too_short`:
+    less than a decade was seen; `not_identified`: under three different x.
+    """
+
+    status: FitStatus
+    sentence: str
+    value: Array  # (T,)
+    intervals: Mapping[float, tuple[Array, Array]]  # level → low, high
+    no_change: float  # the last observation: the forecast to beat
+    weights: Mapping[str, float]  # of each law, sum 1
+    rolling_error: float  # of log y at earlier origins; nan where there are none
+    rolling_error_no_change: float
+
+
+def extrapolate(
+    x: ArrayLike,
+    y: ArrayLike,
+    x_new: ArrayLike,
+    *,
+    run: Sequence[object] | None = None,
+    levels: Sequence[float] = (0.5, 0.8, 0.9),
+    laws: Sequence[Law] | None = None,
+) -> Extrapolation:
+    """Forecast y at x_new from a curve, or from a surface over two axes.
+
+    Units of x and y, and the order of the rows, do not matter. Rows with a value that has no
+    logarithm are left out and counted in the sentence. Rows that are equal in x, y and `run` count
+    once; without `run`, those equal in x and y.
+
+    Args:
+        x: (m,) or (m, 2), such as num_train, or num_params and num_train.
+        y: (m,) losses.
+        x_new: (T,) or (T, 2).
+        run: (m,) what makes a run: replicates may be equal in x and y.
+        levels: of the intervals, which are for one new measurement.
+        laws: to average; by default all built-in ones that fit the axes.
+
+    Raises:
+        UsageError: shapes that do not fit together, or a level that is not between 0 and 1.
+    """
+    seen, loss = _columns(x), np.asarray(y, float).reshape(-1)
+    asked = _columns(x_new)
+    if len(seen) != len(loss) or seen.shape[1] != asked.shape[1]:
+        raise UsageError(
+            f"x is {seen.shape}, y {loss.shape} and x_new {asked.shape}: x and y need as many "
+            "rows, x and x_new as many columns"
+        )
+    if not all(0 < level < 1 for level in levels):
+        raise UsageError(f"the level of an interval lies between 0 and 1: {list(levels)}")
+    good = np.isfinite(seen).all(axis=1) & (seen > 0).all(axis=1) & np.isfinite(loss) & (loss > 0)
+    names = np.unique([str(one) for one in run] if run is not None else [""] * len(loss),
+                      return_inverse=True)[1]  # fmt: skip
+    rows = np.unique(np.column_stack([seen, loss, names])[good], axis=0)
+    seen, loss = rows[:, :-2], rows[:, -2]
+    left_out = f" ({int((~good).sum())} rows without a logarithm left out)" * bool((~good).any())
+    distinct = len(np.unique(seen, axis=0))
+    nothing = np.full(len(asked), np.nan)
+    reachable = np.isfinite(asked).all(axis=1) & (asked > 0).all(axis=1)
+    if distinct < 3 * seen.shape[1]:
+        have = f"{distinct} different x, {3 * seen.shape[1]} are needed{left_out}"
+        return Extrapolation(
+            "not_identified",
+            f"nothing to extrapolate: {have}",
+            nothing,
+            {level: (nothing, nothing) for level in levels},
+            float(loss[np.argmax(np.log(seen).sum(axis=1))]) if len(loss) else math.nan,
+            {},
+            math.nan,
+            math.nan,
+        )
+    found = average(seen, loss, laws)
+    value = nothing.copy()
+    ends = {level: (nothing.copy(), nothing.copy()) for level in levels}
+    if reachable.any():
+        told = _told(found, asked[reachable], levels)
+        value[reachable] = told[0]
+        for level, (low, high) in told[1].items():
+            ends[level][0][reachable], ends[level][1][reachable] = low, high
+    decades = float(np.ptp(np.log10(seen), axis=0).min())
+    status, words = _verdict(found, decades)
+    return Extrapolation(
+        status,
+        words + left_out,
+        value,
+        ends,
+        float(_number(found.points.log_y[-1:])[0]),
+        found.by_law(),
+        found.rolling,
+        found.rolling_constant,
+    )
+
+
+def _columns(x: ArrayLike) -> Array:
+    array = np.asarray(x, float)
+    return array.reshape(-1, 1) if array.ndim < 2 else array
+
+
+def _told(
+    found: Average, x: Array, levels: Sequence[float]
+) -> tuple[Array, dict[float, tuple[Array, Array]]]:
+    """Values and intervals at x (T, K)."""
+    outlook = found.at(x)
+    factors = calibration("along" if x.shape[1] == 1 else "surface")
+    scale = factors.scale(outlook)
+    ends = {}
+    for level in levels:
+        half = factors.quantile(level) * scale
+        ends[level] = (_number(outlook.log_y - half), _number(outlook.log_y + half))
+    return _number(outlook.log_y), ends
+
+
+def _number(log: Array) -> Array:
+    """Its exponential, which must still be a number."""
+    return np.asarray(np.exp(np.clip(log, -700.0, 700.0)))
+
+
+def _verdict(found: Average, decades: float) -> tuple[FitStatus, str]:
+    points = found.points
+    beside = "; no earlier origin to test it from"
+    if math.isfinite(found.rolling):
+        beside = (
+            f"; from earlier origins it was off by {100 * found.rolling:.2g} %, no change by "
+            f"{100 * found.rolling_constant:.2g} %"
+        )
+    slope = np.polyfit(points.order, points.log_y, 1, w=np.sqrt(points.weight))[0]
+    if slope >= -1e-12:
+        return "at_bound", f"the loss does not fall with x: no change is forecast{beside}"
+    shares = _shares(found)
+    if decades < 1 - 1e-9:
+        return "too_short", f"less than a decade of x was seen: {shares}{beside}"
+    return "converged", f"{shares}{beside}"
+
+
+def _shares(found: Average) -> str:
+    """Which laws the average listens to, in words."""
+    ranked = sorted(found.by_law().items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked if share >= 0.005)
+    return f"average of {listed}"
+
+
+# --- a run of a fitted family --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -32,16 +186,11 @@ def predict(
     num_params: float,
     num_train: float,
     levels: Sequence[float] = (0.5, 0.8, 0.9),
-    drift: float = 0.5,
 ) -> Prediction:
     """Forecast the loss of one new run.
 
-    By the surface, else by the law through the same size or the same `num_train`. The interval
-    joins the bootstrap of the law, the scatter of one run around it (Student t) and, outside the
-    fitted window, a standard deviation of `drift` times the log change forecast beyond its edge:
-    the exponent is not known to stay the same. 0.5 was chosen on development data (eight groups of
-    image, language and materials sweeps), where nominal 90 % intervals then held 72 to 100 % of
-    the extrapolated points; without it, as few as 2 %.
+    By the averaged surface, else by the averaged curve through the same size or the same
+    `num_train`, with calibrated intervals (`average`, `calibration`).
 
     A window of a decade or more may be left by as far as it is wide, at most by a factor of 30;
     a shorter one not at all.
@@ -62,12 +211,12 @@ def predict(
             continue
         refusal = _refusal(law, num_params, num_train)
         if refusal is None:
-            prediction = _predict(law, family_fit, num_params, num_train, levels, drift)
+            prediction = _predict(law, family_fit, num_params, num_train, levels)
             if prediction is not None:
                 return prediction
             refusal = (
-                f"the runs scatter too much for a forecast by {_words(law)}: its 90 % interval is "
-                "wider than a factor of ten. More seeds or a longer ladder would narrow it"
+                f"the runs scatter too much for a forecast over {_words(law)}: its 90 % interval "
+                "is wider than a factor of ten. More seeds or a longer ladder would narrow it"
             )
         refusals.append(refusal)
     point = f"{number(num_params)} parameters and {number(num_train)} {units(family_fit.unit)}"
@@ -87,16 +236,18 @@ def _through(law: LawFit, num_params: float, num_train: float) -> bool:
     return all(asked[axis] == held for axis, held in law.at.items())
 
 
+def _windows(law: SurfaceFit | LawFit) -> dict[str, tuple[float, float]]:
+    if isinstance(law, LawFit):
+        return {law.axis: law.window}
+    return {"num_params": law.num_params_window, "num_train": law.num_train_window}
+
+
 def _refusal(law: SurfaceFit | LawFit, num_params: float, num_train: float) -> str | None:
     """Why the law has nothing to say there, and the run that would help; None where it has."""
     if not law.draws:
         return law.sentence
     asked = {"num_params": num_params, "num_train": num_train}
-    if isinstance(law, LawFit):
-        windows = {law.axis: law.window}
-    else:
-        windows = {"num_params": law.num_params_window, "num_train": law.num_train_window}
-    for axis, window in windows.items():
+    for axis, window in _windows(law).items():
         low, high = reach(window)
         if not low * (1 - 1e-9) <= asked[axis] <= high * (1 + 1e-9):
             span = f"{axis} was fitted from {number(window[0])} to {number(window[1])}"
@@ -116,76 +267,66 @@ def _refusal(law: SurfaceFit | LawFit, num_params: float, num_train: float) -> s
     return None
 
 
+@lru_cache(maxsize=64)
+def _averaged(cells: tuple[tuple[float, ...], ...], noise: float | None) -> Average:
+    """Average over cells of x (one axis or two), geometric mean loss and number of runs.
+
+    Over the few cells of a study's surface a short memory would hang on the last of them, and more
+    data could seem to harm; and there the additive law adds something of its own.
+    """
+    table = np.array(cells, float)
+    laws, settings = None, None
+    if table.shape[1] == 4:
+        laws, settings = (additive, kaplan, broken_in_data), Settings(memories=(math.inf,))
+    return average(table[:, :-2], table[:, -2], laws, settings, table[:, -1], noise)
+
+
 def _predict(
     law: SurfaceFit | LawFit,
     fit: FamilyFit,
     num_params: float,
     num_train: float,
     levels: Sequence[float],
-    drift: float,
 ) -> Prediction | None:
-    from scipy.special import stdtrit
-
-    logs = np.log(_evaluate(law, num_params, num_train))
-    edge_params, edge_train = num_params, num_train
-    if isinstance(law, SurfaceFit):
-        edge_params = float(np.clip(num_params, *law.num_params_window))
-        edge_train = float(np.clip(num_train, *law.num_train_window))
-    elif law.axis == "num_params":
-        edge_params = float(np.clip(num_params, *law.window))
-    else:
-        edge_train = float(np.clip(num_train, *law.window))
-    beyond_edge = abs(float(logs[0] - np.log(_evaluate(law, edge_params, edge_train)[0])))
-    freedom = max(len(law.points) - _num_free(law), 1)
-    around = (law.residual or 0.0) * math.sqrt(len(law.points) / freedom)
-    scatter = math.hypot(max(around, fit.seed_scatter or 0.0), drift * beyond_edge)
-    # Every draw of the law with every quantile of the scatter: no random numbers here.
-    ticks = (np.arange(200) + 0.5) / 200
-    draws = logs[1:] - np.median(logs[1:])  # around the best fit, which is what is printed
-    spread = (draws[:, None] + scatter * stdtrit(freedom, ticks)).ravel()
-    low, high = np.quantile(spread, [0.05, 0.95])
-    if high - low > math.log(10):
+    asked = {"num_params": num_params, "num_train": num_train}
+    windows = _windows(law)
+    axes = list(windows)
+    place = {"num_params": 0, "num_train": 1}
+    held = law.at if isinstance(law, LawFit) else {}
+    cells = tuple(
+        (*(float(cell[place[axis]]) for axis in axes), *cell[2:])
+        for cell in fit.observed
+        if all(cell[place[axis]] == value for axis, value in held.items())
+    )
+    found = _averaged(cells, fit.seed_scatter)
+    x = np.array([[asked[axis] for axis in axes]])
+    value, ends = _told(found, x, sorted({*levels, 0.9}))
+    if float(ends[0.9][1][0] / ends[0.9][0][0]) > 10:
         return None
-    intervals = []
-    for level in levels:
-        ends = np.exp(logs[0] + np.quantile(spread, [(1 - level) / 2, (1 + level) / 2]))
-        intervals.append(Interval(low=float(ends[0]), high=float(ends[1]), level=level))
+    outside = 0.0
+    for axis, window in windows.items():
+        outside += abs(math.log10(asked[axis] / float(np.clip(asked[axis], *window))))
     last = _last(fit, num_params, num_train)
     return Prediction(
-        value=float(np.exp(logs[0])),
-        intervals=tuple(intervals),
-        law=f"{metric_words(fit.metric)} = {_words(law)}, from {len(law.points)} runs",
+        value=float(value[0]),
+        intervals=tuple(
+            Interval(low=float(ends[level][0][0]), high=float(ends[level][1][0]), level=level)
+            for level in levels
+        ),
+        law=f"{metric_words(fit.metric)} = {_shares(found)} over {_words(law)}, "
+        f"from {len(law.points)} runs",
         fitted_runs=law.points,
-        beyond=abs(math.log10(num_params / edge_params)) + abs(math.log10(num_train / edge_train)),
+        beyond=outside,
         last_observation=last[2],
         last_observed_at=last[:2],
     )
 
 
-def _evaluate(law: SurfaceFit | LawFit, num_params: float, num_train: float) -> Array:
-    """Loss by the best fit and by every draw."""
-    draws = np.array(law.draws).T
-    if isinstance(law, SurfaceFit):
-        return additive_surface(num_params, num_train, *draws)
-    return power_floor(num_params if law.axis == "num_params" else num_train, *draws)
-
-
-def _num_free(law: SurfaceFit | LawFit) -> int:
-    if isinstance(law, SurfaceFit):
-        return 5
-    return 3 if law.law == "power-floor" else 2
-
-
 def _words(law: SurfaceFit | LawFit) -> str:
-    best = law.draws[0]
-    terms = [number(best[0])] if best[0] > 0 else []
-    axes = ["num_params", "num_train"] if isinstance(law, SurfaceFit) else [law.axis]
-    for place, axis in enumerate(axes):
-        terms.append(f"{number(best[1 + 2 * place])}·{axis}^-{best[2 + 2 * place]:.3f}")
-    held = ""
-    if isinstance(law, LawFit):
-        held = " at " + ", ".join(f"{axis} = {value:,.0f}" for axis, value in law.at.items())
-    return " + ".join(terms) + held
+    if isinstance(law, SurfaceFit):
+        return "num_params and num_train"
+    held = " and ".join(f"{axis} = {value:,.0f}" for axis, value in law.at.items())
+    return f"{law.axis} at {held}"
 
 
 def _last(fit: FamilyFit, num_params: float, num_train: float) -> tuple[int, int, float]:

@@ -1,12 +1,13 @@
-"""Robust fits of additive power laws to log losses, a whole batch of data sets at a time.
+"""Robust fits of any law to log losses, a whole batch of data sets or starts at a time.
 
-    y = E + A_1·x_1^-a_1 + … + A_K·x_K^-a_K        E, A_k ≥ 0,   0 ≤ a_k ≤ MAX_EXPONENT
+    y = E + A_1·S_1(x; θ) + … + A_J·S_J(x; θ)        E, A_j ≥ 0,   θ within its bounds
 
-Two steps, each over all data sets at once, without a Python loop over starts or bootstraps.
-*Variable projection*: at fixed exponents the law is linear in E and A, so only the exponents are
-searched, on a grid, with non-negative least squares of the relative residual at each grid point.
-*Refinement*: a projected Levenberg-Marquardt on all parameters for the Huber loss of the residual
-of log y. (Not of log(y - E): that one explodes near E = min y.)
+Two steps, each over the whole batch at once, without a Python loop over starts or bootstraps.
+*Variable projection* (Golub and Pereyra 1973): at fixed θ the law is linear in E and A, so only θ
+is searched, over candidates, with non-negative least squares of the relative residual at each.
+*Refinement*: a projected Levenberg-Marquardt on all parameters, with analytic derivatives, for the
+Huber loss of the residual of log y. (Not of log(y - E): that one explodes near E = min y.)
+Parameters lie in one row: E, A_1 … A_J, θ_1 … θ_Q.
 """
 
 from __future__ import annotations
@@ -15,49 +16,57 @@ from itertools import combinations
 
 import numpy as np
 
-from chemscale.desk.laws import MAX_EXPONENT
+from chemscale.desk.laws import Law
 from chemscale.table.results import Array
 
 
 def solve(
+    law: Law,
     log_x: Array,
     log_y: Array,
     weights: Array,
     *,
     floor: bool,
     delta: float,
-    grid: int,
+    candidates: Array,
     tolerance: float = 1e-10,
 ) -> Array:
-    """Fit every data set of the batch.
+    """Fit every data set of the batch, from the best of the candidates each.
 
     Args:
-        log_x: (n, K), shared by the batch.
+        law: the form.
+        log_x: (n, K), shared by the batch; near the middle of the data for good conditioning.
         log_y: (S, n), one row a data set.
         weights: (S, n), how often each point counts.
         floor: whether E is fitted; else it is 0.
         delta: where the Huber loss turns from quadratic to linear, in log y; may be infinite.
-        grid: exponents tried per axis before refinement.
+        candidates: (C, Q) values of θ tried before refinement.
         tolerance: refinement ends when a step lowers the objective by less than this share.
 
     Returns:
-        (S, 1 + 2K): E, then A_1, a_1, …, A_K, a_K.
+        (S, 1 + J + Q) parameters.
     """
-    centre, scale = log_x.mean(axis=0), float(log_y.mean())
-    log_x, log_y = log_x - centre, log_y - scale  # x = 1 and y = 1 in the middle: well conditioned
-    theta = _project(log_x, log_y, weights, floor, grid)
-    theta = _refine(theta, log_x, log_y, weights, floor, delta, tolerance)
-    num_axes = log_x.shape[1]
-    exponents = theta[:, 1 + num_axes :]
-    coefficients = theta[:, 1 : 1 + num_axes] * np.exp(exponents * centre + scale)
-    terms = np.stack([coefficients, exponents], axis=2).reshape(len(theta), -1)
-    return np.concatenate([theta[:, :1] * np.exp(scale), terms], axis=1)
+    scale = float(log_y.mean())
+    start = project(law, log_x, log_y - scale, weights, floor, candidates)
+    found = refine(law, start, log_x, log_y - scale, weights, floor, delta, tolerance)
+    found[:, : 1 + law.num_shapes] *= np.exp(scale)
+    return found
 
 
-def log_law(log_x: Array, parameters: Array) -> Array:
-    """Log of the law at (n, K) log x, for (S, 1 + 2K) parameters as `solve` returns: (S, n)."""
-    terms = parameters[:, None, 1::2] * np.exp(-parameters[:, None, 2::2] * log_x)
-    return np.asarray(np.log(np.maximum(parameters[:, :1] + terms.sum(axis=2), 1e-300)))
+def log_law(law: Law, log_x: Array, parameters: Array) -> Array:
+    """Log of the law at (n, K) log x, for (S, 1 + J + Q) parameters: (S, n)."""
+    return np.log(_value(law, log_x, parameters)[0])
+
+
+def _value(law: Law, log_x: Array, parameters: Array) -> tuple[Array, list[Array]]:
+    """The law (S, n), never below 1e-100 so that squares of its inverse are numbers; its shapes."""
+    count = law.num_shapes
+    logs = law.log_shapes(log_x, parameters[:, 1 + count :])
+    shapes = [np.exp(np.clip(one, -200.0, 200.0)) for one in logs]
+    value = np.zeros((len(parameters), len(log_x))) + parameters[:, :1]
+    for place, shape in enumerate(shapes):
+        value += parameters[:, 1 + place, None] * shape
+    return np.maximum(value, 1e-100), shapes
 
 
 def huber(residual: Array, delta: float) -> Array:
@@ -66,52 +75,99 @@ def huber(residual: Array, delta: float) -> Array:
     return np.asarray(size * (np.abs(residual) - 0.5 * size))
 
 
-def _project(log_x: Array, log_y: Array, weights: Array, floor: bool, grid: int) -> Array:
-    """Best exponents on a grid, with E and A by non-negative least squares: (S, 1 + 2K)."""
-    num_axes = log_x.shape[1]
-    ticks = np.linspace(0.0, MAX_EXPONENT, grid + 1)[1:]  # at 0 a term is a second floor
-    exponents = np.stack(np.meshgrid(*[ticks] * num_axes, indexing="ij"), -1).reshape(-1, num_axes)
+def influence(residual: Array, delta: float) -> Array:
+    """Weight with which a residual counts in the least squares that the Huber loss amounts to."""
+    return np.asarray(np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300)))
+
+
+def project(
+    law: Law, log_x: Array, log_y: Array, weights: Array, floor: bool, candidates: Array
+) -> Array:
+    """The best candidate of each data set, with E and A by non-negative least squares."""
     typical = log_y.mean(axis=0)
-    columns = np.exp(-exponents[:, None, :] * log_x)  # (G, n, K)
+    logs = np.stack(law.log_shapes(log_x, candidates), axis=-1)  # (C, n, J)
+    columns = np.exp(np.clip(logs, -100.0, 100.0))
     if floor:
         columns = np.concatenate([np.ones_like(columns[..., :1]), columns], axis=2)
     columns = columns / np.exp(typical)[:, None]  # relative: f/y - 1 stands in for log f - log y
     target = np.exp(np.clip(log_y - typical, -5.0, 5.0))  # (S, n)
-    num_grid, num_points, num_terms = columns.shape
-    outer = (columns[..., :, None] * columns[..., None, :]).swapaxes(0, 1)  # (n, G, J, J)
-    gram = (weights @ outer.reshape(num_points, -1)).reshape(-1, num_grid, num_terms, num_terms)
+    num_candidates, num_points, num_terms = columns.shape
+    outer = (columns[..., :, None] * columns[..., None, :]).swapaxes(0, 1)  # (n, C, J, J)
+    gram = (weights @ outer.reshape(num_points, -1)).reshape(
+        -1, num_candidates, num_terms, num_terms
+    )
     moment = (weights * target) @ columns.swapaxes(0, 1).reshape(num_points, -1)
-    linear, gain = _nonnegative(gram, moment.reshape(-1, num_grid, num_terms))
+    linear, gain = nonnegative(gram, moment.reshape(-1, num_candidates, num_terms))
     best = gain.argmax(axis=1)
     linear = linear[np.arange(len(best)), best]
     if not floor:
         linear = np.concatenate([np.zeros_like(linear[:, :1]), linear], axis=1)
-    return np.concatenate([linear, exponents[best]], axis=1)
+    return np.concatenate([linear, candidates[best]], axis=1)
 
 
-def _nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
+def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
     """Non-negative least squares from the normal equations, by trying every set of active terms.
 
-    Returns the solutions (S, G, J) and by how much each lowers the sum of squares (S, G).
+    Returns the solutions (…, J) and by how much each lowers the sum of squares (…).
     """
+    # Where terms cannot be told apart the fewer and the earlier win, and rounding does not decide.
+    ridge = margin = 1e-9
     num_terms = moment.shape[-1]
     solution, gain = np.zeros_like(moment), np.zeros(moment.shape[:-1])
     for count in range(1, num_terms + 1):
         for active in combinations(range(num_terms), count):
             rows = list(active)
-            matrix = gram[..., rows, :][..., rows]
-            ridge = 1e-10 * np.trace(matrix, axis1=-2, axis2=-1)[..., None, None] * np.eye(count)
-            values = np.linalg.solve(matrix + ridge, moment[..., rows][..., None])[..., 0]
-            lowered = (values * moment[..., rows]).sum(axis=-1)
-            better = (values >= 0).all(axis=-1) & (lowered > gain)
+            matrix, right = gram[..., rows, :][..., rows], moment[..., rows]
+            if count == 1:
+                values = right / np.maximum(matrix[..., 0], 1e-300)
+            elif count == 2:  # Cramer's rule: LAPACK, called for each 2×2, takes ten times as long
+                a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
+                a, d = a * (1 + ridge), d * (1 + ridge)
+                det = np.maximum(a * d - b * b, 1e-300)
+                one, two = right[..., 0], right[..., 1]
+                values = np.stack([(d * one - b * two) / det, (a * two - b * one) / det], axis=-1)
+            else:
+                trace = np.trace(matrix, axis1=-2, axis2=-1)[..., None, None]
+                stiff = matrix + (ridge * trace + 1e-300) * np.eye(count)
+                values = np.linalg.solve(stiff, right[..., None])[..., 0]
+            lowered = (values * right).sum(axis=-1)
+            better = (values >= 0).all(axis=-1) & (lowered > gain * (1 + margin))
             gain = np.where(better, lowered, gain)
-            full = np.zeros_like(moment)
-            full[..., rows] = values
-            solution = np.where(better[..., None], full, solution)
+            for place, row in enumerate(rows):
+                solution[..., row] = np.where(better, values[..., place], solution[..., row])
+            for row in set(range(num_terms)) - set(rows):
+                solution[..., row] = np.where(better, 0.0, solution[..., row])
     return solution, gain
 
 
+def refine(
+    law: Law,
+    start: Array,
+    log_x: Array,
+    log_y: Array,
+    weights: Array,
+    floor: bool,
+    delta: float,
+    tolerance: float = 1e-10,
+    steps: int = 100,
+) -> Array:
+    """Projected Levenberg-Marquardt from each start (S, 1 + J + Q), each with its own damping.
+
+    log_y and weights are (S, n), or (1, n) for many starts on the same data.
+    """
+    found = start.copy()
+    shared = len(log_y) == 1
+    for block in range(0, len(start), 256):  # blocks that stay in the cache
+        rows = slice(block, block + 256)
+        mine = slice(0, 1) if shared else rows
+        found[rows] = _refine(
+            law, start[rows], log_x, log_y[mine], weights[mine], floor, delta, tolerance, steps
+        )
+    return found
+
+
 def _refine(
+    law: Law,
     theta: Array,
     log_x: Array,
     log_y: Array,
@@ -119,53 +175,66 @@ def _refine(
     floor: bool,
     delta: float,
     tolerance: float,
+    steps: int,
 ) -> Array:
-    """Projected Levenberg-Marquardt on E, A_1 … A_K, a_1 … a_K, each data set with its damping."""
     num_sets, num_free = theta.shape
-    num_axes = log_x.shape[1]
-    upper = np.array([np.inf] * (1 + num_axes) + [MAX_EXPONENT] * num_axes)
-    theta, damping = theta.copy(), np.full(num_sets, 1e-3)
+    linear = 1 + law.num_shapes
+    low, high = law.bounds(log_x)
+    lower = np.concatenate([np.zeros(linear), low])
+    upper = np.concatenate([np.full(linear, np.inf), high])
+    shared = len(log_y) == 1
+    theta = np.clip(theta, lower, upper)
+    # With a Huber loss the curvature is that of the residuals below delta alone, far from the
+    # optimum next to nothing: full damping to begin with.
+    damping = np.full(num_sets, 1e-3 if np.isinf(delta) else 1.0)
     going = np.arange(num_sets)
     diagonal = np.arange(num_free)
-    for _ in range(100):
-        now, seen, weight = theta[going], log_y[going], weights[going]
-        residual, jacobian = _residual(now, log_x, seen)
-        value = (weight * huber(residual, delta)).sum(axis=1)
-        weighted = jacobian * (weight * influence(residual, delta))[..., None]
-        normal = weighted.swapaxes(1, 2) @ jacobian  # (S, P, P)
-        slope = (weighted * residual[..., None]).sum(axis=1)  # (S, P)
-        held = ((now <= 0) & (slope > 0)) | ((now >= upper) & (slope < 0))
+    residual, jacobian = _residual(law, theta, log_x, log_y)
+    value = (weights * huber(residual, delta)).sum(axis=1)
+    for _ in range(steps):
+        now = theta[going]
+        weight = weights if shared else weights[going]
+        pull = influence(residual, delta)
+        curvature = np.where(pull < 1.0, 0.0, 1.0) + damping[going, None] * pull
+        normal = (jacobian * (weight * curvature)[:, None]) @ jacobian.swapaxes(1, 2)  # (S, P, P)
+        slope = (jacobian @ (weight * pull * residual)[..., None])[..., 0]  # (S, P)
+        held = ((now <= lower) & (slope > 0)) | ((now >= upper) & (slope < 0))
         held[:, 0] |= not floor
         normal *= (~held[:, :, None]) & (~held[:, None, :])
         slope[held] = 0.0
         stiff = normal[:, diagonal, diagonal] * (1 + damping[going, None])
         normal[:, diagonal, diagonal] = stiff + 1e-14 * stiff.max(axis=1, keepdims=True) + 1e-300
         step = np.linalg.solve(normal, slope[..., None])[..., 0]
-        step[:, 1 + num_axes :] = np.clip(step[:, 1 + num_axes :], -0.5, 0.5)
-        trial = np.clip(now - step, 0.0, upper)
-        new = (weight * huber(_residual(trial, log_x, seen)[0], delta)).sum(axis=1)
+        step[:, linear:] = np.clip(step[:, linear:], -0.5, 0.5)
+        trial = np.clip(now - step, lower, upper)
+        seen = log_y if shared else log_y[going]
+        new_residual, new_jacobian = _residual(law, trial, log_x, seen)
+        new = (weight * huber(new_residual, delta)).sum(axis=1)
         better = new < value
         theta[going[better]] = trial[better]
-        damping[going] = np.where(better, damping[going] / 5, damping[going] * 4)
+        damping[going] = np.where(better, damping[going] / 3, damping[going] * 3)
         settled = better & (value - new < tolerance * value + 1e-20)
-        going = going[~settled & (damping[going] < 1e6) & (value > 1e-20)]
+        residual[better], jacobian[better] = new_residual[better], new_jacobian[better]
+        value = np.where(better, new, value)
+        keep = ~settled & (damping[going] < 1e6) & (value > 1e-20)
+        going, value = going[keep], value[keep]
+        residual, jacobian = residual[keep], jacobian[keep]
         if not len(going):
             break
     return theta
 
 
-def influence(residual: Array, delta: float) -> Array:
-    """Weight with which a residual counts in the least squares that the Huber loss amounts to."""
-    return np.asarray(np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300)))
-
-
-def _residual(theta: Array, log_x: Array, log_y: Array) -> tuple[Array, Array]:
-    """Residuals log f - log y (S, n) and their derivatives (S, n, P)."""
-    num_axes = log_x.shape[1]
-    linear, exponents = theta[:, None, 1 : 1 + num_axes], theta[:, None, 1 + num_axes :]
-    shapes = np.exp(-exponents * log_x)  # (S, n, K)
-    value = np.maximum(
-        theta[:, :1] + (linear * shapes).sum(axis=2), 1e-100
-    )  # squares of 1/f must not overflow
-    parts = [np.ones_like(value)[..., None], shapes, -linear * log_x * shapes]
-    return np.log(value) - log_y, np.concatenate(parts, axis=2) / value[..., None]
+def _residual(law: Law, theta: Array, log_x: Array, log_y: Array) -> tuple[Array, Array]:
+    """Residuals log f - log y (S, n) and their derivatives (S, P, n)."""
+    count = law.num_shapes
+    value, shapes = _value(law, log_x, theta)
+    jacobian = np.zeros((len(theta), theta.shape[1], len(log_x)))
+    jacobian[:, 0] = 1 / value
+    slopes = law.log_slopes(log_x, theta[:, 1 + count :])
+    for place, (shape, row) in enumerate(zip(shapes, slopes, strict=True)):
+        jacobian[:, 1 + place] = shape / value
+        share = theta[:, 1 + place, None] * jacobian[:, 1 + place]
+        for which, slope in enumerate(row):
+            if slope is not None:
+                jacobian[:, 1 + count + which] += share * slope
+    return np.log(value) - log_y, jacobian

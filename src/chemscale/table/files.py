@@ -10,17 +10,22 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from chemscale.table.errors import StoreError, StudyError
-from chemscale.table.records import FORMAT, Record
+from chemscale.table.record import Record
+from chemscale.table.records import FORMAT
+
+Content = bytes | Iterable[bytes | memoryview]  # of a file, whole or in pieces
+
+R = TypeVar("R", bound=Record)
 
 _ROOM = "Free space or raise the quota"
 _REMEDIES = {
@@ -101,18 +106,38 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
         part.replace(path)
 
 
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder that is not there yet, whole."""
-    part = path.with_name(f".part-{path.name}-{os.getpid()}")
+def write_folder(
+    path: Path,
+    files: Mapping[str, Content],
+    *,
+    leader: int | None = None,
+    meet: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a folder that is not there yet, whole.
+
+    Args:
+        path: the folder.
+        files: name → bytes, or the pieces of them.
+        leader: where several processes write it together, the one that makes it and puts it in
+            place; by default this one.
+        meet: waits for the others.
+    """
+    leads = leader in (None, os.getpid())
+    part = path.with_name(f".part-{path.name}-{leader or os.getpid()}")
     with writing(path), _or_nothing(part):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        if leads:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        meet()
         for name, data in files.items():
             write_synced(part / name, data)
-        sync_folder(part)
-        part.rename(path)
-    with suppress(OSError):  # it is there and whole
-        sync_folder(path.parent)
+        meet()
+        if leads:
+            sync_folder(part)
+            part.rename(path)
+    if leads:
+        with suppress(OSError):  # it is there and whole
+            sync_folder(path.parent)
 
 
 def link_folder(path: Path, source: Path) -> None:
@@ -185,6 +210,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return data
 
 
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """Read a stored record; None where there is none."""
+    data = read_json(path)
+    if data is None:
+        return None
+    data.pop("format")
+    return kind.read(data, str(path))
+
+
 def refuse_newer(path: Path, data: Mapping[str, Any]) -> None:
     """Refuse what a newer chemscale wrote."""
     found = data.get("format", FORMAT)
@@ -197,10 +231,11 @@ def refuse_newer(path: Path, data: Mapping[str, Any]) -> None:
         raise StudyError(str(path), [f"format: expected a whole number (got {found!r})"])
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: Content) -> None:
     """Write a new file and wait until the disk has it."""
     with path.open("wb") as stream:
-        stream.write(data)
+        for piece in [data] if isinstance(data, bytes) else data:
+            stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
 

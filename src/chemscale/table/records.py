@@ -1,6 +1,5 @@
 """What was asked: the study and the runs it stands for.
 
-Every record is frozen and refuses unknown keys; all mistakes of a file are told at once.
 What was measured and concluded lies next door, in `results`.
 """
 
@@ -9,85 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from chemscale.table.errors import StudyError, hint
+from chemscale.table.errors import hint
+from chemscale.table.record import Record
 
 FORMAT = 1  # of everything stored in a study folder; raised when an older reader would misread it
 
 FIRST_EVALUATION = 1_000  # items after which a trunk is evaluated for the first time
 
-MOLECULE_FORMATS = ("csv", "smi", "parquet")
+MOLECULE_FORMATS = ("csv", "smi", "parquet", "tokens")
 STRUCTURE_FORMATS = ("extxyz", "db", "npz")
-
-
-class Record(BaseModel):
-    """A frozen pydantic model that refuses unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
-    )
-
-    @classmethod
-    def read(cls, data: Mapping[str, Any], where: str) -> Self:
-        """Build the record, or tell every mistake at once.
-
-        Raises:
-            StudyError: with one sentence per mistake, each naming the key.
-        """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise StudyError(where, list(_mistakes(error, cls))) from None
-
-
-def _mistakes(error: ValidationError, root: type[BaseModel]) -> Iterable[str]:
-    items = error.errors()
-    places = [_place(item["loc"]) for item in items]
-    for item, path in zip(items, places, strict=True):
-        key = ".".join(path)
-        deeper = any(len(other) > len(path) and other[: len(path)] == path for other in places)
-        if item["type"] == "too_short" and deeper:
-            continue  # only because what is in it was refused
-        if item["type"] == "extra_forbidden":
-            yield f"unknown key {key!r}{hint(path[-1], _keys_at(root, path[:-1]))}"
-        elif item["type"] == "missing":
-            yield f"{key!r} is missing"
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
-            yield f"{key}: {message}{given}" if key else f"{message}"
-
-
-def _place(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that lead to a mistake, without the branches of unions that pydantic adds."""
-    parts = [str(part) for part in location]
-    return [part for part in parts if not re.search(r"[\[\]()]|^function-|^constrained-", part)]
-
-
-def _keys_at(root: type[BaseModel], path: list[str]) -> list[str]:
-    """Return the keys allowed at a path inside a record, looking through unions."""
-    model: type[BaseModel] = root
-    for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = [annotation, *getattr(annotation, "__args__", ())]
-        nested = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if nested:
-            model = nested[0]
-    return list(model.model_fields)
 
 
 # --- the study -----------------------------------------------------------------------------------
@@ -100,8 +34,11 @@ def _as_list(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-
 JudgingSplit = Literal["validation", "test", "shift"]
+Notation = Literal["selfies", "smiles"]
+Fragments = Literal["reject", "largest", "keep"]
+Charges = Literal["keep", "neutralize"]
+Stereo = Literal["keep", "drop"]
 
 
 class DatasetSpec(Record):
@@ -111,9 +48,13 @@ class DatasetSpec(Record):
     """
 
     name: str | None = None
-    format: Literal["csv", "smi", "parquet", "extxyz", "db", "npz"] | None = None
+    format: Literal["csv", "smi", "parquet", "tokens", "extxyz", "db", "npz"] | None = None
     path: Paths = ()
     column: str = "smiles"  # molecules: the column that holds the SMILES, any case
+    notation: Notation = "selfies"  # molecules: what their tokens spell
+    fragments: Fragments = "reject"  # molecules of several: refused, the largest, or all with dots
+    charges: Charges = "keep"  # neutralize: protons added or taken where that is possible
+    stereo: Stereo = "keep"
     energy_key: str | None = None  # structures: where the labels are, when not found by themselves
     forces_key: str | None = None
     energy_unit: Literal["eV", "kcal/mol", "Ha"] = "eV"  # forces are in this unit per Å
@@ -164,6 +105,18 @@ class Recipe(Record):
     energy_weight: float = Field(1.0, ge=0)
     forces_weight: float = Field(10.0, ge=0)
     huber_delta: PositiveFloat = 0.1  # potentials: quadratic below, linear above
+    # What is computed at a time, at most: a larger batch is cut into parts. None: no limit.
+    max_tokens: PositiveInt | None = None  # of molecules
+    max_edges: PositiveInt | None = None  # of structures
+
+    # Language models: rates and starts are those of this width, carried to others by μP (Yang et
+    # al. 2021); None: the same for all widths.
+    mup_base_width: PositiveInt | None = None
+
+    @property
+    def max_load(self) -> int | None:
+        """Tokens or edges computed at a time, at most; None: the whole batch."""
+        return self.max_edges if self.max_tokens is None else self.max_tokens
 
 
 RECIPES = {
@@ -191,6 +144,9 @@ class RecipeSpec(Record):
     energy_weight: float | None = Field(None, ge=0)
     forces_weight: float | None = Field(None, ge=0)
     huber_delta: PositiveFloat | None = None
+    max_tokens: PositiveInt | None = None
+    max_edges: PositiveInt | None = None
+    mup_base_width: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -201,6 +157,10 @@ class RecipeSpec(Record):
     def _known(self) -> Self:
         if self.name not in RECIPES:
             raise ValueError(f"no recipe named {self.name!r}{hint(self.name, RECIPES)}")
+        if self.name == "molecules" and self.max_edges is not None:
+            raise ValueError("max_edges is for structures; molecules are limited by max_tokens")
+        if self.name != "molecules" and self.max_tokens is not None:
+            raise ValueError("max_tokens is for molecules; structures are limited by max_edges")
         return self
 
     def resolve(self) -> Recipe:
@@ -362,7 +322,9 @@ class Run(Record):
 
 # A field that joined a record later is left out of the hash while it holds this value, so that
 # the ids of older studies stay as they are: {record: {field: neutral value}}.
-NEUTRAL: dict[type[Record], dict[str, Any]] = {}
+NEUTRAL: dict[type[Record], dict[str, Any]] = {
+    Recipe: {"max_tokens": None, "max_edges": None, "mup_base_width": None},
+}
 
 
 def digest(*records: Record) -> str:

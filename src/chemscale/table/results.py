@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.table.records import Record, Run
+from chemscale.table.record import Record
+from chemscale.table.records import Run
 
 Array = NDArray[np.float64]
 
@@ -288,3 +289,33 @@ class Fit(Record):
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{family.sentence}</p>" for family in self.families)
+
+
+# --- what trained models are good for -------------------------------------------------------------
+
+
+class SampleSettings(Record):
+    """How samples were drawn that models are evaluated on."""
+
+    num_samples: int
+    seed: int = 0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+class Evaluated(Record):
+    """What the samples of one run are like: metric → value."""
+
+    run: str
+    metrics: dict[str, float]
+
+
+class Evaluation(Record):
+    """What the samples of trained language models are like, run by run, all drawn alike."""
+
+    settings: SampleSettings
+    num_reference: dict[str, int]  # split → molecules that the samples are held against
+    floor: dict[str, float] = {}  # the same of as many training molecules: what is in reach
+    runs: tuple[Evaluated, ...] = ()
+    made: str

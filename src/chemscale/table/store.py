@@ -12,17 +12,19 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.table.errors import StoreError
 from chemscale.table.files import (
+    Content,
     array_bytes,
     drop_folder,
     link_folder,
     read_json,
+    read_record,
     refuse_newer,
     remove_parts,
     table,
@@ -31,20 +33,19 @@ from chemscale.table.files import (
     write_json,
     writing,
 )
-from chemscale.table.records import Record, Run, Study
+from chemscale.table.records import Run, Study
 from chemscale.table.results import (
     CURVE_COLUMNS,
     Choice,
     Curve,
     Estimate,
+    Evaluation,
     Fit,
     Outcome,
     Size,
     Trained,
 )
 from chemscale.table.toml import dump_toml, read_toml
-
-R = TypeVar("R", bound=Record)
 
 LEFT_BEHIND = 3600.0  # seconds after which a half-written file of the study has no writer any more
 
@@ -188,8 +189,9 @@ class StudyFolder:
         return [Size.read(item, "ladder.json") for item in data["sizes"]]
 
     def write_sizes(self, sizes: Sequence[Size]) -> None:
-        """Write `ladder.json`, keeping the speeds measured before."""
-        kept = {(old.family, old.size): old.items_per_second for old in self.sizes()}
+        """Write `ladder.json`, with speeds measured before and families that a plan leaves out."""
+        there, families = self.sizes(), {size.family for size in sizes}
+        kept = {(old.family, old.size): old.items_per_second for old in there}
         merged = [
             size.model_copy(
                 update={
@@ -199,6 +201,7 @@ class StudyFolder:
             )
             for size in sizes
         ]
+        merged += [old for old in there if self.plan and old.family not in families]
         write_json(
             self.path / "ladder.json", {"sizes": [size.model_dump(mode="json") for size in merged]}
         )
@@ -237,7 +240,7 @@ class StudyFolder:
 
     def estimate(self) -> Estimate | None:
         """Read the estimate, if there is one."""
-        return _record(self.path / "estimate.json", Estimate)
+        return read_record(self.path / "estimate.json", Estimate)
 
     def write_fit(self, fit: Fit) -> None:
         """Write `fit.json`."""
@@ -245,7 +248,15 @@ class StudyFolder:
 
     def fit(self) -> Fit | None:
         """Read the fit, if there is one."""
-        return _record(self.path / "fit.json", Fit)
+        return read_record(self.path / "fit.json", Fit)
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Write `evaluation.json`."""
+        write_json(self.path / "evaluation.json", evaluation)
+
+    def evaluation(self) -> Evaluation | None:
+        """Read what samples of the trained models are like, if that was measured."""
+        return read_record(self.path / "evaluation.json", Evaluation)
 
     def write_file(self, name: str, data: bytes) -> Path:
         """Write any other file of the study folder, whole."""
@@ -261,7 +272,7 @@ class RunFolder:
 
     def run(self) -> Run:
         """Read `run.json`."""
-        run = _record(self.path / "run.json", Run)
+        run = read_record(self.path / "run.json", Run)
         if run is None:
             raise StoreError(f"{self.path}: run.json is missing")
         return run
@@ -272,7 +283,7 @@ class RunFolder:
 
     def outcome(self) -> Outcome | None:
         """How the run ended; None while it has not."""
-        return _record(self.path / "outcome.json", Outcome)
+        return read_record(self.path / "outcome.json", Outcome)
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Say that the run has ended."""
@@ -320,11 +331,11 @@ class RunFolder:
 
     # --- checkpoints: directories that are never changed ---
 
-    def save_checkpoint(self, name: str, files: Mapping[str, bytes]) -> Path:
-        """Write a checkpoint aside, sync it, and move it into place whole."""
+    def save_checkpoint(self, name: str, files: Mapping[str, Content], **together: Any) -> Path:
+        """Write a checkpoint whole; `together` with other processes as `write_folder` does."""
         target = self.path / "checkpoints" / name
         if not target.exists():
-            write_folder(target, files)
+            write_folder(target, files, **together)
         return target
 
     def checkpoints(self) -> dict[str, Path]:
@@ -373,15 +384,6 @@ class RunFolder:
         """Add a line to `log.txt`, which is for people only: it ends no run."""
         with suppress(OSError), (self.path / "log.txt").open("a") as stream:
             stream.write(text.rstrip("\n") + "\n")
-
-
-def _record(path: Path, kind: type[R]) -> R | None:
-    """Read a stored record; None where there is none."""
-    data = read_json(path)
-    if data is None:
-        return None
-    data.pop("format")
-    return kind.read(data, str(path))
 
 
 def curve_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

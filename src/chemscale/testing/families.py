@@ -18,8 +18,9 @@ from torch import Tensor
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.models.base import Family, build, load_family
 from chemscale.bench.nn import native
-from chemscale.bench.training.measure import optimiser, train_step
-from chemscale.table.records import Recipe, Record
+from chemscale.bench.training.step import optimiser, train_step
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 CPU = torch.device("cpu")
 NUM_STEPS = 100
@@ -72,7 +73,7 @@ class FamilyContract:
         for _ in range(num_steps):
             chosen = generator.choice(items, cls.recipe.batch_size, replace=False)
             batch = collate(chosen).to(CPU, torch.float32)
-            loss = train_step(model, step, batch, cls.recipe, cls.recipe.learning_rate)
+            loss = train_step(model, step, [batch], cls.recipe, cls.recipe.learning_rate)
             losses.append(float(loss))
         return model, losses
 

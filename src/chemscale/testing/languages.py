@@ -13,7 +13,8 @@ from torch import Tensor
 from chemscale.bench.data.base import Dataset, open_dataset
 from chemscale.bench.data.tokens import TokenBatch
 from chemscale.bench.models.base import LanguageModel
-from chemscale.table.records import RECIPES, DatasetSpec, Record
+from chemscale.table.record import Record
+from chemscale.table.records import RECIPES, DatasetSpec
 from chemscale.testing.counting import count_step
 from chemscale.testing.families import FamilyContract
 from chemscale.testing.toys import (
@@ -96,6 +97,20 @@ class LanguageModelContract(FamilyContract):
             )
             assert moved[place]
             assert not (moved & ~later).any()
+
+    @torch.no_grad()
+    def test_token_by_token_it_says_the_same(self, model: LanguageModel, batch: TokenBatch) -> None:
+        decoder = model.decoder(batch.num_molecules)
+        tokens = batch.tokens.split(batch.lengths.tolist())
+        found: list[list[Tensor]] = [[] for _ in tokens]
+        for place in range(int(batch.lengths.max())):
+            slots = torch.tensor([n for n, own in enumerate(tokens) if place < len(own)])
+            step = torch.stack([tokens[n][place] for n in slots.tolist()])
+            answer = decoder.step(step, torch.full_like(step, place), slots)
+            for n, logits in zip(slots.tolist(), answer, strict=True):
+                found[n].append(logits)
+        for own, whole in zip(found, self.logits(model, batch), strict=True):
+            assert torch.allclose(torch.stack(own), whole, atol=1e-4)
 
     def test_seen_counts_real_tokens(self, model: LanguageModel, batch: TokenBatch) -> None:
         seen = model.seen(batch)

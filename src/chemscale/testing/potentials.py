@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from chemscale.bench.data.base import Dataset, open_dataset
 from chemscale.bench.models.base import Potential
 from chemscale.table.errors import DataError
-from chemscale.table.records import RECIPES, DatasetSpec, Record
+from chemscale.table.record import Record
+from chemscale.table.records import RECIPES, DatasetSpec
 from chemscale.testing.counting import count_step
 from chemscale.testing.families import CPU, FamilyContract
 from chemscale.testing.toys import (

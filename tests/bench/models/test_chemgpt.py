@@ -11,12 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chemscale.bench.data.tokens import EOS, TokenBatch
 from chemscale.bench.models.base import build
-from chemscale.bench.models.chemgpt import (
-    ChemGPT,
-    from_transformers,
-    to_transformers,
-    transformers_config,
-)
+from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.nn import native
 from chemscale.bench.nn.attention import CausalAttention, Packing
 from chemscale.table.records import RECIPES
@@ -53,36 +48,6 @@ def logits(network: ChemGPT, batch: TokenBatch) -> list[torch.Tensor]:
 
 
 # --- the network ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("direction", ["to", "from"])
-def test_logits_and_gradients_are_those_of_transformers(direction):
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    theirs = transformers.GPTNeoForCausalLM(
-        transformers.GPTNeoConfig(**transformers_config(CONFIG))
-    ).eval()
-    ours = model()
-    if direction == "to":
-        missing, unexpected = theirs.load_state_dict(to_transformers(ours), strict=False)
-        assert not unexpected and not missing
-    else:
-        from_transformers(ours, theirs.state_dict())
-    batch = pack(sequences())
-    expected = torch.cat(
-        [
-            theirs(input_ids=row[None]).logits[0]
-            for row in batch.tokens.split(batch.lengths.tolist())
-        ]
-    )
-    found = ours.logits(batch)
-    assert torch.allclose(found, expected, atol=1e-4, rtol=0)
-    loss = torch.nn.functional.cross_entropy
-    loss(expected, batch.targets).backward()
-    loss(found, batch.targets).backward()
-    for outer, name in ((ours.symbols, "wte"), (ours.places, "wpe")):
-        gradient = getattr(theirs.transformer, name).weight.grad
-        assert torch.allclose(outer.weight.grad, gradient, atol=1e-5, rtol=1e-4)
 
 
 def test_a_packed_batch_equals_single_molecules():

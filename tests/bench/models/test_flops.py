@@ -34,7 +34,7 @@ def propane() -> GraphBatch:
 
 def ethanol() -> TokenBatch:
     """CCO is [C][C][O]."""
-    symbols = encode("CCO").symbols
+    symbols = encode("CCO")
     assert tuple(symbols) == ("[C]", "[C]", "[O]")
     ids = {"[C]": 4, "[O]": 5}
     return TokenBatch.of(np.array([ids[s] for s in symbols]), np.array([3]), np.array([3]))
@@ -166,7 +166,7 @@ def test_potentials_on_real_structures(family: str, recipe: str, size: str):
 def test_language_models_on_real_molecules(size: str, window: int):
     """Aspirin, caffeine and ibuprofen."""
     kind: Any = load_family("chemgpt")
-    molecules = [encode(smiles).symbols for smiles in SMILES]
+    molecules = [encode(smiles) for smiles in SMILES]
     ids = {symbol: 4 + n for n, symbol in enumerate(dict.fromkeys(s for m in molecules for s in m))}
     fitted = {"window": window, "vocab_size": 4 + len(ids)}
     model = build(kind, kind.ladder[size].model_copy(update=fitted), 0, torch.float32)

@@ -117,7 +117,8 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would(
 ):
     made = bench(folder, "painn")
     peak = made.peak_bytes("painn", "w16", 128)
-    half = made.peak_bytes("painn", "w16", 64)
+    edges = made._load("painn", "w16", 128)
+    half = made.peak_bytes("painn", "w16", 128, max_load=edges // 2)
     process = 400 * MB
     monkeypatch.setattr(memory, "process_bytes", lambda: process)
     monkeypatch.setattr(memory, "machine_bytes", lambda _: process + (peak + half) // 2)
@@ -127,13 +128,13 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would(
     assert "painn w16 with batch_size 128 does not fit" in text
     assert "0.4 GB for the process" in text
     assert "this machine has" in text
-    assert "A batch_size of 64 would fit" in text
+    assert f"It would fit with max_edges = {edges // 2} in [recipe]" in text
 
 
-def test_where_no_batch_size_helps_it_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_where_nothing_helps_it_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch):
     made = bench(folder, "schnet")
     monkeypatch.setattr(memory, "machine_bytes", lambda _: 30_000 * MB)
-    with pytest.raises(ChemscaleError, match="No batch_size makes it fit"):
+    with pytest.raises(ChemscaleError, match="Nothing makes it fit"):
         made.refuse_what_does_not_fit([("schnet", "w12288", 8)], workers=1)
 
 
@@ -180,7 +181,24 @@ def script() -> Any:
 def test_memory_is_predicted_within_20_percent(case: str):
     benchmark = script()
     family, size, batch_size = case.split(":")
-    predicted = benchmark.predicted(family, size, int(batch_size))
-    measured = benchmark.measured(family, size, int(batch_size))
+    predicted = benchmark.predicted(family, size, int(batch_size), "")
+    measured = benchmark.measured(family, size, int(batch_size), "")
     assert measured > 200 * MB
     assert predicted == pytest.approx(measured, rel=0.2)
+
+
+def test_a_layer_computed_again_keeps_less_alive(folder: Path):
+    made = bench(folder, "chemgpt", batch_size=64)
+    kind = load_family("chemgpt")
+    config = kind.fitted_config("w64", made.dataset)
+    items = made.dataset.indices("train")[:40]
+    batch = made.dataset.collate(config)(items).to(memory.META, torch.float32)
+    alive = []
+    for again in (False, True):
+        with memory.META:
+            model = kind(config)
+        model.recompute = again
+        step = lambda model=model: memory.train(model, [batch], made.study.recipe.resolve())  # noqa: E731
+        weights = sum(4 * p.numel() for p in model.parameters())
+        alive.append(memory.live(memory.trace(step, CPU)) - weights)
+    assert alive[1] < 0.5 * alive[0]

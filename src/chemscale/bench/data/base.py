@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.table.errors import DataError, MissingPackage
+from chemscale.table.record import Record
 from chemscale.table.records import (
     MOLECULE_FORMATS,
     STRUCTURE_FORMATS,
     DatasetSpec,
     JudgingSplit,
-    Record,
 )
 from chemscale.table.registry import datasets
 
@@ -86,6 +86,10 @@ class Dataset(ABC):
     def num_tokens(self, items: Indices) -> int:
         """Tokens that training on these items predicts, once through; 0 where there are none."""
         return 0
+
+    def loads(self, items: Indices, config: Record) -> Indices:
+        """What each item weighs for a model of this config: its tokens, or its edges."""
+        return np.ones(len(items), dtype=np.int64)
 
     def indices(self, split: Split) -> Indices:
         """All items of a split, by ascending hash."""
@@ -160,16 +164,17 @@ class Dataset(ABC):
         """The source in a word, for messages."""
         return self.spec.name or ", ".join(self.spec.path)
 
-    def refuse_above_threshold(self, rows: int) -> None:
-        """Stop when more rows were rejected than the spec allows."""
-        if len(self.rejects) > self.spec.max_rejected * rows:
+    def refuse_above_threshold(self, rows: int, unlisted: int = 0) -> None:
+        """Stop when more rows were rejected than the spec allows, listed ones and others."""
+        rejected = len(self.rejects) + unlisted
+        if rejected > self.spec.max_rejected * rows:
             shown = "\n".join(
                 f"  {reject.source} row {reject.row}: {reject.reason}: {reject.text[:60]}"
                 for reject in self.rejects[:10]
             )
-            more = f"\n  … and {len(self.rejects) - 10:,} more" if len(self.rejects) > 10 else ""
+            more = f"\n  … and {rejected - 10:,} more" if rejected > 10 else ""
             raise DataError(
-                f"{self.where}: {len(self.rejects):,} of {rows:,} rows cannot be used, more than "
+                f"{self.where}: {rejected:,} of {rows:,} rows cannot be used, more than "
                 f"max_rejected = {self.spec.max_rejected:g} allows. Mend them or raise "
                 f"max_rejected in [dataset].\n{shown}{more}"
             )
@@ -213,6 +218,12 @@ def resolve_paths(paths: Sequence[str], folder: Path) -> list[Path]:
             raise DataError(f"{pattern}: no such file; paths are relative to {folder}")
         found += [Path(match) for match in matches]
     return found
+
+
+def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions of stretches that begin at `starts`, one after another."""
+    shift = starts - (np.cumsum(lengths) - lengths)
+    return np.repeat(shift, lengths) + np.arange(lengths.sum())
 
 
 def hash_items(texts: Iterable[bytes]) -> NDArray[np.uint64]:

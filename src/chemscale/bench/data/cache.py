@@ -35,9 +35,14 @@ def file_hash(path: Path) -> str:
     return value
 
 
+def place(name: str, identity: str) -> Path:
+    """Where a preparation lies, or will."""
+    return cache_folder() / name / identity
+
+
 def load(name: str, identity: str) -> dict[str, NDArray[Any]] | None:
     """Memory-map the arrays of a preparation, if it was made."""
-    folder = cache_folder() / name / identity
+    folder = place(name, identity)
     if not folder.exists():
         return None
     return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
@@ -51,7 +56,7 @@ def save(name: str, identity: str, arrays: Mapping[str, NDArray[Any]]) -> dict[s
         for array, value in arrays.items():
             np.save(part / f"{array}.npy", value)
 
-    _place(cache_folder() / name / identity, write)
+    _place(place(name, identity), write)
     stored = load(name, identity)
     assert stored is not None
     return stored

@@ -1,4 +1,4 @@
-"""SMILES to canonical SMILES to SELFIES to symbols, over all cores.
+"""SMILES to canonical SMILES to the symbols of a notation, over all cores.
 
 RDKit reads, `selfies` (Krenn et al. 2020) encodes: some thousand molecules a second and core, so
 it is done once and the result kept. The workers are plain processes that speak through pipes:
@@ -9,7 +9,6 @@ and may be a notebook.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import signal
@@ -18,65 +17,133 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
-from typing import IO, Any
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import IO, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
+from rdkit.Chem.MolStandardize import rdMolStandardize
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
-from selfies import EncoderError, encoder
 
 from chemscale.bench.data.base import group_numbers, hash_items
-from chemscale.bench.data.molecule_files import Row
-from chemscale.table.errors import ChemscaleError
+from chemscale.bench.data.molecule_files import Chunk, Row
+from chemscale.bench.data.notation import spell, split
+from chemscale.table.errors import ChemscaleError, UsageError
+from chemscale.table.records import Charges, Fragments, Notation, Stereo
 
-CHUNK = 1_000  # rows handed to a worker at once
-IN_PROCESS = 5_000  # rows below which starting workers costs more than it saves
+IN_PROCESS = 5  # chunks below which starting workers costs more than it saves
+MAX_CHARACTERS = 10_000  # a longer text is no molecule that a model here could take
 
 GROUPS = ("content", "scaffold", "formula")  # any other group is the name of a column
 
-Arrays = dict[str, NDArray[Any]]
+ALLOWED = {
+    "notation": get_args(Notation),
+    "fragments": get_args(Fragments),
+    "charges": get_args(Charges),
+    "stereo": get_args(Stereo),
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a molecule becomes before it is spelt, and what keeps it together with others."""
+
+    notation: Notation = "selfies"
+    fragments: Fragments = "reject"
+    charges: Charges = "keep"
+    stereo: Stereo = "keep"
+    group: str = "content"  # one of GROUPS, or the name of a column
+
+    def __post_init__(self) -> None:
+        for name, values in ALLOWED.items():
+            if getattr(self, name) not in values:
+                given = getattr(self, name)
+                raise UsageError(f"{name}: {given!r} is none of {', '.join(values)}")
 
 
 @dataclass(frozen=True)
 class Molecule:
-    """One molecule, encoded."""
+    """One molecule, read."""
 
     canonical: str
-    symbols: list[str]
     heavy_atoms: int
     group_key: str
 
 
-def encode(text: str, group: str = "content") -> Molecule:
-    """Encode one SMILES.
+@dataclass(frozen=True)
+class Encoded:
+    """The molecules of a chunk and the rows that could not be used."""
 
-    Args:
-        text: the SMILES.
-        group: what the group key is made of, one of `GROUPS`.
+    alphabet: list[str]  # by first occurrence
+    symbols: NDArray[np.uint16]  # of all molecules, one after another
+    lengths: NDArray[np.int32]
+    heavy_atoms: NDArray[np.int32]
+    content: NDArray[np.uint64]  # (molecules, 2)
+    group: NDArray[np.float64]
+    rows: NDArray[np.int64]  # within the chunk
+    rejects: list[tuple[int, str, str]] = field(default_factory=list)  # row, text, reason
+
+
+def encode(text: str, choices: Choices = Choices()) -> list[str]:  # noqa: B008 (frozen)
+    """The symbols of one SMILES.
 
     Raises:
         ValueError: it cannot be encoded; the message is the reason.
     """
+    (spelt,) = spell([read(text, choices).canonical], choices.notation)
+    if isinstance(spelt, ValueError):
+        raise spelt
+    return split(spelt, choices.notation)
+
+
+def read(text: str, choices: Choices) -> Molecule:
+    """Read one SMILES and make of it what was chosen.
+
+    Raises:
+        ValueError: it cannot be read; the message is the reason.
+    """
     if not text:
         raise ValueError("empty row")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters, more than {MAX_CHARACTERS:,}")
+    if "\ufffd" in text:
+        raise ValueError("not UTF-8")
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(text)
         if molecule is None or molecule.GetNumAtoms() == 0:
             raise ValueError(_problem(text))
         canonical = Chem.MolToSmiles(molecule)
-        if "." in canonical:
+        if "." in canonical and choices.fragments == "reject":
             count = canonical.count(".") + 1
-            raise ValueError(f"{count} fragments (salts and mixtures are not supported)")
+            raise ValueError(f"{count} fragments (fragments = 'largest' or 'keep' takes them)")
+        changed = _changed(molecule, canonical, choices)
+        if changed is not molecule:
+            canonical = Chem.MolToSmiles(changed)
+            molecule = Chem.MolFromSmiles(canonical)
+            if molecule is None:
+                raise ValueError(f"RDKit cannot read what it became: {canonical[:60]}")
+            canonical = Chem.MolToSmiles(molecule)
         return Molecule(
             canonical,
-            _symbols(canonical),
             molecule.GetNumHeavyAtoms(),
-            _group_key(molecule, canonical, group),
+            _group_key(molecule, canonical, choices.group),
         )
+
+
+def _changed(molecule: Any, canonical: str, choices: Choices) -> Any:
+    """What the choices make of a molecule: itself, or another."""
+    if "." in canonical and choices.fragments == "largest":
+        # Most atoms, then most weight, then the first by alphabet.
+        molecule = rdMolStandardize.LargestFragmentChooser().choose(molecule)
+    if choices.charges == "neutralize" and ("+" in canonical or "-" in canonical):
+        molecule = rdMolStandardize.Uncharger().uncharge(molecule)
+    if choices.stereo == "drop" and any(mark in canonical for mark in "@/\\"):
+        molecule = Chem.Mol(molecule)
+        Chem.RemoveStereochemistry(molecule)
+    return molecule
 
 
 def _problem(text: str) -> str:
@@ -86,18 +153,6 @@ def _problem(text: str) -> str:
         return "not a SMILES"
     problems = [problem.Message() for problem in Chem.DetectChemistryProblems(raw)]
     return problems[0].strip() if problems else "RDKit cannot read it"
-
-
-def _symbols(canonical: str) -> list[str]:
-    try:
-        text = encoder(canonical)
-    except EncoderError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
-        reason = reason.removeprefix("Reason: ").removeprefix("[").removesuffix("]")
-        raise ValueError(f"no SELFIES: {reason}") from None
-    except Exception as error:  # a fault of the library in one molecule must not cost all others
-        raise ValueError(f"no SELFIES: {type(error).__name__} in selfies") from error
-    return [f"[{inner}]" for inner in text[1:-1].split("][")]
 
 
 def _group_key(molecule: Any, canonical: str, group: str) -> str:
@@ -110,76 +165,75 @@ def _group_key(molecule: Any, canonical: str, group: str) -> str:
     return canonical
 
 
-def encode_rows(rows: list[Row], group: str) -> Arrays:
-    """Encode rows into arrays, symbols numbered by first occurrence.
-
-    A `group` that is not in `GROUPS` means the second value of the rows; a row without one is a
-    group of its own.
-    """
-    by_column = group not in GROUPS
-    number: dict[str, int] = {}
-    flat: list[int] = []
+def encode_rows(rows: list[Row], choices: Choices) -> Encoded:
+    """Encode rows; one without a value for the column that groups is a group of its own."""
+    by_column = choices.group not in GROUPS
     molecules: list[Molecule] = []
-    keys: list[str] = []
-    kept: list[int] = []
+    places: list[int] = []
     rejects: list[tuple[int, str, str]] = []
     for index, row in enumerate(rows):
         try:
-            molecule = encode(row.text, "content" if by_column else group)
+            if row.trouble:
+                raise ValueError(row.trouble)
+            molecules.append(read(row.text, choices))
+            places.append(index)
         except ValueError as error:
             rejects.append((index, row.text[:200], str(error)))
+    number: dict[str, int] = {}
+    flat: list[int] = []
+    lengths, keys = [], []
+    kept: list[tuple[int, Molecule]] = []
+    spelt = spell([molecule.canonical for molecule in molecules], choices.notation)
+    for index, molecule, text in zip(places, molecules, spelt, strict=True):
+        if isinstance(text, ValueError):
+            rejects.append((index, rows[index].text[:200], str(text)))
             continue
-        kept.append(index)
-        molecules.append(molecule)
-        flat += [number.setdefault(symbol, len(number)) for symbol in molecule.symbols]
-        keys.append(f"{group}={row.group}" if by_column and row.group else molecule.group_key)
-    return {
-        "symbols": np.array(flat, dtype=np.uint16),
-        "alphabet": np.array(list(number), dtype=np.str_),
-        "lengths": np.array([len(m.symbols) for m in molecules], dtype=np.int32),
-        "heavy_atoms": np.array([m.heavy_atoms for m in molecules], dtype=np.int32),
-        "content": hash_items(m.canonical.encode() for m in molecules),
-        "group": group_numbers(key.encode() for key in keys),
-        "rows": np.array(kept, dtype=np.int64),
-        "rejected_rows": np.array([index for index, _, _ in rejects], dtype=np.int64),
-        "rejected": lines((text, reason) for _, text, reason in rejects),
-    }
+        symbols = split(text, choices.notation)
+        flat += [number.setdefault(symbol, len(number)) for symbol in symbols]
+        lengths.append(len(symbols))
+        named = by_column and rows[index].group
+        keys.append(f"{choices.group}={rows[index].group}" if named else molecule.group_key)
+        kept.append((index, molecule))
+    return Encoded(
+        alphabet=list(number),
+        symbols=np.array(flat, dtype=np.uint16),
+        lengths=np.array(lengths, dtype=np.int32),
+        heavy_atoms=np.array([molecule.heavy_atoms for _, molecule in kept], dtype=np.int32),
+        content=hash_items(molecule.canonical.encode() for _, molecule in kept),
+        group=group_numbers(key.encode() for key in keys),
+        rows=np.array([index for index, _ in kept], dtype=np.int64),
+        rejects=sorted(rejects),
+    )
 
 
-def lines(texts: Iterable[tuple[str, str]]) -> NDArray[np.uint8]:
-    """Pairs of texts as one array of bytes: a fixed width would cost a hundred times more."""
-    return np.frombuffer(b"".join(json.dumps(pair).encode() + b"\n" for pair in texts), np.uint8)
+def encode_all(
+    chunks: Iterable[Chunk], choices: Choices, workers: int | None = None
+) -> Iterator[tuple[Chunk, Encoded]]:
+    """Encode chunks in order, over all cores where there are many.
 
-
-def pairs(stored: NDArray[np.uint8]) -> list[tuple[str, str]]:
-    """The pairs that `lines` was given."""
-    return [(text, reason) for text, reason in map(json.loads, stored.tobytes().splitlines())]
-
-
-def encode_all(rows: Iterable[Row], group: str, total: int) -> Iterator[Arrays]:
-    """Encode chunks of rows in order, over all cores where there are many rows."""
-    chunks = _chunks(rows)
-    if total < IN_PROCESS:
-        yield from (encode_rows(chunk, group) for chunk in chunks)
+    Args:
+        chunks: rows with where they come from.
+        choices: what they become.
+        workers: processes; by default one a core.
+    """
+    chunks = iter(chunks)
+    first = list(islice(chunks, IN_PROCESS + 1))
+    if len(first) <= IN_PROCESS:
+        yield from ((chunk, encode_rows(chunk.rows, choices)) for chunk in first)
         return
     with ExitStack() as stack:
-        idle = [_Worker(stack) for _ in range(_num_cores())]
-        busy: deque[_Worker] = deque()
-        for chunk in chunks:
+        idle = [_Worker(stack) for _ in range(workers or _num_cores())]
+        busy: deque[tuple[_Worker, Chunk]] = deque()
+        for chunk in chain(first, chunks):
             if not idle:
-                yield busy[0].receive()
-                idle.append(busy.popleft())
+                worker, sent = busy.popleft()
+                yield sent, worker.receive()
+                idle.append(worker)
             worker = idle.pop()
-            worker.send(chunk, group)
-            busy.append(worker)
-        while busy:
-            yield busy.popleft().receive()
-
-
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    rows = iter(rows)
-    while chunk := list(islice(rows, CHUNK)):
-        yield chunk
+            worker.send(chunk.rows, choices)
+            busy.append((worker, chunk))
+        for worker, sent in busy:
+            yield sent, worker.receive()
 
 
 def _num_cores() -> int:
@@ -203,14 +257,14 @@ class _Worker:
         )
         stack.callback(self.process.kill)  # runs first: one still at work when we are interrupted
 
-    def send(self, rows: list[Row], group: str) -> None:
+    def send(self, rows: list[Row], choices: Choices) -> None:
         with contextlib.suppress(BrokenPipeError):  # told when its answer is asked for
-            _write(self.process.stdin, (rows, group))
+            _write(self.process.stdin, (rows, choices))
 
-    def receive(self) -> Arrays:
+    def receive(self) -> Encoded:
         assert self.process.stdout is not None
         try:
-            answer: Arrays = pickle.load(self.process.stdout)
+            answer: Encoded = pickle.load(self.process.stdout)
         except (EOFError, pickle.UnpicklingError):
             code = self.process.wait()
             raise ChemscaleError(
@@ -226,7 +280,7 @@ def _write(stream: IO[bytes] | None, value: Any) -> None:
     stream.flush()
 
 
-def _serve() -> None:
+def serve() -> None:
     """Answer until the other side hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who ends us
     # Whatever a library prints must not reach the pipe.
@@ -234,11 +288,14 @@ def _serve() -> None:
     os.dup2(2, 1)
     while True:
         try:
-            rows, group = pickle.load(sys.stdin.buffer)
+            rows, choices = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        _write(answers, encode_rows(rows, group))
+        _write(answers, encode_rows(rows, choices))
 
 
 if __name__ == "__main__":
-    _serve()
+    # Under its own name, so that what is pickled here can be read there.
+    from chemscale.bench.data import encoding
+
+    encoding.serve()

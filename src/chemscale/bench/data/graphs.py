@@ -25,12 +25,14 @@ from chemscale.bench.data.base import (
     hash_items,
     resolve_paths,
     silent,
+    spans,
 )
 from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
 from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import Links
 from chemscale.table.errors import DataError
-from chemscale.table.records import DatasetSpec, Record
+from chemscale.table.record import Record
+from chemscale.table.records import DatasetSpec
 
 BLOCK = 100  # consecutive frames of one file that go to one split together
 
@@ -221,8 +223,8 @@ class Structures(Dataset):
         def batch(items: Indices) -> GraphBatch:
             sizes = (self.start[items + 1] - self.start[items]).astype(np.int64)
             degrees = (first[items + 1] - first[items]).astype(np.int64)
-            atoms = _ranges(self.start[items], sizes)
-            edges = _ranges(first[items], degrees)
+            atoms = spans(self.start[items], sizes)
+            edges = spans(first[items], degrees)
             shift = np.repeat(np.cumsum(sizes) - sizes, degrees)
             offsets = None
             if periodic:
@@ -243,6 +245,10 @@ class Structures(Dataset):
             )
 
         return batch
+
+    def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
+        first = self._neighbours(float(config.cutoff))[0]  # type: ignore[attr-defined]
+        return np.asarray(first[items + 1] - first[items], dtype=np.int64)
 
     def _atoms(self, name: str, item: int) -> NDArray[Any]:
         return np.asarray(self.arrays[name][self.start[item] : self.start[item + 1]])
@@ -392,9 +398,3 @@ def _blocks(origin: list[int], content: list[bytes]) -> list[bytes]:
             content[members[min(place // BLOCK, last) * BLOCK]] for place in range(len(members))
         ]
     return keys
-
-
-def _ranges(starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """Concatenate `arange(start, start + length)` of all pairs."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)

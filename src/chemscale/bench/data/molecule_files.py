@@ -7,10 +7,15 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chemscale.table.errors import DataError, hint
+
+CHUNK = 1_000  # rows handed on at once
+_BROKEN = (OSError, EOFError, ValueError, zlib.error)  # what reading a damaged file raises
 
 
 class Row(NamedTuple):
@@ -18,47 +23,108 @@ class Row(NamedTuple):
 
     text: str
     group: str
+    trouble: str = ""  # why the row cannot be read at all
 
 
-def read_rows(path: Path, form: str, column: str, group: str | None) -> Iterator[Row]:
-    """Read all rows of a file in order; an empty cell comes as an empty text.
+class Chunk(NamedTuple):
+    """Consecutive rows of one of several files."""
+
+    file: int
+    start: int  # rows of the file before it
+    rows: list[Row]
+
+
+def read_chunks(
+    files: Sequence[Path],
+    form: str,
+    column: str,
+    group: str | None,
+    *,
+    lenient: bool = False,
+    after: tuple[int, int] = (0, 0),
+) -> Iterator[Chunk]:
+    """Read the rows of several files in order, some at a time.
 
     Args:
-        path: the file.
+        files: all of one form.
         form: "csv", "smi" or "parquet".
         column: the column that holds the SMILES, in any case; a list of SMILES has none.
         group: a second column to read.
+        lenient: a file that breaks off ends in a row with the reason as its trouble, and the next
+            one follows; else that is an error.
+        after: a file and how many of its rows are to be passed over, with all files before.
 
     Raises:
-        DataError: the file cannot be read, or a column is missing.
+        DataError: a file cannot be read, or lacks a column.
+    """
+    for index in range(after[0], len(files)):
+        rows = read_rows(files[index], form, column, group, lenient=lenient)
+        start = after[1] if index == after[0] else 0
+        rows = islice(rows, start, None)
+        while chunk := list(islice(rows, CHUNK)):
+            yield Chunk(index, start, chunk)
+            start += len(chunk)
+
+
+def read_rows(
+    path: Path, form: str, column: str, group: str | None, *, lenient: bool = False
+) -> Iterator[Row]:
+    """Read all rows of a file in order; an empty cell comes as an empty text.
+
+    The arguments are those of `read_chunks`.
     """
     if form == "smi" and group is not None:
         raise DataError(f"{path}: a list of SMILES has no column {group!r} to group by")
     try:
         if form == "csv":
-            yield from _csv(path, column, group)
+            rows = _csv(path, column, group)
         elif form == "smi":
-            yield from _smi(path)
+            rows = _smi(path)
         else:
-            yield from _parquet(path, column, group)
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as {form}: {error}") from error
+            rows = _parquet(path, column, group)
+        yield from rows
+    except _BROKEN as error:
+        if not lenient:
+            raise DataError(f"{path}: cannot be read as {form}: {error}") from error
+        yield Row("", "", f"{CUT_OFF} {error}")
 
 
-def count_rows(path: Path, form: str) -> int:
-    """About how many rows there are, for progress and to decide how many hands to put to work."""
+CUT_OFF = "the file cannot be read beyond this row:"
+
+
+def estimate_rows(files: Sequence[Path], form: str) -> int:
+    """About how many rows there are, for progress: from the sizes, and the head of the first file.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     try:
         if form == "parquet":
-            from pyarrow.parquet import ParquetFile
+            from pyarrow.parquet import read_metadata
 
-            with ParquetFile(path) as file:
-                return int(file.metadata.num_rows)
-        with _open(path) as stream:
-            blocks = iter(lambda: stream.read(1 << 20), b"")
-            lines = sum(block.count(b"\n") for block in blocks)
-        return max(lines - (form == "csv"), 1)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as {form}: {error}") from error
+            return sum(int(read_metadata(path).num_rows) for path in files)
+        sizes = [path.stat().st_size for path in files]
+        with _open(files[0]) as stream:
+            head = b""
+            with suppress(EOFError):  # truncated; told when its rows are read
+                head = stream.read(1 << 20)
+            raw: Any = stream.fileobj if isinstance(stream, gzip.GzipFile) else stream
+            read = raw.tell() if len(head) == 1 << 20 else sizes[0]
+        lines = head.count(b"\n") * sum(sizes) // max(read, 1)
+        return max(lines - (form == "csv") * len(files), 1)
+    except _BROKEN as error:
+        raise DataError(f"{files[0]}: cannot be read as {form}: {error}") from error
+
+
+def find_columns(
+    path: Path, form: str, column: str, group: str | None, *, lenient: bool = False
+) -> None:
+    """Look at a file's head, before the first row of any is read.
+
+    Raises:
+        DataError: a column is missing, or the file cannot be read.
+    """
+    next(read_rows(path, form, column, group, lenient=lenient), None)
 
 
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -69,6 +135,9 @@ def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
 
 
 def _lines(path: Path) -> io.TextIOWrapper:
+    with path.open("rb") as stream:
+        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path}: UTF-16; save it as UTF-8")
     # What is not UTF-8 becomes a mark that no SMILES holds, and so a rejected row with a number.
     return io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="replace", newline="")
 
@@ -80,7 +149,16 @@ def _csv(path: Path, column: str, group: str | None) -> Iterator[Row]:
         wanted = _find(path, header, column, "column")
         grouped = None if group is None else _find(path, header, group, "group")
         blank = 0  # blank lines count as rows, except at the end
-        for cells in rows:
+        while True:
+            try:
+                cells = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:  # of one row: a cell beyond the reader's limit, a NUL
+                yield from [Row("", "")] * blank
+                blank = 0
+                yield Row("", "", f"not a row of CSV: {error}")
+                continue
             if not cells:
                 blank += 1
                 continue

@@ -1,4 +1,4 @@
-"""Molecules as sequences of SELFIES symbols.
+"""Molecules as sequences of symbols: SELFIES, or SMILES by atoms.
 
 A molecule is `<bos> s1 … sn <eos>`. A batch is flat: its molecules follow one another without
 padding, and none sees its neighbour.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ from chemscale.bench.data.base import (
     Split,
     resolve_paths,
     silent,
+    spans,
 )
-from chemscale.bench.data.encoding import GROUPS, Arrays, encode, encode_all, pairs
-from chemscale.bench.data.molecule_files import count_rows, read_rows
+from chemscale.bench.data.encoding import ALLOWED, Choices, encode
+from chemscale.bench.data.notation import tokenize, unspell
+from chemscale.bench.data.prepare import LISTED, TokenStore, prepare, prepared_with
 from chemscale.table.errors import DataError
-from chemscale.table.records import DatasetSpec, Record
+from chemscale.table.record import Record
+from chemscale.table.records import DatasetSpec
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -109,9 +113,15 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Between SMILES, SELFIES and token ids."""
+    """Between SMILES, a notation and token ids."""
 
     symbols: tuple[str, ...]  # by id; the first four are special
+    choices: Choices = Choices()
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each symbol."""
+        return {symbol: index for index, symbol in enumerate(self.symbols)}
 
     def encode(self, smiles: str) -> list[int]:
         """Token ids of a molecule, with <bos> and <eos>; unseen symbols become <unk>.
@@ -120,14 +130,17 @@ class Tokenizer:
             DataError: it cannot be encoded, and why.
         """
         try:
-            molecule = encode(smiles)
+            symbols = encode(smiles, self.choices)
         except ValueError as error:
-            raise DataError(f"{smiles!r}: {error}") from None
-        ids = {symbol: index for index, symbol in enumerate(self.symbols)}
-        return [BOS, *(ids.get(symbol, UNK) for symbol in molecule.symbols), EOS]
+            raise DataError(f"{smiles[:200]!r}: {error}") from None
+        return [BOS, *(self.ids.get(symbol, UNK) for symbol in symbols), EOS]
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids of many texts of the notation, without <bos> and <eos>; and how many each has."""
+        return tokenize(texts, self.symbols, self.choices.notation, UNK)
 
     def text(self, tokens: Iterable[int]) -> str:
-        """SELFIES of a sequence up to its first <eos>; <unk> is left out."""
+        """The text of a sequence up to its first <eos>; <unk> is left out."""
         parts = []
         for token in tokens:
             if token == EOS:
@@ -142,18 +155,14 @@ class Tokenizer:
         SELFIES always decode to something, but not always to something that RDKit accepts.
         """
         from rdkit import Chem, rdBase
-        from selfies import DecoderError, decoder
 
         with rdBase.BlockLogs():
-            try:
-                molecule = Chem.MolFromSmiles(decoder(self.text(tokens)))
-            except DecoderError:
-                return ""
+            molecule = Chem.MolFromSmiles(unspell(self.text(tokens), self.choices.notation))
             return "" if molecule is None else str(Chem.MolToSmiles(molecule))
 
 
 class Molecules(Dataset):
-    """Molecules from CSV, lists of SMILES or Parquet, as SELFIES."""
+    """Molecules from CSV, lists of SMILES, Parquet or token stores, in a notation."""
 
     unit = "molecule"
     revision = 1
@@ -171,59 +180,94 @@ class Molecules(Dataset):
             given = getattr(spec, name)
             if isinstance(given, tuple):
                 sources += [(path, index) for path in resolve_paths(given, folder)]
-        files = [path for path, _ in sources]
-        stored = _prepared(spec, sources, progress)
-        file = stored["file"]
-        source = np.array([index for _, index in sources], dtype=np.int8)[file]
-        texts = zip(stored["rejected_file"], stored["rejected_rows"], strict=True)
-        self.rejects = [
-            Reject(files[index].name, int(row), text, reason)
-            for (index, row), (text, reason) in zip(texts, pairs(stored["rejected"]), strict=True)
+        opened = _opened if spec.format == "tokens" else _encoded
+        self._stores = [opened(spec, path, source, progress) for path, source in sources]
+        self._names = [
+            list(store.card.files) if spec.format == "tokens" else [path.name]
+            for store, (path, _) in zip(self._stores, sources, strict=True)
         ]
-        num_rows = len(file) + len(self.rejects)
-        fits = stored["lengths"] < spec.max_length
-        self._reject_long(stored, np.flatnonzero(~fits), files)
-        self.refuse_above_threshold(num_rows)
-        first = _first_of_each(stored["content"][:, 0], source, fits)
-        kept = np.flatnonzero(first)
-        if len(kept) < fits.sum():
-            self.notes.append(
-                f"{fits.sum() - len(kept):,} molecules occur more than once; the first was kept"
+        sizes = [store.card.molecules for store in self._stores]
+        self._first = np.cumsum(sizes) - sizes  # of each store
+        self._choose(np.repeat(np.array([index for _, index in sources], dtype=np.int8), sizes))
+        self._learn_vocabulary()
+
+    def _choose(self, source: NDArray[np.int8]) -> None:
+        """Which molecules are items, and their splits."""
+        cards = [store.card for store in self._stores]
+        self.rejects = []
+        for store, names in zip(self._stores, self._names, strict=True):
+            self.rejects += store.rejects(names)
+            for name in store.card.cut_off:
+                self.notes.append(f"{name} could not be read to its end")
+        unlisted = sum(card.rejected for card in cards) - len(self.rejects)
+        if unlisted:
+            self.notes.append(f"{unlisted:,} more rejected rows are in the store's rejects.csv")
+        lengths, copies = self._column("lengths"), self._column("copies")
+        fits = lengths < self.spec.max_length
+        beyond = np.flatnonzero(~fits)
+        self._reject_long(beyond[:LISTED])
+        unlisted += len(beyond[LISTED:])
+        self.refuse_above_threshold(sum(card.rows for card in cards), unlisted)
+        content = self._column("content")
+        kept = slice(None) if fits.all() else np.flatnonzero(fits)
+        if len(self._stores) > 1:
+            kept = np.flatnonzero(_first_of_each(content[:, 0], source, fits))
+        # Where all are kept, the columns stay where they are, on disk.
+        self._items = None if isinstance(kept, slice) else kept
+        self._length = lengths[kept]
+        repeated = int(copies[fits].sum(dtype=np.int64)) - len(self._length)
+        if repeated:
+            self.notes.append(f"{repeated:,} molecules occur more than once; the first was kept")
+        self.heavy_atoms = self._column("heavy_atoms")[kept]
+        self.content = self.labelled = content[kept]
+        self._settle(self._column("group")[kept], source[kept])
+
+    def _column(self, name: str) -> NDArray[Any]:
+        """A column of all stores; of one store alone, mapped."""
+        columns = [getattr(store, name) for store in self._stores]
+        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+    def _reject_long(self, beyond: Indices) -> None:
+        for item, number in zip(beyond, self._of_store(beyond), strict=True):
+            store, inside = self._stores[number], np.array([item - self._first[number]])
+            length = int(store.lengths[inside][0])
+            head = [store.alphabet[symbol] for symbol in store.symbols_of(inside)[:20]]
+            reason = f"{length + 1} tokens, more than max_length = {self.spec.max_length}"
+            name = self._names[number][int(store.file[inside][0])]
+            self.rejects.append(
+                Reject(name, int(store.rows[inside][0]), "".join(head) + "…", reason)
             )
 
-        self._symbols = stored["symbols"]  # (all symbols of all molecules stored,) of the alphabet
-        self._length = stored["lengths"][kept].astype(np.int64)
-        self._start = stored["starts"][kept]
-        self.heavy_atoms = stored["heavy_atoms"][kept].astype(np.int64)
-        self.content = self.labelled = stored["content"][kept]
-        self._settle(stored["group"][kept], source[kept])
-        self._learn_vocabulary([str(symbol) for symbol in stored["alphabet"]])
-
-    def _reject_long(self, stored: Arrays, items: Indices, files: Sequence[Path]) -> None:
-        for item in items:
-            start, length = int(stored["starts"][item]), int(stored["lengths"][item])
-            head = stored["alphabet"][stored["symbols"][start : start + 20]]
-            reason = f"{length + 1} tokens, more than max_length = {self.spec.max_length}"
-            name = files[stored["file"][item]].name
-            row = int(stored["rows"][item])
-            self.rejects.append(Reject(name, row, "".join(head) + "…", reason))
-
-    def _learn_vocabulary(self, alphabet: list[str]) -> None:
+    def _learn_vocabulary(self) -> None:
         """The symbols of the training split, and which molecules have only those."""
         trains = self.split == SPLITS.index("train")
-        seen = np.zeros(len(alphabet), dtype=bool)
+        seen = [np.zeros(len(store.alphabet), dtype=bool) for store in self._stores]
         for items in self._blocks(np.flatnonzero(trains)):
-            seen[self._gather(items)] = True
-        symbols = sorted(symbol for symbol, here in zip(alphabet, seen, strict=True) if here)
-        self.tokenizer = Tokenizer((*SPECIAL, *symbols))
-        ids = {symbol: index for index, symbol in enumerate(self.tokenizer.symbols)}
-        self._ids = np.array([ids.get(symbol, UNK) for symbol in alphabet])
+            for store, _, found in self._gathered(items):
+                seen[store][found] = True
+            if all(some.all() for some in seen):
+                break
+        symbols = sorted(
+            {
+                symbol
+                for store, some in zip(self._stores, seen, strict=True)
+                for symbol, here in zip(store.alphabet, some, strict=True)
+                if here
+            }
+        )
+        first = self._stores[0].card.choices
+        self.tokenizer = Tokenizer((*SPECIAL, *symbols), prepared_with(first))
+        ids = self.tokenizer.ids
+        self._ids = [
+            np.array([ids.get(symbol, UNK) for symbol in store.alphabet] or [UNK])
+            for store in self._stores
+        ]
         self.known = np.ones(len(trains), dtype=bool)
-        if not seen.all():
+        if any((table == UNK).any() for table in self._ids):
             for items in self._blocks(np.flatnonzero(~trains)):
-                odd = ~seen[self._gather(items)]
-                starts = np.cumsum(self._length[items]) - self._length[items]
-                self.known[items] = ~np.logical_or.reduceat(odd, starts)
+                odd = self._numbered(items) == UNK
+                lengths = self._length[items].astype(np.int64)
+                self.known[items] = ~np.logical_or.reduceat(odd, np.cumsum(lengths) - lengths)
         for name in SPLITS[1:]:
             self._note_unknown(name)
 
@@ -242,17 +286,39 @@ class Molecules(Dataset):
         size = 100_000
         return (items[start : start + size] for start in range(0, len(items), size))
 
-    def _gather(self, items: Indices) -> NDArray[Any]:
-        """The symbols of some molecules, one after another."""
-        lengths = self._length[items]
-        shift = self._start[items] - (np.cumsum(lengths) - lengths)
-        return np.asarray(self._symbols[np.repeat(shift, lengths) + np.arange(lengths.sum())])
+    def _of_store(self, places: Indices) -> NDArray[np.int64]:
+        """Which store each place is in."""
+        return np.searchsorted(self._first, places, side="right") - 1
+
+    def _gathered(self, items: Indices) -> Iterator[tuple[int, Indices, NDArray[np.uint16]]]:
+        """By store: its number, which of the items are in it, and their symbols in its alphabet."""
+        places = items if self._items is None else self._items[items]
+        if len(self._stores) == 1:
+            yield 0, np.arange(len(items)), self._stores[0].symbols_of(places)
+            return
+        of = self._of_store(places)
+        for store in np.unique(of).tolist():
+            here = np.flatnonzero(of == store)
+            inside = places[here] - self._first[store]
+            yield store, here, self._stores[store].symbols_of(inside)
+
+    def _numbered(self, items: Indices) -> NDArray[np.int64]:
+        """The token ids of some molecules, one after another."""
+        lengths = self._length[items].astype(np.int64)
+        ends = np.cumsum(lengths)
+        whole = np.empty(lengths.sum(), dtype=np.int64)
+        for store, here, symbols in self._gathered(items):
+            whole[spans((ends - lengths)[here], lengths[here])] = self._ids[store][symbols]
+        return whole
 
     def vocabulary(self) -> tuple[str, ...]:  # noqa: D102
         return self.tokenizer.symbols
 
     def num_tokens(self, items: Indices) -> int:  # noqa: D102
-        return int(self._length[items].sum() + len(items))
+        return int(self._length[items].sum(dtype=np.int64) + len(items))
+
+    def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
+        return self._length[items].astype(np.int64) + 1
 
     def collate(self, config: Record) -> Callable[[Indices], TokenBatch]:
         """Return the function from indices to a batch.
@@ -272,8 +338,9 @@ class Molecules(Dataset):
             )
 
         def batch(items: Indices) -> TokenBatch:
-            symbols = self._ids[self._gather(items)]
-            return TokenBatch.of(symbols, self._length[items], self.heavy_atoms[items])
+            lengths = self._length[items].astype(np.int64)
+            heavy = self.heavy_atoms[items].astype(np.int64)
+            return TokenBatch.of(self._numbered(items), lengths, heavy)
 
         return batch
 
@@ -289,72 +356,34 @@ def _first_of_each(
     return first
 
 
-def _prepared(spec: DatasetSpec, sources: Sequence[tuple[Path, int]], progress: Progress) -> Arrays:
-    """The encoded molecules of all files, memory-mapped; each file is encoded once."""
-    parts, identities = [], []
-    for path, source in sources:
-        # Only the main files are split by group; the others may lack its column.
-        group = (spec.group or "content") if source == 0 else "content"
-        options = {
-            "kind": "molecules 1",
-            "format": spec.format,
-            "column": None if spec.format == "smi" else spec.column.lower(),
-            "group": group,
-            "versions": [version("rdkit"), version("selfies")],
-        }
-        identity = cache.key([path], options)
-        part = cache.load("molecules", identity)
-        if part is None:
-            part = cache.save("molecules", identity, _encoded(spec, path, group, progress))
-        parts.append(part)
-        identities.append(identity)
-    if len(parts) == 1:
-        return parts[0]
-    whole = cache.key([], {"kind": "joined molecules 1", "parts": identities})
-    return cache.load("molecules", whole) or cache.save("molecules", whole, _joined(parts))
-
-
-def _encoded(spec: DatasetSpec, path: Path, group: str, progress: Progress) -> Arrays:
-    """Encode one file."""
-    column = None if group in GROUPS else group
-    total = count_rows(path, str(spec.format))
-    rows = read_rows(path, str(spec.format), spec.column, column)
-    chunks: list[Arrays] = []
-    done = 0
-    progress("encoding molecules", 0, total)
-    for chunk in encode_all(rows, group, total):
-        size = len(chunk["rows"]) + len(chunk["rejected_rows"])
-        chunk["rows"] += done + 1  # counted from 1
-        chunk["rejected_rows"] += done + 1
-        chunks.append(chunk)
-        done += size
-        progress("encoding molecules", done, max(done, total))
-    if not done:
-        raise DataError(f"{path}: no rows")
-    return _joined([_joined(chunks)])
-
-
-def _joined(parts: Sequence[Arrays]) -> Arrays:
-    """Put arrays one after another, over one alphabet; `file` says which part each came from."""
-    number: dict[str, int] = {}
-    symbols = []
-    for part in parts:
-        ids = [number.setdefault(str(symbol), len(number)) for symbol in part["alphabet"]]
-        symbols.append(np.array(ids, dtype=np.uint16)[part["symbols"]])
-    whole = {
-        name: np.concatenate([part[name] for part in parts])
-        for name in ("lengths", "heavy_atoms", "content", "group", "rows", "rejected_rows")
+def _encoded(spec: DatasetSpec, path: Path, source: int, progress: Progress) -> TokenStore:
+    """The store of one file, made in the cache where it is not there."""
+    # Only the main files are split by group; the others may lack its column.
+    group = (spec.group or "content") if source == 0 else "content"
+    choices = Choices(spec.notation, spec.fragments, spec.charges, spec.stereo, group)
+    told = {
+        "kind": "tokens 1",
+        "format": spec.format,
+        "column": None if spec.format == "smi" else spec.column,
+        "choices": dataclasses.asdict(choices),
+        "versions": [version("rdkit"), version("selfies")],
     }
-    lengths = whole["lengths"].astype(np.int64)
-    return whole | {
-        "symbols": np.concatenate(symbols),
-        "alphabet": np.array(list(number), dtype=np.str_),
-        "starts": np.cumsum(lengths) - lengths,
-        "file": _numbered([len(part["rows"]) for part in parts]),
-        "rejected_file": _numbered([len(part["rejected_rows"]) for part in parts]),
-        "rejected": np.concatenate([part["rejected"] for part in parts]),
-    }
+    folder = cache.place("tokens", cache.key([path], told))
+    if (folder / "card.json").exists():
+        return TokenStore.open(folder)
+    return prepare(
+        folder, [path], str(spec.format), spec.column, choices, lenient=False, progress=progress
+    )
 
 
-def _numbered(sizes: Sequence[int]) -> NDArray[np.int32]:
-    return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+def _opened(spec: DatasetSpec, path: Path, source: int, progress: Progress) -> TokenStore:
+    """A store that was prepared before, if it is what the spec says."""
+    store = TokenStore.open(path)
+    told = store.card.choices
+    for name in (*ALLOWED, "group"):
+        asked = getattr(spec, name)
+        if name in spec.model_fields_set and asked not in (None, told[name]):
+            if name == "group" and source:
+                continue
+            raise DataError(f"{path}: prepared with {name} = {told[name]!r}, not {asked!r}")
+    return store

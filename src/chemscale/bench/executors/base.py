@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from chemscale.bench.training.resources import Resources
+
 Watch = Callable[[dict[str, Any]], None]
 
 
 class Executor(ABC):
     """Arranges that `train_run(folder, id)` happens somewhere that sees the folder."""
+
+    resources: Resources  # of each run
 
     @abstractmethod
     def submit(

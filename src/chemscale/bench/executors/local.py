@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.bench.executors.base import Executor, Watch
+from chemscale.bench.training.resources import Resources
 from chemscale.table.errors import ChemscaleError, DataError, StoreError
 from chemscale.table.results import Outcome
 from chemscale.table.store import StudyFolder
 
 TRIES = 2  # how often a run may take its worker down with it, without a new checkpoint between
 COMMAND = ("-m", "chemscale.bench.executors.worker")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 REFUSALS = {kind.__name__: kind for kind in (StoreError, DataError)}
 
 
@@ -32,14 +34,15 @@ class Local(Executor):
     getting on between is marked. A full disk ends the command, not the run.
 
     Args:
-        workers: how many processes; default one a core.
-        threads_per_run: of each; part of what "reproducible" means, so it never depends on how
-            many runs are left.
+        workers: how many runs at a time; default as many as the cores serve.
+        **resources: of each run, as `Resources` has them. The number of threads is part of what
+            "reproducible" means, so it never depends on how many runs are left.
     """
 
-    def __init__(self, workers: int | None = None, threads_per_run: int = 1):
-        self.workers = workers or max(1, (os.cpu_count() or 1) // threads_per_run)
-        self.threads = threads_per_run
+    def __init__(self, workers: int | None = None, **resources: Any):
+        self.resources = Resources(**resources)
+        cores = self.resources.threads * self.resources.ranks
+        self.workers = workers or max(1, (os.cpu_count() or 1) // cores)
 
     def submit(  # noqa: D102
         self, folder: Path, run_ids: Sequence[str], *, deadline: float | None, watch: Watch
@@ -50,7 +53,7 @@ class Local(Executor):
             "folder": str(folder),
             "run_ids": list(run_ids),
             "deadline": deadline,
-            "threads": self.threads,
+            "resources": vars(self.resources),
         }
         events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         crew = {
@@ -97,15 +100,13 @@ class _Worker:
     """One process, and the thread that passes on what it says."""
 
     def __init__(self, number: int, order: dict[str, Any], events: queue.Queue[Any]):
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(order["threads"]),
-            "MKL_NUM_THREADS": str(order["threads"]),
-            "OPENBLAS_NUM_THREADS": str(order["threads"]),
-        }
+        threads, count = str(order["resources"]["threads"]), order["resources"]["ranks"]
+        kinds = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(kinds, threads)}
+        command = COMMAND if count == 1 else (*TORCHRUN, str(count), *COMMAND, json.dumps(order))
         self.run: str | None = None
         self.process = subprocess.Popen(
-            [sys.executable, *COMMAND],
+            [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -114,7 +115,7 @@ class _Worker:
             start_new_session=True,  # Ctrl-C reaches the parent, which lets workers checkpoint
         )
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # dead already; it will be gone
+        with suppress(BrokenPipeError):  # dead already; it will be gone; ranks were told
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
         self._error = ""

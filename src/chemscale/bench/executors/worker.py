@@ -1,8 +1,10 @@
-"""One worker process: `python -m chemscale.bench.executors.worker`.
+"""One worker: `python -m chemscale.bench.executors.worker`, or several ranks of it by `torchrun`.
 
-Reads one line of JSON (folder, run ids, deadline, threads), trains what nobody else holds, tells
-on standard output, an event a line. When its standard input closes, whoever started it is gone: it
-checkpoints and leaves. What is wrong with the machine (a full disk) is told, and no run's ending.
+Reads one line of JSON (folder, run ids, deadline, resources), trains what nobody else holds, tells
+on standard output, an event a line. Ranks, which share their standard input, get the line as their
+argument: `torchrun … -m chemscale.bench.executors.worker '{…}'` works on any cluster. When its
+standard input closes, whoever started it is gone: it checkpoints and leaves. What is wrong with the
+machine (a full disk) is told, and no run's ending.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ def main() -> None:
     leave, begun = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
-    line = sys.stdin.readline()
+    line = sys.argv[1] if len(sys.argv) > 1 else sys.stdin.readline()
     if not line:
         return  # whoever started it died at once
     order = json.loads(line)
@@ -35,10 +37,13 @@ def main() -> None:
 
     from chemscale.bench.training.loop import train_run
     from chemscale.bench.training.measure import Workbench
+    from chemscale.bench.training.ranks import Ranks
+    from chemscale.bench.training.resources import Resources
     from chemscale.table.errors import ChemscaleError
     from chemscale.table.store import StudyFolder
 
-    torch.set_num_threads(order["threads"])
+    resources = Resources(**order.get("resources", {}))
+    torch.set_num_threads(resources.threads)
 
     def tell(event: dict[str, Any]) -> None:
         try:
@@ -47,21 +52,33 @@ def main() -> None:
             leave.set()
 
     def stop() -> bool:
-        late = order["deadline"] is not None and time.time() > order["deadline"]
-        return late or leave.is_set()
+        deadline = order.get("deadline")
+        return leave.is_set() or (deadline is not None and time.time() > deadline)
 
     begun.set()
     try:
         folder = StudyFolder(order["folder"])
         bench = Workbench(folder.study(), folder.path)
+        ranks = Ranks.join(resources.shard)
         for run_id in order["run_ids"]:
-            if stop():
+            if any(ranks.gather(stop())):
                 break
-            train_run(folder, run_id, bench=bench, tell=tell, stop=stop)
+            train_run(
+                folder,
+                run_id,
+                bench=bench,
+                tell=tell,
+                stop=stop,
+                resources=resources,
+                ranks=ranks,
+            )
     except ChemscaleError as error:
         tell({"event": "refused", "kind": type(error).__name__, "text": str(error)})
         sys.exit(error.exit_code)
-    tell({"event": "left", "early": stop()})
+    early = any(ranks.gather(stop()))
+    ranks.leave()
+    if ranks.first:
+        tell({"event": "left", "early": early})
 
 
 def _watch_parent(leave: threading.Event, begun: threading.Event) -> None:

@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from chemscale.bench.models.decoding import Decoder, WholeDecoder
 from chemscale.bench.nn.messages import scatter_sum
-from chemscale.table.records import Recipe, Record
+from chemscale.table.errors import DataError
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices
     from chemscale.bench.data.graphs import GraphBatch
     from chemscale.bench.data.tokens import TokenBatch
+    from chemscale.bench.models.counterpart import Counterpart
+    from chemscale.bench.models.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Family(nn.Module, ABC):
     revision: ClassVar[int]  # raised when the same config gives other numbers
     unit: ClassVar[Literal["molecule", "structure"]]
     ladder: ClassVar[Mapping[str, Record]]  # size → config, up to over 10⁹ parameters
+    layered: ClassVar[bool] = False  # layers of a ModuleList can be sharded, recomputed, compiled
+    recompute = False  # set for a run: layers are computed again on the way back
 
     def __init__(self, config: Record):
         super().__init__()
@@ -63,8 +71,12 @@ class Family(nn.Module, ABC):
         """Set what is computed from the training subset, once, before training."""
 
     @abstractmethod
-    def loss(self, batch: Any, recipe: Recipe) -> Tensor:
-        """The training loss of a batch, a scalar; the mean over its items or tokens."""
+    def loss(self, batch: Any, recipe: Recipe, whole: Seen | None = None) -> Tensor:
+        """The training loss of a batch, a scalar; the mean over its items or tokens.
+
+        With `whole` the batch is a part of one that holds so much: the losses of its parts add up
+        to the loss of the whole.
+        """
 
     @abstractmethod
     def measure(self, batch: Any, recipe: Recipe) -> dict[str, tuple[float, float]]:
@@ -82,10 +94,23 @@ class Family(nn.Module, ABC):
     def seen(self, batch: Any) -> Seen:
         """Count what is in a batch."""
 
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:
+        """By parameter, what μP changes if all is right at another width (`mup_base_width`).
+
+        Raises:
+            DataError: this family does not say.
+        """
+        raise DataError(f"{type(self).__name__}: mup_base_width is for chemgpt and qwen3 so far")
+
     def flops(self, seen: Seen, recipe: Recipe) -> float:
         """Training FLOPs of one batch."""
         formula = type(self).flops_formula(self.config, recipe)
         return sum(value * getattr(seen, name) for name, value in formula.items())
+
+    def stack(self) -> list[nn.Module]:
+        """Its layers, of every `ModuleList` in order."""
+        lists = [module for module in self.modules() if isinstance(module, nn.ModuleList)]
+        return [layer for one in lists for layer in one]
 
     @property
     def num_params_total(self) -> int:
@@ -103,10 +128,45 @@ class LanguageModel(Family):
     """Logits from tokens; the loss is the mean over tokens of the next-token cross-entropy."""
 
     unit = "molecule"
+    layered = True
+    counterpart: ClassVar[Counterpart | None] = None  # the same network in transformers
+
+    @classmethod
+    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+        """The config of a size, with the vocabulary and the longest molecule of a dataset."""
+        fitted = {
+            "vocab_size": len(dataset.vocabulary()),
+            "max_length": dataset.spec.max_length,
+        }
+        return cls.ladder[size].model_copy(update=fitted)
 
     @abstractmethod
     def logits(self, batch: TokenBatch) -> Tensor:
         """Unnormalised log probabilities of the next token: (tokens, vocabulary)."""
+
+    def through(self, layer: nn.Module, *inputs: Any) -> Tensor:
+        """What a layer makes of its inputs; with `recompute` its insides are not kept."""
+        if self.recompute and torch.is_grad_enabled():
+            found: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
+            return found
+        return layer(*inputs)
+
+    def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
+        """Features of each token after so many layers, by default what the logits are made of.
+
+        Raises:
+            DataError: this family has none to show.
+        """
+        raise DataError(f"{type(self).__name__} does not show its features")
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers `features` can stop after."""
+        return 0
+
+    def decoder(self, num_slots: int) -> Decoder:
+        """What samples sequences token by token, so many at once."""
+        return WholeDecoder(self, num_slots)
 
     @classmethod
     def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
@@ -123,8 +183,11 @@ class LanguageModel(Family):
     def attended_pairs(self, batch: TokenBatch) -> int:
         """Query-key pairs within molecules and windows, summed over layers."""
 
-    def loss(self, batch: TokenBatch, recipe: Recipe) -> Tensor:  # noqa: D102
-        return F.cross_entropy(self.logits(batch).float(), batch.targets)
+    def loss(  # noqa: D102
+        self, batch: TokenBatch, recipe: Recipe, whole: Seen | None = None
+    ) -> Tensor:
+        mean = F.cross_entropy(self.logits(batch).float(), batch.targets)
+        return mean if whole is None else mean * (len(batch.tokens) / whole.tokens)
 
     @torch.no_grad()
     def measure(self, batch: TokenBatch, recipe: Recipe) -> dict[str, tuple[float, float]]:
@@ -241,24 +304,31 @@ class Potential(Family):
         energy, forces = self.interaction(graph, training=False)
         return energy.detach().double() + self.reference_energies(graph), forces.detach()
 
-    def loss(self, graph: GraphBatch, recipe: Recipe) -> Tensor:
+    def loss(self, graph: GraphBatch, recipe: Recipe, whole: Seen | None = None) -> Tensor:
         """Huber loss of energy per atom and of force components, in units of `scale`."""
         if recipe.forces_weight > 0:
             energy, forces = self.interaction(graph, training=True)
         else:
             energy, forces = self._energies(graph), graph.forces  # forces are not asked for
-        return self._weigh(graph, energy, forces, recipe)
+        return self._weigh(graph, energy, forces, recipe, whole or self.seen(graph))
 
-    def _weigh(self, graph: GraphBatch, energy: Tensor, forces: Tensor, recipe: Recipe) -> Tensor:
+    def _weigh(
+        self, graph: GraphBatch, energy: Tensor, forces: Tensor, recipe: Recipe, whole: Seen
+    ) -> Tensor:
         wanted = (graph.energy - self.reference_energies(graph)).to(energy.dtype)
         per_atom = (energy - wanted) / (self.scale * graph.atoms_per_structure)
         zero = torch.zeros_like
-        total = recipe.energy_weight * F.huber_loss(
-            per_atom, zero(per_atom), delta=recipe.huber_delta
+        # A part counts by its share of the structures, and of the atoms; of one part it is 1.
+        share = graph.num_structures / whole.items
+        total = (
+            share
+            * recipe.energy_weight
+            * F.huber_loss(per_atom, zero(per_atom), delta=recipe.huber_delta)
         )
         if recipe.forces_weight > 0:
             off = (forces - graph.forces) / self.scale
-            total = total + recipe.forces_weight * F.huber_loss(
+            share = graph.num_atoms / whole.atoms
+            total = total + share * recipe.forces_weight * F.huber_loss(
                 off, zero(off), delta=recipe.huber_delta
             )
         return total
@@ -278,7 +348,7 @@ class Potential(Family):
             off = (forces - graph.forces)[has_forces].abs().double()
             sums["force_mae"] = (1e3 * float(off.sum()), float(off.numel()))
         if has_energy.all() and (has_forces.all() or recipe.forces_weight == 0):
-            loss = float(self._weigh(graph, energy, forces, recipe))
+            loss = float(self._weigh(graph, energy, forces, recipe, self.seen(graph)))
             sums["loss"] = (loss * graph.num_structures, float(graph.num_structures))
         return sums
 

@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from chemscale.bench.data.base import Dataset
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.base import LanguageModel
+from chemscale.bench.models.counterpart import Counterpart, require
+from chemscale.bench.models.decoding import Decoder
+from chemscale.bench.models.scaling import Scaling, decoder_scalings
 from chemscale.bench.nn.activations import gelu
-from chemscale.bench.nn.attention import CausalAttention, Packing
-from chemscale.table.records import Recipe, Record
+from chemscale.bench.nn.attention import CausalAttention, Packing, Past
+from chemscale.bench.nn.layers import initialise_normal
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 
 class ChemGPT(LanguageModel):
@@ -53,6 +56,7 @@ class ChemGPT(LanguageModel):
             """Of each layer: global and local in turn."""
             return tuple(self.window if i % 2 else None for i in range(self.num_layers))
 
+    config: Config
     revision = 1
     # Depth grows with width; heads of 16 to 64 features.
     ladder = {
@@ -75,28 +79,36 @@ class ChemGPT(LanguageModel):
             Layer(config.width, config.num_heads, window) for window in config.windows
         )
         self.norm = nn.LayerNorm(config.width)
-        self.apply(_initialise)
-
-    @classmethod
-    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
-        """The config of a size, with the vocabulary and the longest molecule of a dataset."""
-        fitted = {
-            "vocab_size": len(dataset.vocabulary()),
-            "max_length": dataset.spec.max_length,
-        }
-        return cls.ladder[size].model_copy(update=fitted)
+        self.apply(initialise_normal)
 
     def logits(self, batch: TokenBatch) -> Tensor:  # noqa: D102
         # T tokens, F features, V symbols; the output layer is the embedding, transposed
         return F.linear(self.features(batch), self.symbols.weight)  # (T, V)
 
-    def features(self, batch: TokenBatch) -> Tensor:
-        """What the network makes of each token and those before it: (T, F)."""
+    def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
+        """What the network makes of each token and those before it: (T, F).
+
+        Args:
+            batch: the molecules.
+            layer: after how many layers to stop; 0: the embeddings. Default: after all of them,
+                normalised, as the output layer sees it.
+        """
         packing = Packing.of(batch.molecule, batch.positions, batch.lengths)
         features = self.symbols(batch.tokens) + self.places(batch.positions)  # (T, F)
-        for layer in self.layers:
-            features = layer(features, packing)  # (T, F)
-        return self.norm(features)  # (T, F)
+        for each in self.layers[:layer]:
+            features = self.through(each, features, packing)  # (T, F)
+        return features if layer is not None else self.norm(features)  # (T, F)
+
+    @property
+    def num_layers(self) -> int:  # noqa: D102
+        return len(self.windows)
+
+    def decoder(self, num_slots: int) -> Decoder:
+        """One that keeps keys and values, so that a step costs what one token costs."""
+        return _Decoder(self, num_slots)
+
+    def width_scalings(self, base_width: int) -> dict[str, Scaling]:  # noqa: D102
+        return decoder_scalings(self, self.norm, self.config.width / base_width)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
         local = sum(window is not None for window in self.windows)
@@ -127,37 +139,39 @@ class Layer(nn.Module):
     def forward(self, features: Tensor, packing: Packing) -> Tensor:
         """(T, F) to (T, F)."""
         features = features + self.attention(self.norm_attention(features), packing)  # (T, F)
+        return self._mlp(features)  # (T, F)
+
+    def step(self, features: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
+        """The next token of R sequences: (R, F) to (R, F)."""
+        seen = self.attention.step(self.norm_attention(features), past, positions, slots)
+        return self._mlp(features + seen)  # (R, F)
+
+    def _mlp(self, features: Tensor) -> Tensor:
         hidden = gelu(self.widen(self.norm_mlp(features)))  # (T, 4F)
         return features + self.narrow(hidden)  # (T, F)
 
 
-def _initialise(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02, zero biases, at every depth (GPT-Neo)."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+class _Decoder(Decoder):
+    def __init__(self, model: ChemGPT, num_slots: int):
+        self.model = model
+        assert isinstance(model.config, ChemGPT.Config)
+        width, heads = model.config.width, model.config.num_heads
+        self.past = [Past(num_slots, width, heads, model.norm.weight) for _ in model.layers]
+
+    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
+        model, longest = self.model, int(positions.max()) + 1
+        features = model.symbols(tokens) + model.places(positions)  # (R, F)
+        for layer, past in zip(model.layers, self.past, strict=True):
+            assert isinstance(layer, Layer)
+            past.make_room(longest)
+            features = layer.step(features, past, positions, slots)  # (R, F)
+        return F.linear(model.norm(features), model.symbols.weight)  # (R, V)
 
 
 # --- exchange with transformers ------------------------------------------------------------------
 
-_OUTER = {
-    "symbols.weight": "transformer.wte.weight",
-    "places.weight": "transformer.wpe.weight",
-    "norm.weight": "transformer.ln_f.weight",
-    "norm.bias": "transformer.ln_f.bias",
-}
-_INNER = {
-    "norm_attention": "ln_1",
-    "attention.mix": "attn.attention.out_proj",
-    "norm_mlp": "ln_2",
-    "widen": "mlp.c_fc",
-    "narrow": "mlp.c_proj",
-}
 
-
-def transformers_config(config: ChemGPT.Config) -> dict[str, Any]:
-    """Arguments of the `transformers.GPTNeoConfig` of the same network."""
+def _to_config(config: ChemGPT.Config) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -169,39 +183,66 @@ def transformers_config(config: ChemGPT.Config) -> dict[str, Any]:
         "resid_dropout": 0.0,
         "embed_dropout": 0.0,
         "attention_dropout": 0.0,
+        # The defaults lie outside our vocabulary: generation would not stop.
         "pad_token_id": PAD,
         "bos_token_id": BOS,
-        "eos_token_id": EOS,  # the default lies outside our vocabulary: generation would not stop
+        "eos_token_id": EOS,
     }
 
 
-def to_transformers(model: ChemGPT) -> dict[str, Tensor]:
-    """The weights under the names of `transformers.GPTNeoForCausalLM`."""
-    ours = model.state_dict()
-    theirs = {name: ours[name_here] for name_here, name in _OUTER.items()}
-    theirs["lm_head.weight"] = ours["symbols.weight"]
-    for here, there in _layers(len(model.windows)):
-        for name_here, name in _INNER.items():
-            for kind in ("weight", "bias"):
-                theirs[f"{there}.{name}.{kind}"] = ours[f"{here}.{name_here}.{kind}"]
-        packed = ours[f"{here}.attention.query_key_value.weight"]
-        for letter, weight in zip("qkv", packed.chunk(3), strict=True):
-            theirs[f"{there}.attn.attention.{letter}_proj.weight"] = weight.contiguous()
-    return theirs
+def _from_config(theirs: Mapping[str, Any]) -> ChemGPT.Config:
+    width, layers = theirs["hidden_size"], theirs["num_layers"]
+    kinds = theirs.get("attention_types") or [[["global", "local"], layers // 2]]
+    require(
+        {**theirs, "attention_types": [kind for group, n in kinds for kind in group * n]},
+        {
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": 1e-5,
+            "tie_word_embeddings": True,
+            "attention_types": ["local" if i % 2 else "global" for i in range(layers)],
+        },
+    )
+    if theirs.get("intermediate_size") is not None:
+        require(theirs, {"intermediate_size": 4 * width})
+    return ChemGPT.Config.read(
+        {
+            "width": width,
+            "num_layers": layers,
+            "num_heads": theirs["num_heads"],
+            "window": theirs.get("window_size", 256),
+            "max_length": theirs.get("max_position_embeddings", 2048),
+            "vocab_size": theirs["vocab_size"],
+        },
+        "config.json",
+    )
 
 
-def from_transformers(model: ChemGPT, weights: Mapping[str, Tensor]) -> None:
-    """Load weights that bear the names of `transformers.GPTNeoForCausalLM`."""
-    ours = {name_here: weights[name] for name_here, name in _OUTER.items()}
-    for here, there in _layers(len(model.windows)):
-        for name_here, name in _INNER.items():
-            for kind in ("weight", "bias"):
-                ours[f"{here}.{name_here}.{kind}"] = weights[f"{there}.{name}.{kind}"]
-        ours[f"{here}.attention.query_key_value.weight"] = torch.cat(
-            [weights[f"{there}.attn.attention.{letter}_proj.weight"] for letter in "qkv"]
-        )
-    model.load_state_dict(ours)
+_LAYER = {
+    "norm_attention": "ln_1",
+    "attention.mix": "attn.attention.out_proj",
+    "norm_mlp": "ln_2",
+    "widen": "mlp.c_fc",
+    "narrow": "mlp.c_proj",
+}
 
-
-def _layers(count: int) -> list[tuple[str, str]]:
-    return [(f"layers.{i}", f"transformer.h.{i}") for i in range(count)]
+ChemGPT.counterpart = Counterpart(
+    architecture="GPTNeoForCausalLM",
+    model_type="gpt_neo",
+    outer={
+        "symbols.weight": "transformer.wte.weight",
+        "places.weight": "transformer.wpe.weight",
+        "norm.weight": "transformer.ln_f.weight",
+        "norm.bias": "transformer.ln_f.bias",
+    },
+    layer={
+        f"{here}.{kind}": (f"{there}.{kind}",)
+        for here, there in _LAYER.items()
+        for kind in ("weight", "bias")
+    }
+    | {"attention.query_key_value.weight": tuple(f"attn.attention.{c}_proj.weight" for c in "qkv")},
+    layers="transformer.h",
+    output="lm_head.weight",
+    ignored=(".attention.bias", ".attention.masked_bias"),  # masks that older versions stored
+    to_config=_to_config,
+    from_config=_from_config,
+)

@@ -24,7 +24,8 @@ from chemscale.bench.nn.layers import NormalMLP
 from chemscale.bench.nn.radial import Sines, polynomial_cutoff
 from chemscale.bench.nn.spherical import spherical_harmonics
 from chemscale.bench.nn.tensors import Mix, Product, num_components, paths_to
-from chemscale.table.records import Recipe, Record
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices

@@ -16,7 +16,8 @@ from chemscale.bench.nn.activations import shifted_softplus
 from chemscale.bench.nn.layers import MLP, linear
 from chemscale.bench.nn.messages import Links
 from chemscale.bench.nn.radial import Gaussians, cosine_cutoff
-from chemscale.table.records import Recipe, Record
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 
 class SchNet(Potential):

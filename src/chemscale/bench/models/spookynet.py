@@ -38,7 +38,8 @@ from chemscale.bench.nn.radial import Bernsteins, bump_cutoff
 from chemscale.bench.nn.spherical import spherical_harmonics
 from chemscale.bench.nn.tensors import place
 from chemscale.table.errors import DataError
-from chemscale.table.records import Recipe, Record
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices

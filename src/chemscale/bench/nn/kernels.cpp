@@ -1,4 +1,4 @@
-// Inner loops of training on a CPU, each beside a plain version in PyTorch that it must equal.
+// Inner loops of training and sampling on a CPU, each beside a plain version in PyTorch that it must equal.
 //
 // Called through ctypes on contiguous arrays, so nothing here knows of PyTorch and the file compiles
 // in seconds. Every function exists for float and double; the latter is for tests of gradients.
@@ -347,6 +347,74 @@ void attention_backward(const T* gradient, const T* packed, const int64_t* lengt
   }
 }
 
+// --- the same, one token of each sequence at a time --------------------------------------------------
+
+// out (j) = sum over i of weights (i) rows (i, j), for whole vectors of j, up to N at a time.
+template <int N, class T>
+void weigh(const T* weights, const T* rows, int64_t stride, int64_t amount, T* out, int64_t begin,
+           int64_t end) {
+  typedef typename Vector<T>::type V;
+  constexpr int64_t block = N * Vector<T>::size;
+  for (; begin + block <= end; begin += block) {
+    V sums[N] = {};
+    for (int64_t i = 0; i < amount; ++i) {
+      const V* row = reinterpret_cast<const V*>(rows + i * stride + begin);
+      for (int n = 0; n < N; ++n) sums[n] += weights[i] * row[n];
+    }
+    for (int n = 0; n < N; ++n) reinterpret_cast<V*>(out + begin)[n] = sums[n];
+  }
+  if constexpr (N > 1) weigh<N / 2, T>(weights, rows, stride, amount, out, begin, end);
+}
+
+// Row r is the token at positions[r] of the sequence in slots[r]. Its key and value join those kept of
+// the sequence, both (slots, heads, capacity, features): a step reads all of them once, which is what
+// it costs, and writes one row of each.
+template <class T>
+void attention_step(const T* packed, const int64_t* slots, const int64_t* positions, T* keys,
+                    T* values, T* out, int64_t rows, int64_t width, int64_t heads,
+                    int64_t capacity, int64_t window) {
+  const int64_t features = width / heads;
+  const int64_t whole = features / Vector<T>::size * Vector<T>::size;
+  Numbers<T> scores(padded<T>(capacity));
+  T* __restrict weights = scores.data();
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t last = positions[r];
+    const int64_t first = window > 0 ? std::max<int64_t>(0, last + 1 - window) : 0;
+    const int64_t seen = last + 1 - first;
+    for (int64_t h = 0; h < heads; ++h) {
+      const int64_t kept = (slots[r] * heads + h) * capacity * features;
+      const T* __restrict query = packed + r * 3 * width + h * features;
+      std::memcpy(keys + kept + last * features, query + width, features * sizeof(T));
+      std::memcpy(values + kept + last * features, query + 2 * width, features * sizeof(T));
+      const T* key = keys + kept + first * features;
+      const T* value = values + kept + first * features;
+      T highest = std::numeric_limits<T>::lowest();
+      for (int64_t i = 0; i < seen; ++i) {
+        T score = T(0);
+#pragma omp simd reduction(+ : score)
+        for (int64_t f = 0; f < features; ++f) score += query[f] * key[i * features + f];
+        weights[i] = score;
+        highest = std::max(highest, score);
+      }
+      T total = T(0);
+#pragma omp simd reduction(+ : total)
+      for (int64_t i = 0; i < seen; ++i) {
+        weights[i] = exponential(weights[i] - highest);
+        total += weights[i];
+      }
+      const T share = T(1) / total;
+      for (int64_t i = 0; i < seen; ++i) weights[i] *= share;
+      T* to = out + r * width + h * features;
+      weigh<4, T>(weights, value, features, seen, to, 0, whole);
+      for (int64_t f = whole; f < features; ++f) {
+        T sum = T(0);
+        for (int64_t i = 0; i < seen; ++i) sum += weights[i] * value[i * features + f];
+        to[f] = sum;
+      }
+    }
+  }
+}
+
 // --- messages along pairs of atoms -----------------------------------------------------------------
 //
 // A pair (a, b) stands for both edges: to a from b, along d; to b from a, along -d. The two share a
@@ -645,6 +713,7 @@ ACTIVATION(shifted_softplus, ShiftedSoftplus)
 ACTIVATION(gelu, Gelu)
 EXPORT(attention, attention)
 EXPORT(attention_backward, attention_backward)
+EXPORT(attention_step, attention_step)
 EXPORT(convolve, convolve)
 EXPORT(convolve_backward, convolve_backward)
 EXPORT(convolve_twice, convolve_twice)

@@ -74,3 +74,11 @@ class NormalMLP(nn.Module):
 
 
 SILU_SCALE = 1.6765324703310907  # 1 / √E[silu(x)²] of a standard normal x, by quadrature
+
+
+def initialise_normal(module: nn.Module) -> None:
+    """Normal weights of deviation 0.02, zero biases, whatever the depth (GPT-2); for `apply`."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

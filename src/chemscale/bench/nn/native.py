@@ -9,13 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import hashlib
 import logging
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,13 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from chemscale.table.files import cache_folder
+from chemscale.bench.building import TROUBLES, built
 
 SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
-_OPTIONS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp-simd", "-ffp-contract=fast",
-            "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
 _mode: ContextVar[Literal["run", "plain", "shapes"]] = ContextVar("native kernels", default="run")
 
 
@@ -100,43 +93,11 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("CHEMSCALE_NATIVE") == "0":
         return None
     try:
-        return ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.CalledProcessError) as error:
+        return ctypes.CDLL(str(built(_SOURCE)))
+    except TROUBLES as error:
         logging.getLogger("chemscale").warning(
             "training without native kernels, two to five times slower: %s. A C++ compiler (g++ or "
             "clang++) on the PATH brings them; CHEMSCALE_NATIVE=0 silences this.",
             getattr(error, "stderr", None) or error,
         )
         return None
-
-
-def _built() -> Path:
-    """The shared library for this source, compiler and processor; built where it is not there."""
-    compiler = os.environ.get("CXX") or next(
-        (found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None
-    )
-    if compiler is None:
-        raise FileNotFoundError("no C++ compiler")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    told = [_SOURCE.read_bytes(), version, " ".join(_OPTIONS).encode(), _processor().encode()]
-    target = cache_folder() / "native" / f"{hashlib.sha256(b'|'.join(told)).hexdigest()[:24]}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as part:
-            made = Path(part) / target.name
-            command = [compiler, *_OPTIONS, str(_SOURCE), "-o", str(made)]
-            try:
-                subprocess.run([*command, "-march=native"], capture_output=True, check=True)
-            except subprocess.CalledProcessError:
-                subprocess.run(command, capture_output=True, check=True, text=True)
-            made.replace(target)
-    return target
-
-
-def _processor() -> str:
-    """What the code was tuned for: a cache may be shared by unlike machines."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return line
-    return f"{platform.machine()} {platform.processor()}"

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors.torch as safetensors
 import torch
 
-from chemscale.bench.models.base import Family
-from chemscale.table.files import array_bytes
+from chemscale.bench.models.base import Family, Seen
+from chemscale.bench.training import tensors
+from chemscale.bench.training.ranks import ALONE, Ranks
+from chemscale.bench.training.recipe import cooldown_steps
+from chemscale.table.files import Content, array_bytes
+from chemscale.table.records import Length, Recipe
 from chemscale.table.store import RunFolder, curve_bytes
 
 COUNTERS = ("items_seen", "tokens_seen", "atoms_seen", "edges_seen")
@@ -37,10 +40,20 @@ class State:
     losses: list[float] = field(default_factory=list)  # of every step, trunk then cooldown
     pending: list[torch.Tensor] = field(default_factory=list)  # losses still on the device
 
-    def settle(self) -> None:
-        """Fetch the losses of the last steps, as the 32-bit numbers that are stored."""
+    def add(self, seen: Seen, flops: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.items_seen += seen.items
+        self.tokens_seen += seen.tokens
+        self.atoms_seen += seen.atoms
+        self.edges_seen += seen.edges
+        self.flops += flops
+        self.flops_spent += flops
+
+    def settle(self, ranks: Ranks = ALONE) -> None:
+        """Fetch the losses of the last steps, of all ranks, as the 32-bit numbers stored."""
         if self.pending:
-            self.losses += torch.stack(self.pending).float().cpu().tolist()
+            self.losses += ranks.sum(torch.stack(self.pending).float()).cpu().tolist()
             self.pending = []
 
     def trunk_rows(self) -> list[dict[str, Any]]:
@@ -52,15 +65,32 @@ class State:
         rows = self.trunk_rows()
         return min(rows, key=lambda row: row["val_loss"])["step"] if rows else 0
 
+    def share(self, length: Length, recipe: Recipe) -> float:
+        """How far along a run is, from 0 to 1."""
+        if self.phase == "cooldown" and self.branch:
+            total = cooldown_steps(recipe, self.branch * recipe.batch_size)
+            return 0.8 + 0.2 * (self.step - self.branch) / total
+        done = self.items_seen / length.items if length.items else self.flops / (length.flops or 1)
+        return min(1.0, done) * (0.8 if length.cooldown else 1.0)
+
     def plain(self) -> dict[str, Any]:
         """All but the arrays, for JSON; floats read back as they were."""
         skip = ("losses", "pending")
         return {key: value for key, value in vars(self).items() if key not in skip}
 
 
-def save(place: RunFolder, state: State, model: Family, optimizer: torch.optim.Optimizer) -> None:
-    """Write a checkpoint of trunk or cooldown, and the run's curve up to here."""
-    state.settle()
+def save(
+    place: RunFolder,
+    state: State,
+    model: Family,
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks = ALONE,
+) -> None:
+    """Write a checkpoint of trunk or cooldown, and the run's curve up to here.
+
+    Sharded weights go into a file a rank, and can be read by any number of ranks.
+    """
+    state.settle(ranks)
     rows = [{k: v for k, v in row.items() if k != "steps_done"} for row in state.rows]
     losses = np.array(state.losses, dtype=np.float32)
     moments = {
@@ -68,17 +98,21 @@ def save(place: RunFolder, state: State, model: Family, optimizer: torch.optim.O
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
-    place.save_checkpoint(
-        name_of(state.phase, state.step),
-        {
-            "weights.safetensors": safetensors.save(_owned(model.state_dict())),
-            "optimizer.safetensors": safetensors.save(_owned(moments)),
+    number = f"-{ranks.rank:05d}" if ranks.sharded else ""
+    files: dict[str, Content] = {
+        f"weights{number}.safetensors": tensors.file(_ours(model.state_dict(), ranks)),
+        f"optimizer{number}.safetensors": tensors.file(_ours(moments, ranks)),
+    }
+    if ranks.first:
+        files |= {
             "state.json": json.dumps(state.plain()).encode(),
             "curve.csv": curve_bytes(rows),
             "steps.npy": array_bytes(losses),
-        },
-    )
+        }
+    together = {"leader": ranks.leader, "meet": ranks.meet} if ranks.sharded else {}
+    place.save_checkpoint(name_of(state.phase, state.step), files, **together)
     place.write_curve(rows, losses)
+    ranks.meet()
 
 
 def load_state(checkpoint: Path) -> State:
@@ -88,13 +122,19 @@ def load_state(checkpoint: Path) -> State:
 
 
 def load_weights(checkpoint: Path, model: Family, optimizer: torch.optim.Optimizer) -> None:
-    """Set model and optimiser as they were."""
-    model.load_state_dict(safetensors.load((checkpoint / "weights.safetensors").read_bytes()))
-    moments = safetensors.load((checkpoint / "optimizer.safetensors").read_bytes())
+    """Set model and optimiser as they were, however many ranks wrote them."""
+    weights = tensors.Files(checkpoint, "weights")
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            tensors.local(value).copy_(tensors.rows(weights[name], value))
+    moments = tensors.Files(checkpoint, "optimizer")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in moments.items():
+    for key in moments.names:
         index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
+        value = moments[key]
+        of = parameters[int(index)]
+        entries.setdefault(int(index), {})[name] = tensors.like(value, of) if value.ndim else value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
 
 
@@ -124,6 +164,10 @@ def name_of(phase: Literal["trunk", "cooldown"], step: int) -> str:
     return f"{phase}-{step:09d}"
 
 
-def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous copies on the CPU, no two sharing memory (as tied weights do)."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+def _ours(found: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+    """What this rank writes: its rows of what is sharded; the first, also what is not."""
+    return {
+        name: tensors.local(value)
+        for name, value in found.items()
+        if ranks.first or tensors.is_sharded(value)
+    }

@@ -77,12 +77,12 @@ def play(weights: list[int], phases: Iterable[list[Event]], moments_after: int) 
             if name % LOOK_EVERY == 0:
                 usage = libc.mallinfo2()
                 highest = max(highest, usage.arena + usage.hblkhd - start)
-        for block in (*nodes, *(block for blocks in living.values() for block in blocks)):
-            free(block)
         if number == moments_after:
             for size in weights:
                 tensor(size)
                 tensor(size)
+        for block in (*nodes, *(block for blocks in living.values() for block in blocks)):
+            free(block)
     return highest
 
 

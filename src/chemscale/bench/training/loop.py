@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,17 +21,15 @@ from chemscale.bench.models.base import Family, load_family
 from chemscale.bench.nn import native
 from chemscale.bench.training import checkpoint, power
 from chemscale.bench.training.failure import failure
+from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.measure import (
     DTYPES,
-    EVALUATION_BATCH,
     Workbench,
     default_device,
     device_name,
-    optimiser,
-    seed_generator,
     start_model,
-    train_step,
 )
+from chemscale.bench.training.ranks import ALONE, Onlooker, Ranks
 from chemscale.bench.training.recipe import (
     Batches,
     cooldown_rate,
@@ -41,6 +40,8 @@ from chemscale.bench.training.recipe import (
     stream,
     trunk_rate,
 )
+from chemscale.bench.training.resources import ORDINARY, Resources
+from chemscale.bench.training.step import optimiser, seed_generator, shares, train_step
 from chemscale.table.errors import DataError, Stopped, StoreError
 from chemscale.table.records import Run
 from chemscale.table.results import Ending, Outcome, Status
@@ -64,6 +65,8 @@ def train_run(
     bench: Workbench | None = None,
     tell: Tell = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
+    resources: Resources = ORDINARY,
+    ranks: Ranks = ALONE,
 ) -> Outcome | None:
     """Train a run to its end and write how it ended.
 
@@ -73,6 +76,8 @@ def train_run(
         bench: the study's workbench, if it is open already.
         tell: called with what happens, for whoever watches.
         stop: asked after each step; when true the run is checkpointed and left.
+        resources: what it may use.
+        ranks: the processes that train it together; all call this.
 
     Returns:
         The outcome; None when another process holds the run or it was stopped.
@@ -81,7 +86,10 @@ def train_run(
         StoreError: the disk is full or broken. That is no ending of the run; it goes on later.
     """
     place = folder.open_run(run_id)
-    with place.hold() as held:
+    if not ranks.first:
+        place, tell = Onlooker(place.path), lambda event: None
+    with place.hold() as ours:
+        held = ranks.gather(ours)[0]
         if not held:
             tell({"event": "held", "run": run_id})
             return None
@@ -93,12 +101,16 @@ def train_run(
             tell({"event": "start", "run": run_id, "name": place.path.name})
             try:
                 bench = bench or Workbench(folder.study(), folder.path)
-                outcome = _Training(bench, folder, place, run, tell, stop).to_the_end()
+                outcome = _Training(
+                    bench, folder, place, run, tell, stop, resources, ranks
+                ).to_the_end()
             except Stopped as stopped:
                 place.log(str(stopped))
                 tell({"event": "stopped", "run": run_id})
                 return None
             except Exception as error:
+                if ranks.count > 1:
+                    raise  # the others would wait for ever: all leave, and the executor says so
                 outcome = failure(run, place, error)
             place.write_outcome(outcome)
             place.log(f"{outcome.status}: {outcome.sentence}")
@@ -118,9 +130,12 @@ class _Training:
         run: Run,
         tell: Tell,
         stop: Callable[[], bool],
+        resources: Resources,
+        ranks: Ranks,
     ):
         self.bench, self.folder, self.place, self.run = bench, folder, place, run
         self.tell, self.stop = tell, stop
+        self.resources, self.ranks = resources, ranks
         self.recipe = run.trunk.recipe
         self.device = default_device()
         trunk, dataset = run.trunk, bench.dataset
@@ -129,13 +144,14 @@ class _Training:
                 "the data changed since this run was asked for; `chemscale expand` asks anew"
             )
         family = load_family(trunk.family)
+        resources.refuse_for(family, trunk.family)
         self.config = family.Config.read(trunk.config, "run.json")
         self.subset = dataset.subset(trunk.num_train, trunk.seed)
         self.batches = Batches(self.subset, self.recipe.batch_size, trunk.seed)
         self.collate = dataset.collate(self.config)
+        self.loads = partial(dataset.loads, config=self.config)
         self.state = checkpoint.State()
         self.saved_at = self.noted_at = time.monotonic()
-        self._evaluation: dict[str, list[Any]] = {}
 
     # --- the path ---
 
@@ -152,7 +168,7 @@ class _Training:
         except _Diverged as error:
             self._save()
             return self._outcome("diverged", str(error), None)
-        metrics = self._judge() if self.run.length.cooldown else {}
+        metrics = self.judge.judge() if self.run.length.cooldown else {}
         checkpoint.keep(self.place, self.state, ended=True)
         return self._outcome("finished", why, verdict, metrics)
 
@@ -201,41 +217,51 @@ class _Training:
     # --- one step, one evaluation ---
 
     def _step(self, rate: float) -> None:
-        state = self.state
-        if self.stop():
-            self._save()
-            raise Stopped(f"stopped at step {state.step}")
+        state, recipe, ranks = self.state, self.recipe, self.ranks
         now = time.monotonic()
-        if now - self.saved_at > CHECKPOINT_SECONDS:
+        leave, save = self._agree(self.stop(), now - self.saved_at > CHECKPOINT_SECONDS)
+        if leave or save:
             self._save()
-        elif now - self.noted_at > ACCOUNT_SECONDS:
+        if leave:
+            raise Stopped(f"stopped at step {state.step}")
+        if now - self.noted_at > ACCOUNT_SECONDS:
             self._note_spent()
         start, before = time.perf_counter(), power.joules() if state.joules is not None else None
         purpose = f"dropout of step {state.step}"
         seed_generator(self.device, stream(self.run.trunk.seed, purpose))
-        batch = self.collate(self.batches[state.step])
-        seen = self.model.seen(batch)
-        batch = batch.to(self.device, DTYPES[self.recipe.precision])
-        state.pending.append(train_step(self.model, self.optimizer, batch, self.recipe, rate))
-        state.step += 1
-        state.items_seen += seen.items
-        state.tokens_seen += seen.tokens
-        state.atoms_seen += seen.atoms
-        state.edges_seen += seen.edges
-        flops = self.model.flops(seen, self.recipe)
-        state.flops += flops
-        state.flops_spent += flops
+        items = self.batches[state.step]
+        cut = shares(items, self.loads(items), recipe.max_load, ranks.count)
+        parts = [self.collate(part) for part in cut[ranks.rank]]
+        seen = ranks.all_see([self.model.seen(part) for part in parts], self.device)
+        loss = train_step(
+            self.model,
+            self.optimizer,
+            [part.to(self.device, DTYPES[recipe.precision]) for part in parts],
+            recipe,
+            rate,
+            whole=None if len(parts) == ranks.count == 1 else seen,
+            ranks=ranks,
+            rounds=max(map(len, cut)),
+        )
+        state.pending.append(loss)
+        state.add(seen, self.model.flops(seen, recipe))
         state.seconds += time.perf_counter() - start
         state.joules = power.added(state.joules, before)
         if state.step % 32 == 0:
             self._tell_progress()
 
+    def _agree(self, *wishes: bool) -> list[bool]:
+        """What any rank wishes, all do."""
+        if self.ranks.count == 1:
+            return list(wishes)
+        return [count > 0 for count in self.ranks.total(list(map(int, wishes)), self.device)]
+
     def _evaluate(self, phase: str) -> None:
         state = self.state
-        state.settle()
+        state.settle(self.ranks)
         since = state.rows[-1]["steps_done"] if state.rows else 0
         recent = np.array(state.losses[since:], dtype=np.float64)
-        val_loss = self._measure("validation")["loss"]
+        val_loss = self.judge.measure("validation")["loss"]
         finite = np.isfinite(recent).all() and np.isfinite(val_loss)
         if not finite:
             raise _Diverged(f"the loss is no longer a number at {state.items_seen:,} items")
@@ -247,7 +273,7 @@ class _Training:
                 "flops": state.flops,
                 "seconds": state.seconds,
                 "joules": state.joules,
-                "learning_rate": self.optimizer.param_groups[0]["lr"] if state.step else 0.0,
+                "learning_rate": self.optimizer.param_groups[-1]["lr"] if state.step else 0.0,
                 "train_loss": float(recent.mean()) if len(recent) else None,
                 "val_loss": val_loss,
                 "steps_done": len(state.losses),
@@ -265,47 +291,16 @@ class _Training:
                 f"({rows[0]['val_loss']:.3g})"
             )
 
-    def _measure(self, split: Any) -> dict[str, float]:
-        if split not in self._evaluation:
-            items = self.bench.dataset.evaluated(split)
-            size = EVALUATION_BATCH[self.bench.unit]
-            self._evaluation[split] = [
-                self.collate(items[start : start + size]) for start in range(0, len(items), size)
-            ]
-        self.model.eval()
-        sums: dict[str, np.ndarray[Any, Any]] = {}
-        for batch in self._evaluation[split]:
-            batch = batch.to(self.device, DTYPES[self.recipe.precision])
-            for metric, pair in self.model.measure(batch, self.recipe).items():
-                sums[metric] = sums.get(metric, np.zeros(2)) + np.array(pair)
-        self.model.train()
-        return {metric: float(total / weight) for metric, (total, weight) in sums.items() if weight}
-
-    def _judge(self) -> dict[str, dict[str, float]]:
-        splits = ("validation", "test", "shift")
-        judged = {split: self._measure(split) for split in splits}
-        return {split: values for split, values in judged.items() if values}
-
     def _tell_progress(self) -> None:
         last = self.state.rows[-1]["val_loss"] if self.state.rows else None
-        share = self._share()
+        share = self.state.share(self.run.length, self.recipe)
         self.tell({"event": "progress", "run": self.run.id, "share": share, "val_loss": last})
-
-    def _share(self) -> float:
-        state, length, recipe = self.state, self.run.length, self.recipe
-        if state.phase == "cooldown" and state.branch:
-            total = cooldown_steps(recipe, state.branch * recipe.batch_size)
-            return 0.8 + 0.2 * (state.step - state.branch) / total
-        done = (
-            state.items_seen / length.items if length.items else state.flops / (length.flops or 1)
-        )
-        return min(1.0, done) * (0.8 if length.cooldown else 1.0)
 
     # --- checkpoints ---
 
     def _save(self) -> None:
         self._note_spent()
-        checkpoint.save(self.place, self.state, self.model, self.optimizer)
+        checkpoint.save(self.place, self.state, self.model, self.optimizer, self.ranks)
         checkpoint.keep(self.place, self.state, ended=False)
         self.saved_at = time.monotonic()
 
@@ -318,10 +313,14 @@ class _Training:
         trunk = self.run.trunk
         self.model: Family = start_model(
             self.bench, trunk.family, self.config, self.recipe, self.subset, trunk.seed
-        ).to(self.device)
+        )
+        self.resources.prepare(self.model)
+        self.ranks.place(self.model, self.device)
+        self.judge = Judge(self.bench, self.model, self.recipe, self.ranks)
         self.optimizer = optimiser(self.model, self.recipe)
         if checkpoint.latest(self.place) is None:
             self._adopt()
+        self.ranks.meet()  # the first may have adopted
         found = checkpoint.latest(self.place)
         if found is not None:
             self.state = checkpoint.load_state(found)
@@ -394,6 +393,7 @@ class _Training:
                 "torch": torch.__version__,
                 "threads": str(torch.get_num_threads()),
                 "precision": self.recipe.precision,
-                "path": native.path(next(self.model.parameters())),
+                "path": native.path(torch.empty(0, device=self.device)),
+                **self.resources.departures(),
             },
         )

@@ -7,7 +7,8 @@ closed form and the mean item of the dataset; memory from a traced step (`memory
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,12 +17,16 @@ import torch
 
 from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, silent
 from chemscale.bench.models.base import Family, Seen, build, load_family
-from chemscale.bench.training import memory
+from chemscale.bench.training import memory, mup
 from chemscale.bench.training.recipe import Batches, stream
+from chemscale.bench.training.resources import ORDINARY, Resources
+from chemscale.bench.training.step import optimiser, shares, train_step
 from chemscale.table.errors import DataError, UnknownName
-from chemscale.table.records import Recipe, Record, Study
+from chemscale.table.record import Record
+from chemscale.table.records import Recipe, Study
 from chemscale.table.results import Size
 
+CPU = torch.device("cpu")
 SAMPLE = 256  # items that stand for the dataset's mean item
 BATCHES = 32  # of which the largest stands for the largest of a run
 
@@ -44,7 +49,7 @@ class Workbench:
         self._sizes: dict[tuple[str, str], Size] = {}
         self._fingerprints: dict[tuple[int, int], str] = {}
         self._largest: dict[tuple[str, int], tuple[Indices, Indices]] = {}
-        self._peaks: dict[tuple[str, str, int], int | None] = {}
+        self._peaks: dict[tuple[str, str, int, Resources, int | None], int | None] = {}
 
     def family(self, name: str) -> type[Family]:
         """The family of that name, if it can learn from this dataset.
@@ -76,34 +81,92 @@ class Workbench:
             for size in self.family(family).ladder
         ]
 
-    def peak_bytes(self, family: str, size: str, batch_size: int) -> int | None:
-        """Most memory of a training run, without the process; None where it cannot be traced."""
-        key = (family, size, batch_size)
+    def peak_bytes(
+        self,
+        family: str,
+        size: str,
+        batch_size: int,
+        resources: Resources = ORDINARY,
+        max_load: int | None = None,
+    ) -> int | None:
+        """Most memory of a process of a training run, without what the process takes itself.
+
+        Args:
+            family: its name.
+            size: of its ladder.
+            batch_size: items a step.
+            resources: of the run.
+            max_load: tokens or edges computed at a time; by default what the recipe says.
+
+        Returns:
+            Bytes; None where it cannot be traced.
+        """
+        key = (family, size, batch_size, resources, max_load)
         if key not in self._peaks:
-            self._peaks[key] = self._peak(*key)
+            peak = self._peak(*key)
+            if peak is not None and resources.recompute:
+                # It frees much, but a heap may hold that; it never takes more.
+                usual = replace(resources, recompute=False)
+                peak = min(peak, self.peak_bytes(family, size, batch_size, usual, max_load) or peak)
+            self._peaks[key] = peak
         return self._peaks[key]
 
-    def refuse_what_does_not_fit(self, kinds: Iterable[tuple[str, str, int]], workers: int) -> None:
+    def refuse_what_does_not_fit(
+        self,
+        kinds: Iterable[tuple[str, str, int]],
+        workers: int,
+        resources: Resources = ORDINARY,
+    ) -> None:
         """Say which runs take more memory than there is, before they are trained.
 
         Args:
             kinds: family, size and batch size of each run.
             workers: how many are trained at a time on this machine.
+            resources: of each.
 
         Raises:
             ChemscaleError: what is too large, by how much, and what would fit.
+            UsageError: a family cannot be trained with such resources.
         """
+        kinds = list(kinds)
+        for name in sorted({family for family, _, _ in kinds}):
+            resources.refuse_for(load_family(name), name)
         needs = [
             memory.Need(
                 run=f"{family} {size} with batch_size {batch}",
                 peak=peak,
-                batch_size=batch,
-                smaller=partial(self.peak_bytes, family, size),
+                processes=resources.ranks,
+                ways=partial(self._ways, family, size, batch, resources),
             )
             for family, size, batch in kinds
-            if (peak := self.peak_bytes(family, size, batch)) is not None
+            if (peak := self.peak_bytes(family, size, batch, resources)) is not None
         ]
         memory.refuse_what_does_not_fit(needs, workers, default_device())
+
+    def _ways(
+        self, family: str, size: str, batch: int, resources: Resources
+    ) -> Iterator[tuple[str, int | None]]:
+        """Ways to need less that change no result but by rounding, and what is needed then."""
+        of, layered, option = (family, size, batch), load_family(family).layered, ""
+        if layered and not resources.recompute:
+            resources, option = replace(resources, recompute=True), "--recompute"
+            yield option, self.peak_bytes(*of, resources)
+        most = self._load(family, size, batch)
+        name = "max_tokens" if self.unit == "molecule" else "max_edges"
+        for load in (most // 2**k for k in range(1, batch.bit_length())):
+            words = f"{option} and {name} = {load} in [recipe]".removeprefix(" and ")
+            yield words, self.peak_bytes(*of, resources, load)
+        if layered and resources.ranks == 1:
+            for count in (2, 4, 8, 16, 32, 64):
+                spread = replace(resources, ranks=count, shard=True)
+                words = f"{option} --ranks {count} --shard, on as many GPUs"
+                yield words.strip(), self.peak_bytes(*of, spread, most // batch)
+
+    def _load(self, family: str, size: str, batch: int) -> int:
+        """Tokens or edges of the largest batch."""
+        config = self.family(family).fitted_config(size, self.dataset)
+        items = self._largest[family, batch][0]
+        return int(self.dataset.loads(items, config).sum())
 
     def fingerprint(self, num_train: int, seed: int) -> str:
         """Identity of what a run trains and is judged on."""
@@ -116,6 +179,7 @@ class Workbench:
         recipe = self.study.recipe.resolve()
         with memory.META:
             model = kind(config)
+        mup.scalings(model, recipe)  # refused here if it is
         sample, seen = self._sample(model, config)
         return Size(
             family=name,
@@ -138,7 +202,9 @@ class Workbench:
         known = {batch: peak for batch, peak in found.items() if peak is not None}
         return size.model_copy(update={"bytes_peak": known})
 
-    def _peak(self, name: str, size: str, batch_size: int) -> int | None:
+    def _peak(
+        self, name: str, size: str, batch_size: int, resources: Resources, max_load: int | None
+    ) -> int | None:
         kind = self.family(name)
         config = kind.fitted_config(size, self.dataset)
         recipe = self.study.recipe.resolve().model_copy(update={"batch_size": batch_size})
@@ -148,11 +214,15 @@ class Workbench:
         if (name, batch_size) not in self._largest:
             self._largest[name, batch_size] = self._find_largest(model, recipe)
         collate = self.dataset.collate(config)
-        trained, judged = (
-            collate(i).to(memory.META, dtype) for i in self._largest[name, batch_size]
-        )
+        trained, judged = self._largest[name, batch_size]
+        loads = self.dataset.loads(trained, config)
+        cut = shares(trained, loads, max_load or recipe.max_load, resources.ranks)
+        heaviest = sorted(cut[0], key=lambda part: -self.dataset.loads(part, config).sum())[:2]
+        *parts, evaluated = (collate(items).to(memory.META, dtype) for items in (*heaviest, judged))
+        model.recompute = resources.recompute
+        shards = resources.ranks if resources.shard else 1
         try:
-            return memory.peak_bytes(model, trained, judged, recipe, default_device())
+            return memory.peak_bytes(model, parts, evaluated, recipe, default_device(), shards)
         except Exception:  # somebody's family may do what the meta device cannot: not predicted
             return None
 
@@ -185,57 +255,9 @@ def start_model(
 ) -> Family:
     """A model as it stands before its first step."""
     model = build(load_family(name), config, stream(seed, "weights"), DTYPES[recipe.precision])
+    mup.scale_start(model, recipe)
     model.calibrate(bench.dataset, subset)
     return model
-
-
-def optimiser(model: Family, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; weights of matrices decay, biases, norms and embeddings do not."""
-    matrices = {
-        id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)
-    }
-    decayed = [p for p in model.parameters() if id(p) in matrices]
-    others = [p for p in model.parameters() if id(p) not in matrices]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        fused=True,
-    )
-
-
-def seed_generator(device: torch.device, seed: int) -> None:
-    """Seed what dropout on this device draws from.
-
-    `torch.manual_seed` would do that for all devices, and note a stack trace for each GPU that is
-    not there yet: two milliseconds a step, and memory that grows.
-    """
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
-
-
-def train_step(
-    model: Family, optimizer: torch.optim.Optimizer, batch: object, recipe: Recipe, rate: float
-) -> torch.Tensor:
-    """One step; returns the loss before it."""
-    device = next(model.parameters()).device
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        loss = model.loss(batch, recipe)
-    # Only the weights: a gradient to the positions would be work for nothing.
-    torch.autograd.backward(loss, inputs=parameters)
-    torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-    optimizer.step()
-    return loss.detach()
 
 
 def items_per_second(
@@ -254,7 +276,7 @@ def items_per_second(
     for k in range(num_steps + 2):
         start = time.perf_counter()
         batch = collate(batches[k]).to(device, DTYPES[recipe.precision])
-        float(train_step(model, step, batch, recipe, recipe.learning_rate))
+        float(train_step(model, step, [batch], recipe, recipe.learning_rate))
         times.append(time.perf_counter() - start)
     return recipe.batch_size / median(times[2:])
 
@@ -268,5 +290,5 @@ def device_name(device: torch.device) -> str:
 
 
 def default_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU where there is one; with several ranks, this rank's."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else CPU

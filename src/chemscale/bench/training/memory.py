@@ -3,7 +3,7 @@
 One step and one evaluation are traced on the meta device, where tensors have sizes and no content:
 each storage's birth and death is noted, the double backward's too. A model of 10⁹ parameters is
 traced as fast as one of 10⁴, and takes no more memory. What is counted: weights, gradients, AdamW's
-two moments, what is kept for the backward passes, what comes and goes, copies in a checkpoint.
+two moments, what is kept for the backward passes, what comes and goes.
 
 On CPUs that is played to the machine's heap (`heap`), which holds more than is in use. Not counted:
 the interpreter, torch and the dataset; `process_bytes` says what these take.
@@ -37,36 +37,45 @@ from chemscale.table.records import Recipe
 META = torch.device("meta")
 # Pages of torch's and MKL's libraries that the first steps bring in, bytes: measured.
 FIRST_USE = 85_000_000
+HELD = 2 / 3  # of what the heap seems to hold in vain: by experiment
 CUDA_CONTEXT = 600_000_000  # of the driver and its libraries on a GPU, bytes
-# While a checkpoint is written there are weights, gradients and two moments, and of all but the
-# gradients copies on their way to the file, in units of the weights: measured.
-CHECKPOINT_COPIES = 11
 
 
 def peak_bytes(
-    model: Family, batch: Any, evaluated: Any, recipe: Recipe, device: torch.device
+    model: Family,
+    parts: Sequence[Any],
+    evaluated: Any,
+    recipe: Recipe,
+    device: torch.device,
+    shards: int = 1,
 ) -> int:
-    """Most memory that a run holds, beyond that of the process itself.
+    """Most memory that a process holds for a run, beyond what it takes itself.
 
     Args:
         model: on the meta device.
-        batch: the largest that training meets, or nearly.
+        parts: of the largest batch that training meets, or nearly, as far as they are computed
+            here; the largest one or two are enough.
         evaluated: a batch of an evaluation.
         recipe: of the run.
         device: where it will run.
+        shards: ranks over which weights, gradients and moments are spread.
     """
-    step = trace(lambda: train(model, batch, recipe), device)
+    step = trace(lambda: train(model, parts, recipe), device)
     model.zero_grad(set_to_none=True)
     judged = trace(lambda: evaluate(model, evaluated, recipe), device)
     weights = [p.numel() * p.element_size() for p in model.parameters()]
     total = sum(weights)
-    need = max(
-        3 * total + max(live(step), live(judged)),
-        CHECKPOINT_COPIES * total,
-    )
+    if shards > 1:
+        # A layer's weights and gradients are whole while it is at work, those of the next already.
+        layers = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in model.stack()]
+        rest = total - sum(layers)
+        whole = rest + 4 * max(layers, default=0)
+        return 4 * total // shards + whole + max(live(step) - total, live(judged), 0)
+    need = 3 * total + max(live(step), live(judged))
     if device.type != "cpu":
         return need
-    return max(need, _in_heap(weights, [judged, step], order=[0, 1, 1, 1]) or 0)
+    held = (_in_heap(weights, [judged, step], order=[0, 1, 1, 1]) or need) - need
+    return need + round(HELD * max(0, held))
 
 
 def live(events: Sequence[Event]) -> int:
@@ -123,12 +132,12 @@ def _group_limits(root: Path = Path("/sys/fs/cgroup")) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Need:
-    """What one run takes."""
+    """What one process of a run takes."""
 
     run: str  # in words
     peak: int  # bytes, without the process
-    batch_size: int
-    smaller: Callable[[int], int | None]  # the peak at another batch size
+    processes: int  # of the run
+    ways: Callable[[], Iterator[tuple[str, int | None]]]  # to need less, and the peak then
 
 
 def refuse_what_does_not_fit(needs: Sequence[Need], workers: int, device: torch.device) -> None:
@@ -154,8 +163,9 @@ def refuse_what_does_not_fit(needs: Sequence[Need], workers: int, device: torch.
             f"({_words(most.peak)}, and {_words(process)} for the process), {where} "
             f"{_words(has)}. {_advice(most, has - process)}"
         )
-    together = sorted((need.peak + process for need in needs), reverse=True)[:workers]
-    if sum(together) > has:
+    each = [need.processes * (need.peak + process) for need in needs]
+    together = sorted(each, reverse=True)[:workers]
+    if sum(together) > has and device.type == "cpu":
         fit = next(n for n in range(len(together), 0, -1) if n * together[0] <= has)
         raise ChemscaleError(
             f"{len(together)} runs at a time do not fit: the largest take about "
@@ -165,13 +175,10 @@ def refuse_what_does_not_fit(needs: Sequence[Need], workers: int, device: torch.
 
 
 def _advice(need: Need, room: int) -> str:
-    batch = need.batch_size // 2
-    while batch >= 1:
-        peak = need.smaller(batch)
+    for way, peak in need.ways():
         if peak is not None and peak <= room:
-            return f"A batch_size of {batch} would fit"
-        batch //= 2
-    return "No batch_size makes it fit: train a smaller size, or on a machine with more memory"
+            return f"It would fit with {way}"
+    return "Nothing makes it fit: train a smaller size, or on a machine with more memory"
 
 
 def _words(count: int) -> str:
@@ -181,10 +188,11 @@ def _words(count: int) -> str:
 # --- the trace ------------------------------------------------------------------------------------
 
 
-def train(model: Family, batch: Any, recipe: Recipe) -> None:
-    """What of a training step takes memory: forward and backward."""
+def train(model: Family, parts: Sequence[Any], recipe: Recipe) -> None:
+    """What of a training step takes memory: forward and backward, part by part."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    torch.autograd.backward(model.loss(batch, recipe), inputs=parameters)
+    for part in parts:
+        torch.autograd.backward(model.loss(part, recipe), inputs=parameters)
 
 
 def evaluate(model: Family, batch: Any, recipe: Recipe) -> None:

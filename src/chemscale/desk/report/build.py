@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from chemscale.desk.report import tables
 from chemscale.desk.report.drawing import Drawn, inline_svg, scheme_css
+from chemscale.desk.report.evaluation import evaluation_table, models_table
 from chemscale.desk.report.figures import all_figures
 from chemscale.desk.report.findings import capped_note, excluded, found, verdict
 from chemscale.desk.report.page import Page, named
@@ -106,6 +107,9 @@ def _study(prefix: str, page: Page, drawn: dict[str, Drawn], place: int) -> dict
         ],
         "promises": tables.promises_table(page, promises),
         "spent": tables.spent_table(page.spent()),
+        "evaluation": evaluation_table(page),
+        "evaluation_figure": figure("evaluation", "evaluation"),
+        "evaluated": models_table(page),
         "machines": _machines(page),
         "run_ids": [one.run.id for one in page.trained] or [point.run for point in page.points],
     }

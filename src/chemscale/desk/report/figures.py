@@ -19,6 +19,7 @@ from chemscale.desk.report.drawing import (
     series_looks,
     style,
 )
+from chemscale.desk.report.evaluation import evaluation_figure
 from chemscale.desk.report.lawplot import compare_figure, law_figure
 from chemscale.desk.report.page import Page, Promise, named
 from chemscale.desk.report.words import counted, metric_label, plain, plural, short, with_unit
@@ -43,6 +44,7 @@ def all_figures(pages: Sequence[Page]) -> list[Drawn]:
         found += [curves_figure(page, prefix), estimate_figure(page, prefix)]
         found += [law_figure(page, family, prefix) for family in page.families]
         found += [compare_figure([page], prefix), forecast_figure(page, prefix)]
+        found.append(evaluation_figure(page, prefix))
     if len(pages) > 1:
         found.append(compare_figure(pages, "studies-"))
     return [one for one in found if one is not None]

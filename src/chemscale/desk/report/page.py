@@ -11,6 +11,7 @@ from chemscale.table.records import Forecast, Study
 from chemscale.table.results import (
     Choice,
     Estimate,
+    Evaluation,
     FamilyFit,
     Fit,
     LawFit,
@@ -65,6 +66,7 @@ class Page:
     plans: tuple[tuple[str, Study], ...]
     sizes: tuple[Size, ...]
     notes: tuple[str, ...]
+    evaluation: Evaluation | None = None
 
     @property
     def name(self) -> str:

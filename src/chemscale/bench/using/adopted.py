@@ -1,0 +1,78 @@
+"""A folder with a model that no run of ours trained: `model.json` and `weights.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch as safetensors
+import torch
+
+from chemscale.bench.data.encoding import Choices
+from chemscale.bench.data.tokens import Tokenizer
+from chemscale.bench.models.base import LanguageModel, build, load_family
+from chemscale.bench.training.measure import default_device
+from chemscale.bench.using.gate import Gate
+from chemscale.bench.using.trained import TrainedModel
+from chemscale.table.errors import StoreError
+from chemscale.table.files import read_record, write_folder
+from chemscale.table.record import Record
+from chemscale.table.records import FORMAT
+
+FILE = "model.json"
+
+
+class Adopted(Record):
+    """What a folder says of the model in it."""
+
+    family: str
+    family_revision: int
+    config: dict[str, Any]
+    notation: Literal["selfies", "smiles"]
+    symbols: tuple[str, ...]  # by token id
+    source: str  # where it came from
+    repairs: tuple[str, ...]  # what was changed on the way, a sentence each
+    limits: tuple[str, ...]  # what it cannot do, a sentence each
+    gate: Gate
+
+
+def write(folder: Path, trained: TrainedModel, adopted: Adopted, card: str) -> None:
+    """Write a model as a folder that is not there yet, whole."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in trained.model.state_dict().items()}
+    told = {"format": FORMAT, **adopted.model_dump(mode="json")}
+    files = {
+        FILE: json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n",
+        "weights.safetensors": safetensors.save(weights),
+        "README.md": card.encode(),
+    }
+    write_folder(folder, files)
+
+
+def read(folder: Path) -> Adopted:
+    """What an adopted folder says of itself.
+
+    Raises:
+        StoreError: there is no such file.
+    """
+    found = read_record(folder / FILE, Adopted)
+    if found is None:
+        raise StoreError(f"{folder}: no {FILE} here")
+    return found
+
+
+def load(folder: Path) -> TrainedModel:
+    """The model of an adopted folder, ready to be used.
+
+    Raises:
+        StoreError: a file is missing, or is of a later version.
+    """
+    told = read(folder)
+    kind = load_family(told.family)
+    model = build(kind, kind.Config.read(told.config, f"{folder / FILE}"), 0, torch.float32)
+    assert isinstance(model, LanguageModel)
+    model.load_state_dict(safetensors.load((folder / "weights.safetensors").read_bytes()))
+    model = model.to(default_device()).eval()
+    return TrainedModel(
+        folder.name, told.family, model, Tokenizer(told.symbols, Choices(told.notation))
+    )

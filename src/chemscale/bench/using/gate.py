@@ -1,0 +1,115 @@
+"""Is this language model broken? Its loss on molecules that come along, and a few samples.
+
+A broken checkpoint looks like any other file. But no model that learnt from molecules does worse on
+drug-like ones than guessing symbols by how common they are.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from chemscale.bench.data.examples import FOLDER
+from chemscale.bench.data.molecule_files import read_rows
+from chemscale.bench.data.tokens import UNK, TokenBatch
+from chemscale.bench.using.generate import generate
+from chemscale.bench.using.trained import TrainedModel
+from chemscale.table.errors import DataError
+from chemscale.table.record import Record
+
+NUM_MOLECULES, ENOUGH = 300, 30
+NUM_SAMPLES = 64
+SHARE = 0.9  # of the loss of guessing by frequency, above which nothing was learnt
+USABLE = 0.5  # share of samples
+
+
+class Gate(Record):
+    """What was seen of a model at the gate."""
+
+    molecules: int  # of those that come along, without unknown symbols
+    loss: float | None  # nats per token; None with too few molecules, or not a number
+    unigram: float  # of guessing by how common symbols are in these very molecules
+    uniform: float  # of guessing blindly
+    samples: int
+    ended: float  # share of samples with a stop token
+    valid: float  # share of samples that RDKit accepts
+    faults: tuple[str, ...]  # a sentence each; empty: it passed
+
+    def __str__(self) -> str:
+        """One or two sentences."""
+        told = (
+            f"{self.loss:.2f} nats per token on {self.molecules} bundled molecules (guessing by "
+            f"frequency {self.unigram:.2f}, blindly {self.uniform:.2f})"
+            if self.loss is not None
+            else f"not judged by its loss: {self.molecules} bundled molecules have known symbols"
+        )
+        return (
+            f"{told}; of {self.samples} samples {self.ended:.0%} end and {self.valid:.0%} are "
+            "molecules"
+        )
+
+
+def pass_gate(trained: TrainedModel) -> Gate:
+    """Judge a model; it is for the caller to refuse one with faults."""
+    batch, number = known_molecules(trained)
+    loss = _loss(trained, batch) if batch is not None and number >= ENOUGH else None
+    unigram = 0.0
+    if batch is not None:
+        counts = np.bincount(batch.targets.numpy())
+        chances = counts[counts > 0] / counts.sum()
+        unigram = float(-(chances * np.log(chances)).sum())
+    faults = []
+    if loss is not None and not math.isfinite(loss):
+        faults.append("its loss is not a number")
+    elif loss is not None and loss > SHARE * unigram:
+        faults.append(
+            f"its loss on bundled molecules, {loss:.2f} nats per token, is not far below that of "
+            f"guessing symbols by frequency, {unigram:.2f}"
+        )
+    ended = valid = 0.0
+    if not faults:  # of logits that are no numbers nothing can be drawn
+        samples = generate(trained, NUM_SAMPLES)
+        ended = sum(one.finished for one in samples) / len(samples)
+        valid = sum(bool(one.smiles) for one in samples) / len(samples)
+        if ended < USABLE:
+            faults.append(f"only {ended:.0%} of its samples end before the longest length")
+        elif valid < USABLE:
+            faults.append(f"only {valid:.0%} of its samples are molecules")
+    return Gate(
+        molecules=number,
+        loss=loss if loss is not None and math.isfinite(loss) else None,
+        unigram=unigram,
+        uniform=math.log(len(trained.symbols)),
+        samples=NUM_SAMPLES if not faults or ended else 0,
+        ended=ended,
+        valid=valid,
+        faults=tuple(faults),
+    )
+
+
+def known_molecules(trained: TrainedModel) -> tuple[TokenBatch | None, int]:
+    """Bundled molecules all of whose symbols a model knows, and how many; on the CPU."""
+    rows = read_rows(FOLDER / "molecules.csv.gz", "csv", "smiles", None)
+    found = []
+    for row in islice(rows, NUM_MOLECULES):
+        try:
+            tokens = trained.tokenizer.encode(row.text)
+        except DataError:
+            continue
+        if UNK not in tokens and len(tokens) <= trained.max_length:
+            found.append(np.array(tokens[1:-1]))
+    if not found:
+        return None, 0
+    sizes = np.array([len(tokens) for tokens in found])
+    return TokenBatch.of(np.concatenate(found), sizes, sizes), len(found)
+
+
+@torch.no_grad()
+def _loss(trained: TrainedModel, batch: TokenBatch) -> float:
+    model = trained.model
+    logits = model.logits(batch.to(next(model.parameters()).device)).cpu()
+    return float(F.cross_entropy(logits.float(), batch.targets))

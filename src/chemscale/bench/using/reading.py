@@ -1,0 +1,146 @@
+"""Molecules as a trained model reads them: out of a file, and into its symbols.
+
+The only place where the models at work know how a notation is spelt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.bench.data.encoding import Choices, encode_all, read
+from chemscale.bench.data.molecule_files import CHUNK, Chunk, Row, read_rows
+from chemscale.bench.data.notation import spell, split, unspell
+from chemscale.bench.using.trained import TrainedModel
+from chemscale.table.errors import DataError
+from chemscale.table.records import Notation
+
+FORMS = {".csv": "csv", ".smi": "smi", ".txt": "smi", ".parquet": "parquet"}
+
+Unknown = Literal["reject", "keep"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One row: its symbols, or why it has none."""
+
+    row: int  # from 0
+    text: str
+    why: str  # it cannot be used; else empty
+    symbols: NDArray[np.int64]  # (S,) ids, without <bos> and <eos>
+    group: float  # hash of its group key, in [0, 1)
+
+
+def read_molecules(
+    trained: TrainedModel, smiles: Sequence[str], *, group: str, unknown: Unknown
+) -> Iterator[list[Read]]:
+    """Encode molecules for a model, over all cores where there are many; portions in order.
+
+    Args:
+        trained: the model.
+        smiles: the molecules.
+        group: what the group key is made of: content, scaffold or formula.
+        unknown: whether a symbol that the model does not know makes a molecule unusable, or is
+            read as <unk>.
+    """
+    choices = replace(trained.tokenizer.choices, group=group)
+    starts = range(0, len(smiles), CHUNK)
+    chunks = (Chunk(0, at, [Row(text, "") for text in smiles[at : at + CHUNK]]) for at in starts)
+    nothing = np.zeros(0, dtype=np.int64)
+    for chunk, part in encode_all(chunks, choices):
+        at = chunk.start
+        found = [Read(at + row, text, why, nothing, 0.0) for row, text, why in part.rejects]
+        ids = np.array(trained.ids(part.alphabet), dtype=np.int64)
+        odd = set(trained.unknown(part.alphabet)) if unknown == "reject" else set()
+        strange = np.array([symbol in odd for symbol in part.alphabet], dtype=bool)
+        ends = np.cumsum(part.lengths, dtype=np.int64)
+        for place, (end, length) in enumerate(zip(ends, part.lengths, strict=True)):
+            symbols = part.symbols[end - length : end]
+            why = ""
+            if length >= trained.max_length:
+                why = f"{length + 1} tokens, more than the model's {trained.max_length}"
+            elif strange[symbols].any():
+                names = sorted({part.alphabet[s] for s in symbols[strange[symbols]]})
+                why = f"{trained.name} does not know {' '.join(names)}"
+            row = at + int(part.rows[place])
+            found.append(Read(row, smiles[row], why, ids[symbols], float(part.group[place])))
+        yield sorted(found, key=lambda one: one.row)
+
+
+def read_fragment(text: str, notation: Notation) -> tuple[list[str], str]:
+    """The symbols of the beginning of a molecule, and its SMILES if it has one.
+
+    Args:
+        text: SMILES, taken in the order in which they are written, or SELFIES symbols.
+        notation: of the symbols.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if re.fullmatch(r"(\[[^\[\]]+\])+", text):
+        smiles = unspell(text, "selfies")
+        return split(text if notation == "selfies" else smiles, notation), smiles
+    try:
+        read(text, Choices(notation=notation))
+        (spelt,) = [text] if notation == "smiles" else spell([text], notation)
+        if isinstance(spelt, ValueError):
+            raise spelt
+    except ValueError as error:
+        raise DataError(
+            f"prompt {text!r} is no molecule: {error}. Give SMILES, or SELFIES symbols in brackets"
+        ) from None
+    return split(spelt, notation), text
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def read_smiles(path: Path, column: str = "smiles") -> list[str]:
+    """The SMILES of all rows, as the file has them.
+
+    Args:
+        path: CSV, Parquet or a list of SMILES; may be gzip'd.
+        column: of the SMILES, in any case; a list has none.
+
+    Raises:
+        DataError: no such file or column, or another format.
+    """
+    texts = [row.text for row in read_rows(path, _form(path), column, None)]
+    if not texts:
+        raise DataError(f"{path}: no rows")
+    return texts
+
+
+def read_targets(path: Path, column: str, targets: Sequence[str]) -> dict[str, list[float]]:
+    """Columns of numbers, NaN where a cell is empty.
+
+    Raises:
+        DataError: no such column, or a cell that is neither empty nor a number.
+    """
+    found = {}
+    for name in targets:
+        values = []
+        for number, row in enumerate(read_rows(path, _form(path), column, name), start=1):
+            try:
+                values.append(float(row.group or "nan"))
+            except ValueError:
+                raise DataError(
+                    f"{path} row {number}: {name} is not a number: {row.group!r}"
+                ) from None
+        found[name] = values
+    return found
+
+
+def _form(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if ending not in FORMS:
+        raise DataError(f"{path}: molecules come as {', '.join(FORMS)}, gzip'd or not")
+    return FORMS[ending]

@@ -1,0 +1,77 @@
+"""How wide an interval has to be so that it holds: factors learned on measured curves.
+
+What a forecast says of its own error (`average.Outlook`) is combined to one scale in log y,
+
+    s² = a·between² + b·rolling²·(1 + beyond) + c·noise² + d
+
+and an interval of a level reaches as many s to either side as held that share of the extrapolated
+points of the development curves, each kind of curve counting by the root of its number (split
+conformal; Vovk et al. 2005). `calibration.json` holds a … d and those quantiles, with what they
+were learned from; `benchmarks/calibrate.py` makes it and shows how it does on what is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from chemscale.desk.average import Outlook
+from chemscale.table.results import Array
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Factors for one kind of forecast."""
+
+    shares: tuple[float, ...]  # a, b, c
+    least: float  # d
+    quantiles: Mapping[float, float]  # level → multiple of the scale
+    learned_from: str
+
+    def scale(self, outlook: Outlook) -> Array:
+        """Scale of the error of log y (T,)."""
+        return np.asarray(np.sqrt(parts(outlook) @ np.array(self.shares) + self.least))
+
+    def quantile(self, level: float) -> float:
+        """Multiple of the scale for a level; between those that were learned, on a normal scale."""
+        from scipy.special import ndtri
+
+        known = sorted(self.quantiles)
+        places = [float(ndtri((1 + one) / 2)) for one in known]
+        heights = [self.quantiles[one] for one in known]
+        wanted = float(ndtri((1 + level) / 2))
+        if wanted <= places[0]:
+            return heights[0] * wanted / places[0]
+        if wanted >= places[-1]:
+            return heights[-1] * wanted / places[-1]
+        return float(np.interp(wanted, places, heights))
+
+
+def parts(outlook: Outlook) -> Array:
+    """Squares (T, 3) of what the error may come from.
+
+    Without an origin to roll from, the average's own spread has to stand for its error.
+    """
+    rolling = outlook.rolling if np.isfinite(outlook.rolling) else outlook.between
+    return np.stack(
+        [
+            outlook.between**2,
+            rolling**2 * (1 + outlook.beyond),
+            np.full_like(outlook.between, outlook.noise**2),
+        ],
+        axis=1,
+    )
+
+
+@cache
+def calibration(kind: str) -> Calibration:
+    """The factors that come with the package, for "along" one axis or over a "surface"."""
+    text = files("chemscale.desk").joinpath("calibration.json").read_text()
+    found = json.loads(text)[kind]
+    quantiles = {float(level): value for level, value in found["quantiles"].items()}
+    return Calibration(tuple(found["shares"]), found["least"], quantiles, found["learned_from"])

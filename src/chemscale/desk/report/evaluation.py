@@ -1,0 +1,201 @@
+"""What a lower loss buys: measures of generated molecules against the loss of their models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from chemscale.desk.report.drawing import MUTED, PAPER, Drawn, blank, ordered_looks, style
+from chemscale.desk.report.page import Page
+from chemscale.desk.report.tables import Cell, Table, columns
+from chemscale.desk.report.words import counted, metric_label, number, short
+from chemscale.table.results import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MEASURES = {  # name → label, better when higher
+    "fcd": ("Fréchet ChemNet distance", False),
+    "validity": ("valid", True),
+    "unique": ("distinct, of the valid", True),
+    "novelty": ("not in the training set, of the distinct", True),
+    "memorised": ("in the training set, of the valid", False),
+    "rediscovered": ("in the test set, of the valid", True),
+    "internal_diversity": ("internal diversity", True),
+    "snn": ("similarity to the nearest of test", True),
+    "fragments": ("cosine of BRICS fragments", True),
+    "scaffolds": ("cosine of scaffolds", True),
+    "logp": ("distance in logP", False),
+    "sa": ("distance in synthetic accessibility", False),
+    "qed": ("distance in QED", False),
+    "weight": ("distance in weight, g/mol", False),
+    "unique_at_1000": ("distinct, of the first 1,000 valid", True),
+}
+IN_ROW = 4
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model, its loss, and what its samples are like."""
+
+    point: Point
+    loss: float
+    metrics: dict[str, float]
+
+
+def evaluated(page: Page) -> list[Evaluated]:
+    """The evaluated models whose loss is known, worst loss first."""
+    points = {point.run: point for point in page.points}
+    found = []
+    for one in page.evaluation.runs if page.evaluation else ():
+        point = points.get(one.run)
+        loss = point.losses.get(page.metric(point.family)) if point else None
+        if point is not None and loss is not None:
+            found.append(Evaluated(point, loss, one.metrics))
+    return sorted(found, key=lambda one: (-one.loss, one.point.run))
+
+
+def evaluation_figure(page: Page, prefix: str = "") -> Drawn | None:
+    """Each measure against the loss, a panel each; sizes told apart by colour and marker."""
+    models = evaluated(page)
+    shown = [name for name in MEASURES if any(name in one.metrics for one in models)]
+    shown = [name for name in shown if name != "unique_at_1000"]
+    if not models or page.evaluation is None or not shown:
+        return None
+    sizes = {one.point.size: one.point for one in models}
+    order = sorted(sizes, key=lambda size: (sizes[size].num_params_total, size))
+    looks = dict(zip(order, ordered_looks(len(order)), strict=True))
+    rows = -(-len(shown) // IN_ROW)
+    metric = page.metric(models[0].point.family)
+    with style():
+        from matplotlib.lines import Line2D
+
+        figure, grid = blank(8.8, 0.5 + 1.75 * rows, rows, IN_ROW, sharex=True)
+        flat = list(grid.flat)
+        for axes, name in zip(flat, shown, strict=False):
+            axes.set_title(MEASURES[name][0], fontsize=7, fontweight="normal")
+            floor = page.evaluation.floor.get(name)
+            if floor is not None:
+                axes.axhline(floor, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
+            for one in models:
+                if name in one.metrics:
+                    look = looks[one.point.size]
+                    axes.plot(
+                        one.loss, one.metrics[name], linestyle="", marker=look.marker,
+                        color=look.color, markeredgecolor=PAPER, markeredgewidth=0.4,
+                    )  # fmt: skip
+            _room(axes)
+        for axes in flat[len(shown) :]:
+            axes.set_visible(False)
+        for column in range(IN_ROW):  # the lowest panel of a column has the numbers
+            lowest = max((i for i in range(len(shown)) if i % IN_ROW == column), default=None)
+            if lowest is not None:
+                flat[lowest].tick_params(labelbottom=True)
+        flat[0].invert_xaxis()
+        figure.supxlabel(f"{metric_label(metric, 'test')}, better to the right", fontsize=8)
+        figure.legend(
+            handles=[
+                Line2D([], [], linestyle="", marker=looks[size].marker, color=looks[size].color,
+                       label=f"{size} · {short(sizes[size].num_params_total)}")
+                for size in order
+            ] + [Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), label="training molecules")],
+            loc="outside upper right", ncols=min(len(order) + 1, 6),
+        )  # fmt: skip
+    count = page.evaluation.settings.num_samples
+    return Drawn(
+        name=f"{prefix}evaluation",
+        figure=figure,
+        caption=(
+            f"{count:,} samples of each trained model against its loss, which falls to the right. "
+            "Dashed: the same of as many training molecules, which is as near to the test set as "
+            "molecules of the same origin come. Definitions are those of MOSES."
+        ),
+        alt=(
+            f"{len(shown)} measures of generated molecules against the test loss of "
+            f"{counted(len(models), 'model')}."
+        ),
+    )
+
+
+def _room(axes: Axes) -> None:
+    """Do not blow up what hardly differs: no axis shows less than 1 % of its value."""
+    low, high = axes.get_ylim()
+    least = 0.01 * max(abs(low), abs(high))
+    if high - low < least:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - least / 2, middle + least / 2)
+
+
+def evaluation_table(page: Page) -> Table | None:
+    """Each measure at the worst and the best loss, and how closely it follows the loss."""
+    models = evaluated(page)
+    if not models or page.evaluation is None:
+        return None
+    names = list(dict.fromkeys(name for one in models for name in one.metrics))
+    names.sort(key=lambda name: (name.startswith("shift_"), _rank(name)))
+    rows = []
+    for name in names:
+        label, up = MEASURES.get(name.removeprefix("shift_"), (name, True))
+        known = [one for one in models if name in one.metrics]
+        floor = page.evaluation.floor.get(name)
+        follows = _spearman([-one.loss for one in known], [one.metrics[name] for one in known])
+        rows.append(
+            (
+                Cell(f"{label}, shift set" if name.startswith("shift_") else label),
+                Cell("higher" if up else "lower"),
+                Cell(number(known[0].metrics[name]), known[0].metrics[name]),
+                Cell(number(known[-1].metrics[name]), known[-1].metrics[name]),
+                Cell(number(floor), floor),
+                Cell(number(follows, 2), follows),
+            )
+        )
+    worst, best = number(models[0].loss), number(models[-1].loss)
+    head = (
+        f"measure | better | #at loss {worst} | #at loss {best} | #training molecules | "
+        "#rank correlation with a lower loss"
+    )
+    caption = f"{counted(len(models), 'model')}, from the worst loss to the best"
+    return Table(caption, columns(head), tuple(rows))
+
+
+def models_table(page: Page) -> Table | None:
+    """Every evaluated model with its measures."""
+    models = evaluated(page)
+    names = [name for name in MEASURES if any(name in one.metrics for one in models)]
+    if not models:
+        return None
+    rows = tuple(
+        (
+            Cell(one.point.size, one.point.num_params_total),
+            Cell(f"{one.point.num_train:,}", one.point.num_train),
+            Cell(str(one.point.seed), one.point.seed),
+            Cell(number(one.loss), one.loss),
+            *(Cell(number(one.metrics.get(name)), one.metrics.get(name)) for name in names),
+        )
+        for one in models
+    )
+    measures = " | ".join(f"#{name.replace('_', ' ')}" for name in names)
+    head = f"size | #training molecules | #seed | #test loss | {measures}"
+    return Table("Every evaluated model", columns(head), rows, sortable=True)
+
+
+def _rank(name: str) -> int:
+    return list(MEASURES).index(base) if (base := name.removeprefix("shift_")) in MEASURES else 99
+
+
+def _spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Rank correlation, ties sharing their mean rank; None for fewer than four or no variation."""
+    if len(one) < 4:
+        return None
+    ranks = []
+    for values in (one, other):
+        array = np.asarray(values)
+        ranks.append(
+            (array[:, None] > array).sum(axis=1) + ((array[:, None] == array).sum(axis=1) - 1) / 2
+        )
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])

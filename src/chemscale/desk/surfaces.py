@@ -1,0 +1,159 @@
+"""The forms a loss may follow over several axes at once; see `laws`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chemscale.desk.laws import MAX_EXPONENT, broken, law, log_uniform, sigmoid
+from chemscale.table.results import Array
+
+
+@law(
+    "additive",
+    "E + A·N^-a + B·D^-b",
+    "Hoffmann et al. 2022, approach 3",
+    {"size_exponent": (0.0, MAX_EXPONENT), "data_exponent": (0.0, MAX_EXPONENT)},
+    num_axes=2,
+    slopes=lambda log_x, a, b: (
+        (-log_x[..., 0], None),
+        (None, -log_x[..., 1]),
+    ),
+    starts=lambda uniform, span: log_uniform(uniform, 0.04, 2.0),
+)
+def additive(log_x: Array, size_exponent: Array, data_exponent: Array) -> tuple[Array, ...]:
+    """The two shortages add; a break in D, which graph networks on materials show, is not in it."""
+    return (-size_exponent * log_x[..., 0], -data_exponent * log_x[..., 1])
+
+
+@law(
+    "over-training",
+    "E + (a·M^h + b·M^-h)·C^-h, M = D/N, C = N·D",
+    "Gadre et al. 2024; the additive surface with one exponent",
+    {"exponent": (0.0, MAX_EXPONENT)},
+    num_axes=2,
+    slopes=lambda log_x, h: ((-log_x[..., 0],), (-log_x[..., 1],)),
+    starts=lambda uniform, span: log_uniform(uniform, 0.04, 2.0),
+)
+def over_training(log_x: Array, exponent: Array) -> tuple[Array, ...]:
+    """The exponent of compute does not depend on tokens per parameter."""
+    return (-exponent * log_x[..., 0], -exponent * log_x[..., 1])
+
+
+def _kaplan_slopes(
+    log_x: Array, size: Array, data: Array, position: Array
+) -> tuple[tuple[Array, ...], ...]:
+    left, right = size / data * (position - log_x[..., 0]), -log_x[..., 1]
+    share, total = sigmoid(left - right), np.logaddexp(left, right)
+    by_size = share * (position - log_x[..., 0])
+    return ((by_size, total - share * left, share * size),)
+
+
+@law(
+    "kaplan",
+    "E + A·[(N_c/N)^(a_N/a_D) + 1/D]^a_D",
+    "Kaplan et al. 2020, with a floor",
+    {
+        "size_exponent": (0.01, MAX_EXPONENT),
+        "data_exponent": (0.01, MAX_EXPONENT),
+        "position": (-30.0, 30.0),
+    },
+    num_axes=2,
+    slopes=_kaplan_slopes,
+    starts=lambda uniform, span: np.stack(
+        [
+            log_uniform(uniform[:, 0], 0.04, 1.5),
+            log_uniform(uniform[:, 1], 0.04, 1.5),
+            8 * uniform[:, 2] - 4,
+        ],
+        axis=1,
+    ),
+)
+def kaplan(
+    log_x: Array, size_exponent: Array, data_exponent: Array, position: Array
+) -> tuple[Array, ...]:
+    """The two shortages are coupled: the larger hides the other."""
+    left = size_exponent / data_exponent * (position - log_x[..., 0])
+    return (data_exponent * np.logaddexp(left, -log_x[..., 1]),)
+
+
+def _broken_slopes(
+    log_x: Array, size: Array, data: Array, change: Array, position: Array, width: Array
+) -> tuple[tuple[Array | None, ...], ...]:
+    ((_, *own),) = broken.slopes(log_x[..., 1:], data, change, position, width)  # type: ignore[misc]
+    return (
+        (-log_x[..., 0], None, None, None, None),
+        (None, -log_x[..., 1], *own),
+    )
+
+
+@law(
+    "broken-in-data",
+    "E + A·N^-a + B·D^-b·(1 + (D/D_c)^(1/f))^(-c·f)",
+    "the additive surface with the break in D of Grossmann et al. 2026",
+    {
+        "size_exponent": (0.0, MAX_EXPONENT),
+        "data_exponent": (0.0, 4.0),
+        "change": (-3.0, 3.0),
+        "position": (-np.inf, np.inf),
+        "width": (0.03, 3.0),
+    },
+    num_axes=2,
+    positions={"position": 1},
+    slopes=_broken_slopes,
+    starts=lambda uniform, span: np.concatenate(
+        [log_uniform(uniform[:, :1], 0.04, 2.0), broken.starts(uniform[:, 1:], span[1:])],  # type: ignore[misc]
+        axis=1,
+    ),
+)
+def broken_in_data(
+    log_x: Array, size: Array, data: Array, change: Array, position: Array, width: Array
+) -> tuple[Array, ...]:
+    """More data help differently once there are enough of them to resolve the target."""
+    return (-size * log_x[..., 0], *broken.shapes(log_x[..., 1:], data, change, position, width))
+
+
+SURFACES = (additive, over_training, kaplan, broken_in_data)
+
+
+@law(
+    "data-constrained",
+    "E + A·N'^-a + B·D'^-b + K·((D/U - 1)·N/U)^k, D' = U + U·R_D·(1 - e^(-(D/U - 1)/R_D))",
+    "Muennighoff et al. 2023, N' likewise with U_N = min(N, g·U); the last term, for a loss that "
+    "rises with repetition, is ours",
+    {
+        "size_exponent": (0.0, MAX_EXPONENT),
+        "data_exponent": (0.0, MAX_EXPONENT),
+        "log_data_half": (-2.0, 6.0),
+        "log_size_half": (-2.0, 6.0),
+        "log_size_per_unique": (-12.0, 12.0),
+        "overfit_exponent": (0.2, 4.0),
+    },
+    num_axes=3,
+    starts=lambda uniform, span: np.concatenate(
+        [
+            log_uniform(uniform[:, :2], 0.1, 1.0),
+            np.array([0.0, 0.0, -6.0, 0.3]) + uniform[:, 2:] * np.array([4.0, 4.0, 6.0, 2.0]),
+        ],
+        axis=1,
+    ),
+)
+def data_constrained(
+    log_x: Array,
+    size: Array,
+    data: Array,
+    log_data_half: Array,
+    log_size_half: Array,
+    log_size_per_unique: Array,
+    overfit: Array,
+) -> tuple[Array, ...]:
+    """Axes N, D seen, U unique: repeated data are worth less and less, and then they harm."""
+    params, seen, unique = (log_x[..., axis] for axis in range(3))
+    worth = []
+    for total, base, half in (
+        (seen, np.minimum(seen, unique), log_data_half),
+        (params, np.minimum(params, unique + log_size_per_unique), log_size_half),
+    ):
+        repeats = np.expm1(total - base)
+        worth.append(base + np.log1p(np.exp(half) * -np.expm1(-repeats * np.exp(-half))))
+    extra = np.log(np.maximum(np.expm1(np.maximum(seen - unique, 0.0)), 1e-30))
+    return (-size * worth[1], -data * worth[0], overfit * (extra + params - unique))

@@ -1,0 +1,90 @@
+"""The verb `prepare`: files of molecules, encoded once into a store that studies name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chemscale.progress import Watch
+from chemscale.table.errors import MissingPackage, UsageError
+
+if TYPE_CHECKING:
+    from chemscale.bench.data.prepare import Card
+
+
+def _quiet(event: dict[str, Any]) -> None:
+    return None
+
+
+def prepare(
+    source: str | Path | Sequence[str | Path],
+    to: str | Path,
+    *,
+    format: str | None = None,
+    column: str = "smiles",
+    notation: str = "selfies",
+    fragments: str = "reject",
+    charges: str = "keep",
+    stereo: str = "keep",
+    group: str = "content",
+    workers: int | None = None,
+    watch: Watch = _quiet,
+) -> Card:
+    """Encode molecules once into a folder that a study can name; after a kill, go on.
+
+    Args:
+        source: files, or globs of them.
+        to: folder of the token store.
+        format: csv, smi or parquet; by default what the name of the first file says.
+        column: with the SMILES.
+        notation: selfies or smiles.
+        fragments: reject molecules of several, take the largest, or keep them with their dots.
+        charges: keep, or neutralize where protons allow it.
+        stereo: keep or drop.
+        group: what stays in one split: content, scaffold, formula, or a column.
+        workers: processes; by default one a core.
+        watch: told about progress.
+
+    Raises:
+        DataError: a file cannot be read, lacks a column, or holds no molecule.
+        StoreError: the folder holds something else.
+    """
+    try:
+        from chemscale.bench.data.base import resolve_paths
+        from chemscale.bench.data.encoding import Choices
+        from chemscale.bench.data.prepare import prepare as preparing
+    except ModuleNotFoundError as error:
+        raise MissingPackage.of(str(error.name), "train", "preparing molecules") from error
+
+    choices = Choices(notation, fragments, charges, stereo, group)  # type: ignore[arg-type]
+    given = [source] if isinstance(source, str | Path) else list(source)
+    files = resolve_paths([str(path) for path in given], Path())
+    form = format or _form(files[0])
+    if form not in ("csv", "smi", "parquet"):
+        raise UsageError(f"no format named {form!r}: csv, smi or parquet")
+
+    def progress(what: str, done: int, total: int) -> None:
+        watch({"event": "prepare", "what": what, "done": done, "total": total})
+
+    try:
+        return preparing(
+            Path(to),
+            files,
+            form,
+            column,
+            choices,
+            workers=workers,
+            progress=progress,
+        ).card
+    finally:
+        watch({"event": "prepared"})
+
+
+def _form(path: Path) -> str:
+    """The format that a file's name says."""
+    suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    known = {"csv": "csv", "smi": "smi", "smiles": "smi", "txt": "smi", "parquet": "parquet"}
+    if suffix not in known:
+        raise UsageError(f"{path}: not named as csv, smi or parquet; say which with --format")
+    return known[suffix]

@@ -1,0 +1,68 @@
+"""Molecules from a model, from nothing or from their beginning."""
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("rdkit")
+
+from rdkit import Chem
+
+from chemscale.bench.using.generate import generate, read_prompt
+from chemscale.bench.using.trained import TrainedModel
+from chemscale.table.errors import DataError, UsageError
+
+FURAN = "C1CC(C)CO1"
+
+
+def test_a_sample_says_what_it_is(trained: TrainedModel):
+    samples = generate(trained, 30, max_length=12)
+    assert len(samples) == 30 and {one.finished for one in samples} == {True, False}
+    for one in samples:
+        assert one.keeps is None and one.prompt == "" and one.text.startswith("[")
+        assert one.smiles == "" or (one.finished and Chem.CanonSmiles(one.smiles) == one.smiles)
+        assert one.finished or one.smiles == ""
+
+
+@pytest.mark.parametrize("prompt", [FURAN, "[C][C][C][Branch1][C][C][C][O][Ring1][=Branch1]"])
+def test_a_prompt_begins_every_sample_and_keeping_it_is_checked(trained: TrainedModel, prompt):
+    samples = generate(trained, 40, prompts=[prompt])
+    fragment = Chem.MolFromSmiles(read_prompt(trained, prompt).smiles)
+    begun = "".join(read_prompt(trained, prompt).symbols)
+    usable = [one for one in samples if one.smiles]
+    assert usable and all(one.text.startswith(begun) for one in samples)
+    for one in usable:
+        assert one.keeps == Chem.MolFromSmiles(one.smiles).HasSubstructMatch(fragment)
+    assert sum(one.keeps for one in usable) > len(usable) / 2
+
+
+def test_smiles_are_taken_in_the_order_in_which_they_are_written(trained: TrainedModel):
+    assert read_prompt(trained, "CCO").symbols == ("[C]", "[C]", "[O]")
+    assert read_prompt(trained, "OCC").symbols == ("[O]", "[C]", "[C]")
+
+
+def test_several_prompts_are_answered_in_turn(trained: TrainedModel):
+    samples = generate(trained, 3, prompts=["CC", FURAN], seed=5)
+    assert [one.prompt for one in samples] == ["CC"] * 3 + [FURAN] * 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("c1cc", "prompt 'c1cc' is no molecule: not a SMILES"),
+        ("C(C)(C)(C)(C)C", "is no molecule: .*valence"),
+        ("CC.O", "is no molecule: 2 fragments"),
+        ("C[Se]C", r"does not know \[Se\]; no molecule it was trained on has that. It knows"),
+        ("[C][Foo]", r"does not know \[Foo\]"),
+        ("C" * 60, "60 symbols leave no room below max_length = 40"),
+    ],
+)
+def test_a_prompt_that_cannot_be_used_says_why(trained: TrainedModel, prompt, said):
+    with pytest.raises(DataError, match=said):
+        generate(trained, 1, prompts=[prompt])
+
+
+def test_settings_outside_their_range_are_told_all_at_once(trained: TrainedModel):
+    with pytest.raises(UsageError, match=r"count 0: at least 1; temperature -1.*top_k 0.*top_p 2"):
+        generate(trained, 0, temperature=-1, top_k=0, top_p=2)
+    with pytest.raises(UsageError, match="max_length 41: from 1 to 40"):
+        generate(trained, 1, max_length=41)
