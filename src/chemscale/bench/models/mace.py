@@ -56,7 +56,7 @@ class MACE(Potential):
         **widths(Config, 64),
         "w64-l2": Config(width=64, l_max=2),
         "w64-d3": Config(width=64, num_layers=3),
-        **widths(Config, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096),
+        **widths(Config, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192),
     }
 
     config: Config
