@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from operator import sub
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median, pstdev, quantiles
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -46,6 +47,8 @@ ROWS = (
     Row("painn", "w32", "schnetpack"),
     Row("painn", "w64", "schnetpack"),
     Row("schnet", "w64", "schnetpack"),
+    Row("mace", "w32", "mace"),
+    Row("mace", "w64", "mace"),
 )
 RECIPES = {"molecule": "molecules", "structure": "energy-and-forces"}
 
@@ -128,8 +131,8 @@ def _options() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="PEER=PATH",
-        help="Python of the environment of a peer (transformers, schnetpack); without it only our "
-        "side is timed",
+        help="Python of the environment of a peer (transformers, schnetpack, mace); without it "
+        "only our side is timed",
     )
     names = [row.name for row in ROWS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=", ".join(names))
@@ -318,7 +321,8 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
         f"{machine['rounds']} rounds.",
         "",
         "| model | a second | ours (path) | peer | ratio (quartiles) | by CPU time | "
-        "parameters, ours / peer | loss / gradient apart by | first steps: extra s, ours / peer |",
+        "parameters, ours / peer | loss / gradient / energies apart by | "
+        "first steps: extra s, ours / peer |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
@@ -347,9 +351,13 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
 
 def _apart(check: dict[str, dict[str, float]]) -> str:
     """How far two sides with the same weights are from each other, relative to ours."""
-    return " / ".join(
+    told = [
         f"{abs(check['peer'][name] / check['ours'][name] - 1):.0e}" for name in ("loss", "gradient")
-    )
+    ]
+    ours, peer = (check[side]["energies"] for side in ("ours", "peer"))
+    if ours:  # of the spread of energies, which says that they are not all alike
+        told.append(f"{max(map(abs, map(sub, ours, peer))) / pstdev(ours):.0e}")
+    return " / ".join(told)
 
 
 def _cpu() -> dict[str, Any]:

@@ -30,6 +30,9 @@ class Side(Protocol):
     def loss(self, batch: int) -> Tensor:
         """The training loss of one of the batches."""
 
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels; None for molecules."""
+
     def step(self, batch: int) -> None:
         """One whole training step on one of the batches."""
 
@@ -66,12 +69,28 @@ class Peer:
         """The training loss of one of the batches."""
         raise NotImplementedError
 
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels; None for molecules."""
+        return None
+
     def step(self, batch: int) -> None:
         """Forward, backward, clipping, AdamW."""
         self.optimizer.zero_grad(set_to_none=True)
         self.loss(batch).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip"])
         self.optimizer.step()
+
+
+def huber(
+    energy: Tensor, forces: Tensor, labels: dict[str, Tensor], sizes: Tensor, recipe: dict[str, Any]
+) -> Tensor:
+    """Our loss of potentials: energy per atom and force components, labels in our unit."""
+    per_atom = (energy - labels["energy"]) / sizes
+    off, delta = forces - labels["forces"], recipe["huber_delta"]
+    loss = torch.nn.functional.huber_loss
+    return recipe["energy_weight"] * loss(
+        per_atom, torch.zeros_like(per_atom), delta=delta
+    ) + recipe["forces_weight"] * loss(off, torch.zeros_like(off), delta=delta)
 
 
 def serve(start: Callable[[dict[str, Any]], Side]) -> None:
@@ -92,7 +111,7 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
         order = json.loads(line)
         if order["do"] == "check":
             side.exchange(order["path"])
-            say(**_loss_and_gradient(side))
+            say(**_loss_and_gradient(side), energies=side.energies(0))
         else:
             wall, cpu = time.perf_counter(), time.process_time()
             for batch in order["batches"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import torch
 from torch import Tensor
 from worker import serve
 
+from chemscale.bench.models.base import Potential
 from chemscale.bench.nn import native
+from chemscale.bench.nn.contraction import basis
+from chemscale.bench.nn.layers import SILU_SCALE
 from chemscale.bench.training.measure import DTYPES, Workbench, start_model
 from chemscale.bench.training.step import optimiser, train_step
 from chemscale.table.records import Study
@@ -47,11 +52,20 @@ class Ours:
     def exchange(self, path: str) -> None:
         """Write the weights under the peer's names."""
         torch.manual_seed(0)
-        if hasattr(self.model, "readout"):  # it starts at zero, which would hide all behind it
-            torch.nn.init.xavier_uniform_(self.model.readout.layers[-1].weight)
-        named = {"ChemGPT": _chemgpt, "PaiNN": _painn, "SchNet": _schnet}
+        with torch.no_grad():
+            for weight in self.model.parameters():  # what starts at zero would hide all behind it
+                if weight.dim() > 1 and not weight.any():
+                    weight.normal_(std=len(weight) ** -0.5)
+        named = {"ChemGPT": _chemgpt, "MACE": _mace, "PaiNN": _painn, "SchNet": _schnet}
         weights = named[type(self.model).__name__](self.model)
         np.savez(path, **{name: weight.detach().numpy() for name, weight in weights.items()})
+
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels; None for molecules."""
+        if not isinstance(self.model, Potential):
+            return None
+        energies, _ = self.model.interaction(self._batch(batch), training=False)
+        return (energies / self.model.scale).tolist()
 
     def loss(self, batch: int) -> Tensor:
         """That of training."""
@@ -117,6 +131,59 @@ def _schnet(model: torch.nn.Module) -> dict[str, Tensor]:
         theirs |= _dense(f"{there}.f2out", block.leave)
         theirs[f"{there}.in2f.weight"] = block.enter.weight
     return theirs
+
+
+# --- under mace-torch's names --------------------------------------------------------------------
+
+
+def _mace(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Flat lists of weights, l after l; the contraction's with the tensors they multiply."""
+    config = model.config
+    theirs = {"node_embedding.linear.weight": model.embedding, "neighbours": model.neighbours}
+    for k, layer in enumerate(model.layers):
+        there = f"interactions.{k}"
+        theirs |= _radial(f"{there}.conv_tp_weights.layer", layer.radial.weights)
+        theirs[f"{there}.linear_up.weight"] = _flat(layer.enter.weights)
+        theirs[f"{there}.linear.weight"] = _flat(layer.leave.weights)
+        kept = [w.unflatten(0, (len(config.elements), -1)) for w in layer.kept.weights]
+        theirs[f"{there}.skip_tp.weight"] = _flat(w.transpose(0, 1) for w in kept)
+        theirs[f"products.{k}.linear.weight"] = _flat(layer.come.weights)
+        theirs |= {f"contraction/{k}/{n}": t for n, t in _contraction(layer, config).items()}
+    for k, readout in enumerate(model.linear_readouts):
+        theirs[f"readouts.{k}.linear.weight"] = readout
+    first, last = model.readout.weights
+    there = f"readouts.{len(model.layers) - 1}"
+    theirs[f"{there}.linear_1.weight"] = first
+    theirs[f"silu/{there}.linear_2.weight"] = last.flatten() * SILU_SCALE
+    return theirs
+
+
+def _radial(there: str, weights: Iterable[Tensor]) -> dict[str, Tensor]:
+    first, *rest = weights
+    named = {f"silu/{there}{n}.weight": w * SILU_SCALE for n, w in enumerate(rest, start=1)}
+    return {f"{there}0.weight": first} | named
+
+
+def _contraction(layer: torch.nn.Module, config: Any) -> dict[str, Tensor]:
+    """By l and degree: symmetric tensors (K, 2l + 1, M, …) of the polynomials, and weights."""
+    found, start = {}, 0
+    size = (config.l_edge + 1) ** 2
+    for (degree, power), count in layer.contraction.terms.sizes.items():
+        tensor = np.zeros((count, 2 * degree + 1, *[size] * power), dtype=np.float32)
+        for number, polynomial in enumerate(basis(config.l_edge, power, degree)):
+            for key, value in polynomial.items():
+                places = set(itertools.permutations(key))
+                for place in places:
+                    tensor[number, :, *place] = value / len(places)
+        found[f"{degree}/{power}/tensor"] = torch.from_numpy(tensor)
+        weights = layer.contraction.weights[:, start : start + count]
+        found[f"{degree}/{power}/weights"] = weights
+        start += count
+    return found
+
+
+def _flat(weights: Iterable[Tensor]) -> Tensor:
+    return torch.cat([weight.flatten() for weight in weights])
 
 
 def _ordered(weight: Tensor, order: tuple[int, ...]) -> Tensor:

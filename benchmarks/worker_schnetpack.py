@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import torch.utils.data.dataloader
 from torch import Tensor
-from worker import Peer, serve
+from worker import Peer, huber, serve
 
 # SchNetPack 2.1 imports this name, which newer torch no longer has there.
 if not hasattr(torch.utils.data.dataloader, "T_co"):
@@ -60,18 +60,20 @@ class SchNetPack(Peer):
             for k in range(job["num_batches"])
         ]
 
+    def energies(self, batch: int) -> list[float] | None:
+        """Of each structure, in units of the labels."""
+        given = dict(self.batches[batch])
+        given["_positions"] = given["_positions"].detach()
+        return self.model(given)["energy"].tolist()
+
     def loss(self, batch: int) -> Tensor:
         """Our loss: Huber of energy per atom and force components, labels in our unit."""
         given = dict(self.batches[batch])
         energy, forces = given.pop("energy"), given.pop("forces")
         given["_positions"] = given["_positions"].detach()  # so that no gradient piles up on it
         told = self.model(given)
-        per_atom = (told["energy"] - energy) / given["_n_atoms"]
-        off = told["forces"] - forces
-        delta = self.recipe["huber_delta"]
-        return self.recipe["energy_weight"] * F.huber_loss(
-            per_atom, torch.zeros_like(per_atom), delta=delta
-        ) + self.recipe["forces_weight"] * F.huber_loss(off, torch.zeros_like(off), delta=delta)
+        labels = {"energy": energy, "forces": forces}
+        return huber(told["energy"], told["forces"], labels, given["_n_atoms"], self.recipe)
 
 
 if __name__ == "__main__":

@@ -134,9 +134,12 @@ class FamilyContract:
         found = run()
         with native.plain():
             expected = run()
+        # A gradient may be a small rest of large terms, which single precision rounds.
+        largest = max(float(plain.abs().max()) for plain in expected[1:])
         for ours, plain in zip(found, expected, strict=True):
             scale = float(plain.abs().max())
-            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5 * scale)
+            slack = 1e-5 * scale + 1e-6 * largest
+            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=slack)
 
     def test_every_parameter_learns(
         self, data: Dataset, config: Record, trained: tuple[Any, list[float]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ class Structure:
     numbers: NDArray[np.int64]  # (atoms,)
     positions: NDArray[np.float64]  # (atoms, 3)
     cell: NDArray[np.float64] | None = None  # (3, 3)
+    charge: int = 0
+    unpaired: int = 0
 
 
 def morse(structure: Structure) -> tuple[float, NDArray[np.float64]]:
@@ -58,15 +61,30 @@ def toy_molecules(count: int, seed: int) -> list[Structure]:
     return made
 
 
-def write_structures(path: Path, count: int = 48, seed: int = 0) -> Path:
+def charged(structures: Sequence[Structure]) -> list[Structure]:
+    """The same, every other one an ion with an unpaired electron, of either sign."""
+    signs = itertools.cycle((0, 1, 0, -1))
+    return [
+        dataclasses.replace(structure, charge=sign, unpaired=abs(sign))
+        for structure, sign in zip(structures, signs, strict=False)
+    ]
+
+
+def write_structures(
+    path: Path, count: int = 48, seed: int = 0, *, with_charges: bool = False
+) -> Path:
     """Write labelled toy molecules, and the four isolated atoms, as extended XYZ."""
     lone = [Structure(np.array([z]), np.zeros((1, 3))) for z in REFERENCE]
+    molecules = toy_molecules(count, seed)
     lines = []
-    for structure in lone + toy_molecules(count, seed):
+    for structure in lone + (charged(molecules) if with_charges else molecules):
         energy, forces = morse(structure)
+        energy += 0.3 * structure.charge
+        told = f" charge={structure.charge} multiplicity={structure.unpaired + 1}"
         lines += [
             str(len(forces)),
-            f'Properties=Z:I:1:pos:R:3:REF_forces:R:3 REF_energy={energy!r} pbc="F F F"',
+            f'Properties=Z:I:1:pos:R:3:REF_forces:R:3 REF_energy={energy!r} pbc="F F F"'
+            + (told if structure.charge else ""),
         ]
         for z, place, force in zip(structure.numbers, structure.positions, forces, strict=True):
             lines.append(" ".join([str(z), *(f"{x:.10f}" for x in (*place, *force))]))
@@ -108,6 +126,8 @@ def graph_of(structures: Sequence[Structure], cutoff: float) -> GraphBatch:
         atoms_per_structure=sizes.double(),
         energy=torch.full((len(sizes),), torch.nan, dtype=torch.float64),
         forces=torch.full((start, 3), torch.nan, dtype=torch.float64),
+        charge=torch.tensor([float(structure.charge) for structure in structures]).double(),
+        unpaired=torch.tensor([float(structure.unpaired) for structure in structures]).double(),
     )
 
 

@@ -18,6 +18,21 @@ class TestPaiNN(PotentialContract):
     family = "painn"
 
 
+@pytest.mark.slow
+class TestMACE(PotentialContract):
+    family = "mace"
+
+
+@pytest.mark.slow
+class TestAllegro(PotentialContract):
+    family = "allegro"
+
+
+@pytest.mark.slow
+class TestSpookyNet(PotentialContract):
+    family = "spookynet"
+
+
 def test_no_potential_joins_the_house_without_an_exam():
     registered = {name for name in families.names() if load_family(name).unit == "structure"}
     examined = {

@@ -220,6 +220,12 @@ def resolve_paths(paths: Sequence[str], folder: Path) -> list[Path]:
     return found
 
 
+def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions of stretches that begin at `starts`, one after another."""
+    shift = starts - (np.cumsum(lengths) - lengths)
+    return np.repeat(shift, lengths) + np.arange(lengths.sum())
+
+
 def hash_items(texts: Iterable[bytes]) -> NDArray[np.uint64]:
     """Hash contents to 128 bits each: (items, 2)."""
     joined = b"".join(hashlib.blake2b(text, digest_size=16).digest() for text in texts)

@@ -25,8 +25,9 @@ from chemscale.bench.data.base import (
     hash_items,
     resolve_paths,
     silent,
+    spans,
 )
-from chemscale.bench.data.structure_files import Frame, Labels, read_frames
+from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
 from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import Links
 from chemscale.table.errors import DataError
@@ -52,6 +53,8 @@ class GraphBatch:
     atoms_per_structure: Tensor  # (S,)
     energy: Tensor  # (S,) double precision; NaN where missing
     forces: Tensor  # (A, 3); NaN where missing
+    charge: Tensor | None = None  # (S,) e; None: all are neutral
+    unpaired: Tensor | None = None  # (S,) electrons; None: all closed shells, or not told
 
     @property
     def num_atoms(self) -> int:
@@ -75,6 +78,11 @@ class GraphBatch:
         graph = self._pairs() if both_ways else self
         return Links(graph.vectors(), graph.senders, graph.receivers, self.num_atoms, both_ways)
 
+    def all_pairs(self) -> tuple[Tensor, Tensor]:
+        """Senders and receivers of all pairs of a structure's atoms, each with itself too."""
+        receivers, senders = (self.structure[:, None] == self.structure).nonzero().unbind(1)
+        return senders, receivers
+
     def _pairs(self) -> GraphBatch:
         """With one of the two edges that join a pair of atoms, or an atom and its own image."""
         kept = self.senders > self.receivers
@@ -95,7 +103,7 @@ class GraphBatch:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
         """Move, and cast all but the energies."""
-        cast = ("positions", "offsets", "atoms_per_structure", "forces")
+        cast = ("positions", "offsets", "atoms_per_structure", "forces", "charge", "unpaired")
         moved = {
             field.name: value.to(device, dtype if field.name in cast else None)
             for field in dataclasses.fields(self)
@@ -123,7 +131,7 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 1", "source": [index for _, index in sources], **options},
+            {"kind": "structures 2", "source": [index for _, index in sources], **options},
         )
         arrays = cache.load("structures", self._identity)
         if arrays is None:
@@ -145,6 +153,15 @@ class Structures(Dataset):
 
     def vocabulary(self) -> tuple[str, ...]:  # noqa: D102
         return ()
+
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, ascending."""
+        return tuple(int(z) for z in np.flatnonzero(self.arrays["counts"].any(axis=0)))
+
+    def mean_neighbours(self, subset: Indices, cutoff: float) -> float:
+        """How many neighbours an atom of the subset has within the cutoff (Å), on average."""
+        first = self._neighbours(cutoff)[0]
+        return float(np.diff(first)[subset].sum() / np.diff(self.start)[subset].sum())
 
     def check(self, needs: Iterable[str]) -> None:  # noqa: D102
         has = {
@@ -197,15 +214,17 @@ class Structures(Dataset):
         Raises:
             DataError: a structure of several atoms with an atom that has no neighbour.
         """
-        first, senders, receivers, shifts = self._edges_within(config)
+        cutoff = float(config.cutoff)  # type: ignore[attr-defined]
+        first, senders, receivers, shifts = self._neighbours(cutoff)
         arrays = self.arrays
         periodic = bool(arrays["pbc"].any())
+        charged = bool(arrays["charge"].any() or arrays["unpaired"].any())
 
         def batch(items: Indices) -> GraphBatch:
             sizes = (self.start[items + 1] - self.start[items]).astype(np.int64)
             degrees = (first[items + 1] - first[items]).astype(np.int64)
-            atoms = _ranges(self.start[items], sizes)
-            edges = _ranges(first[items], degrees)
+            atoms = spans(self.start[items], sizes)
+            edges = spans(first[items], degrees)
             shift = np.repeat(np.cumsum(sizes) - sizes, degrees)
             offsets = None
             if periodic:
@@ -221,24 +240,22 @@ class Structures(Dataset):
                 atoms_per_structure=torch.from_numpy(sizes.astype(np.float64)),
                 energy=torch.from_numpy(arrays["energy"][items]),
                 forces=torch.from_numpy(arrays["forces"][atoms]),
+                charge=torch.from_numpy(arrays["charge"][items]) if charged else None,
+                unpaired=torch.from_numpy(arrays["unpaired"][items]) if charged else None,
             )
 
         return batch
 
     def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
-        first = self._edges_within(config)[0]
+        first = self._neighbours(float(config.cutoff))[0]  # type: ignore[attr-defined]
         return np.asarray(first[items + 1] - first[items], dtype=np.int64)
-
-    def _edges_within(self, config: Record) -> tuple[NDArray[Any], ...]:
-        cutoff = float(config.cutoff)  # type: ignore[attr-defined]
-        if cutoff not in self._edges:
-            self._edges[cutoff] = self._neighbours(cutoff)
-        return self._edges[cutoff]
 
     def _atoms(self, name: str, item: int) -> NDArray[Any]:
         return np.asarray(self.arrays[name][self.start[item] : self.start[item + 1]])
 
     def _neighbours(self, cutoff: float) -> tuple[NDArray[Any], ...]:
+        if cutoff in self._edges:
+            return self._edges[cutoff]
         identity = f"{self._identity}-{cutoff!r}-{importlib.metadata.version('vesin')}"
         arrays = cache.load("neighbours", identity)
         if arrays is None:
@@ -252,7 +269,9 @@ class Structures(Dataset):
                 f"{self.start[first + 1] - self.start[first]} atoms). Such an atom feels no force; "
                 "drop those frames or raise the cutoff"
             )
-        return arrays["first"], arrays["senders"], arrays["receivers"], arrays["shifts"]
+        names = ("first", "senders", "receivers", "shifts")
+        self._edges[cutoff] = tuple(arrays[name] for name in names)
+        return self._edges[cutoff]
 
     def _find_neighbours(self, cutoff: float) -> dict[str, NDArray[Any]]:
         from vesin import NeighborList
@@ -310,7 +329,7 @@ def _read(
     progress("reading structures", len(sources), len(sources))
     if not frames:
         raise DataError(f"{', '.join(spec.path)}: no structure could be read")
-    content = [_content(frame) for frame in frames]
+    content = [frame.content() for frame in frames]
     labelled = [
         text + b"|" + np.float64(f.energy).tobytes() + f.forces.tobytes()
         for text, f in zip(content, frames, strict=True)
@@ -325,6 +344,8 @@ def _read(
         "positions": np.concatenate([f.positions for f in frames]),
         "forces": np.concatenate([f.forces for f in frames]),
         "energy": np.array([f.energy for f in frames]),
+        "charge": np.array([f.charge for f in frames], dtype=np.float64),
+        "unpaired": np.array([f.unpaired for f in frames], dtype=np.float64),
         "cell": np.array([f.cell for f in frames]),
         "pbc": np.array([f.pbc for f in frames]),
         "counts": counts,
@@ -333,15 +354,8 @@ def _read(
         "group": group_numbers(keys),
         "source": np.array(source, dtype=np.int8),
         "rejects": np.array(rejects, dtype=str).reshape(-1, 3),
-        "notes": np.array([labels.describe(len(frames)), note]),
+        "notes": np.array([labels.describe(len(frames)), note, *describe_electrons(frames)]),
     }
-
-
-def _content(frame: Frame) -> bytes:
-    """What a structure is: elements, positions to 1e-6 Å, cell; never labels."""
-    positions = np.round(frame.positions, 6) + 0.0  # no negative zero
-    cell = np.round(frame.cell, 6) + 0.0
-    return frame.atomic_numbers.tobytes() + positions.tobytes() + cell.tobytes()
 
 
 def _group_keys(
@@ -384,9 +398,3 @@ def _blocks(origin: list[int], content: list[bytes]) -> list[bytes]:
             content[members[min(place // BLOCK, last) * BLOCK]] for place in range(len(members))
         ]
     return keys
-
-
-def _ranges(starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """Concatenate `arange(start, start + length)` of all pairs."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.bench.data import cache
-from chemscale.bench.data.base import Progress, Reject, silent
+from chemscale.bench.data.base import Progress, Reject, silent, spans
 from chemscale.bench.data.encoding import GROUPS, Choices, Encoded, encode_all
 from chemscale.bench.data.molecule_files import (
     CUT_OFF,
@@ -41,7 +41,6 @@ from chemscale.bench.data.runs import (
     blocks,
     join_rejects,
     merge,
-    spans,
     write_run,
 )
 from chemscale.table.errors import DataError, StoreError

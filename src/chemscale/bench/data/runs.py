@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chemscale.bench.data.base import spans
 from chemscale.bench.data.encoding import Encoded
 from chemscale.bench.data.molecule_files import Chunk
 from chemscale.table.errors import DataError
@@ -116,12 +117,6 @@ def _gathered(symbols: NDArray[np.uint16], items: NDArray[Any]) -> Iterator[NDAr
     for begin in range(0, max(len(items), 1), BLOCK):
         some = items[begin : begin + BLOCK]
         yield symbols[spans(some["starts"], some["lengths"].astype(np.int64))]
-
-
-def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The positions of stretches that begin at `starts`, one after another."""
-    shift = starts - (np.cumsum(lengths) - lengths)
-    return np.repeat(shift, lengths) + np.arange(lengths.sum())
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,17 @@ class Frame:
     energy: float
     forces: NDArray[np.float64]  # (atoms, 3)
     info: dict[str, Any]
+    charge: int = 0  # e
+    unpaired: int = 0  # electrons: the multiplicity less one
+
+    def content(self) -> bytes:
+        """What it is: elements, positions to 1e-6 Å, cell, electrons; never labels."""
+        positions = np.round(self.positions, 6) + 0.0  # no negative zero
+        cell = np.round(self.cell, 6) + 0.0
+        told = self.atomic_numbers.tobytes() + positions.tobytes() + cell.tobytes()
+        if self.charge or self.unpaired:
+            told += f"|charge {self.charge} unpaired {self.unpaired}".encode()
+        return told
 
 
 class Labels:
@@ -61,6 +72,8 @@ class Labels:
             if forces is None
             else np.asarray(forces, dtype=np.float64) * self.factor,
             info=atoms.info,
+            charge=_whole("charge", atoms.info.get("charge", 0)),
+            unpaired=_unpaired(atoms),
         )
 
     def _find(
@@ -98,6 +111,44 @@ def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame
                 yield error
     except (OSError, KeyError, ValueError, IndexError, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: cannot be read as {spec.format}: {error}") from error
+
+
+def describe_electrons(frames: list[Frame]) -> list[str]:
+    """A note where structures are charged or have unpaired electrons."""
+    count = sum(bool(frame.charge or frame.unpaired) for frame in frames)
+    if not count:
+        return []
+    charges = [frame.charge for frame in frames]
+    return [
+        f"{count:,} structures are charged or have unpaired electrons (charge {min(charges)} "
+        f"to {max(charges)}); only families that take charge and spin can tell them from others"
+    ]
+
+
+def _unpaired(atoms: Atoms) -> int:
+    """Unpaired electrons by the entry `multiplicity` or `spin`, both 2S + 1; zero where not told.
+
+    `spin` is the multiplicity, and 0 says nothing, as in OMol25 and fairchem.
+    """
+    key = "multiplicity" if "multiplicity" in atoms.info else "spin"
+    multiplicity = _whole(key, atoms.info.get(key, 0))
+    if multiplicity == 0:
+        return 0
+    if multiplicity < 0:
+        raise ValueError(f"{key} = {multiplicity}; it is 2S + 1, at least 1")
+    electrons = int(atoms.numbers.sum()) - _whole("charge", atoms.info.get("charge", 0))
+    if (electrons - multiplicity + 1) % 2:
+        raise ValueError(
+            f"{key} = {multiplicity} cannot be with {electrons} electrons; it is 2S + 1: 1 for a "
+            "closed shell, 2 for a radical"
+        )
+    return multiplicity - 1
+
+
+def _whole(key: str, value: Any) -> int:
+    if not isinstance(value, int | float | np.number) or float(value) != round(float(value)):
+        raise ValueError(f"{key} = {value} is not a whole number")
+    return int(value)
 
 
 def _check(frame: Frame) -> None:

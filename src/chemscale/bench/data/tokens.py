@@ -29,11 +29,11 @@ from chemscale.bench.data.base import (
     Split,
     resolve_paths,
     silent,
+    spans,
 )
 from chemscale.bench.data.encoding import ALLOWED, Choices, encode
 from chemscale.bench.data.notation import tokenize, unspell
 from chemscale.bench.data.prepare import LISTED, TokenStore, prepare, prepared_with
-from chemscale.bench.data.runs import spans
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
 from chemscale.table.records import DatasetSpec

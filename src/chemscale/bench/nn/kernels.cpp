@@ -632,6 +632,65 @@ void exchange_twice(const T* hx, const T* hw, const T* hd, const T* g, const T* 
   }
 }
 
+// --- sparse sums of products ---------------------------------------------------------------------
+
+// out[c] += value times the product of N rows; where there is one channel for all, a number.
+template <int N, class T>
+inline void add_products(T* __restrict out, const T* const* in, T value, int64_t F, bool summed) {
+  T sum = 0;
+  if (summed) {
+    for (int64_t f = 0; f < F; f++) {
+      T product = in[0][f];
+      for (int n = 1; n < N; n++) product *= in[n][f];
+      sum += product;
+    }
+    out[0] += value * sum;
+    return;
+  }
+#pragma omp simd
+  for (int64_t f = 0; f < F; f++) {
+    T product = value;
+    for (int n = 0; n < N; n++) product *= in[n][f];
+    out[f] += product;
+  }
+}
+
+// sizes: links, terms, channels, operands; then components and channels of out and each operand.
+template <class T>
+void multilinear(T* out, const T* a, const T* b, const T* c, const T* d, const int64_t* out_row,
+                 const int64_t* a_row, const int64_t* b_row, const int64_t* c_row,
+                 const int64_t* d_row, const int64_t* component, const T* values,
+                 const int64_t* sizes) {
+  const int64_t links = sizes[0], terms = sizes[1], F = sizes[2], operands = sizes[3];
+  const T* in[4] = {a, b, c, d};
+  const int64_t* row[4] = {a_row, b_row, c_row, d_row};
+  const bool summed = sizes[5] == 1 && F > 1;
+  for (int64_t e = 0; e < links; e++) {
+    T* to = out + (out_row ? out_row[e] : e) * sizes[4] * sizes[5];
+    const T* from[4];
+    for (int64_t n = 0; n < operands; n++)
+      from[n] = in[n] + (row[n] ? row[n][e] : e) * sizes[6 + 2 * n] * sizes[7 + 2 * n];
+    for (int64_t t = 0; t < terms; t++) {
+      T value = values[t];
+      const T* whole[4];
+      int count = 0;
+      for (int64_t n = 0; n < operands; n++) {
+        const T* at = from[n] + component[(n + 1) * terms + t] * sizes[7 + 2 * n];
+        if (sizes[7 + 2 * n] == 1) value *= *at;
+        else whole[count++] = at;
+      }
+      T* target = to + component[t] * sizes[5];
+      switch (count) {
+        case 0: target[0] += value; break;
+        case 1: add_products<1>(target, whole, value, F, summed); break;
+        case 2: add_products<2>(target, whole, value, F, summed); break;
+        case 3: add_products<3>(target, whole, value, F, summed); break;
+        default: add_products<4>(target, whole, value, F, summed);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 // --- what Python calls: pointers to the functions, by name ----------------------------------------
@@ -661,4 +720,5 @@ EXPORT(convolve_twice, convolve_twice)
 EXPORT(exchange, exchange)
 EXPORT(exchange_backward, exchange_backward)
 EXPORT(exchange_twice, exchange_twice)
+EXPORT(multilinear, multilinear)
 }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
+
+from chemscale.bench.nn.activations import silu
 
 
 class MLP(nn.Module):
@@ -45,6 +48,32 @@ def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class NormalMLP(nn.Module):
+    """Layers without biases that keep the variance of their input, as e3nn has them.
+
+    Weights are drawn from a normal distribution and scaled by the root of how many inputs they sum,
+    in the forward pass; SiLU is scaled to a mean square of 1 on normal input.
+    """
+
+    def __init__(self, widths: Sequence[int]):
+        super().__init__()
+        self.weights = nn.ParameterList(
+            torch.randn(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(…, widths[0]) to (…, widths[-1])."""
+        scale = 1.0
+        for number, weight in enumerate(self.weights):
+            if number:
+                features, scale = silu(features), SILU_SCALE
+            features = features @ (weight * (scale * len(weight) ** -0.5))
+        return features
+
+
+SILU_SCALE = 1.6765324703310907  # 1 / √E[silu(x)²] of a standard normal x, by quadrature
 
 
 def initialise_normal(module: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from ase import units
 from torch import Tensor, nn
 
 
@@ -45,3 +46,37 @@ class Sines(nn.Module):
         """Distances (E,) in Å to basis values (E, num_basis)."""
         column = distances[:, None]
         return torch.sin(column * self.frequencies) / column
+
+
+def polynomial_cutoff(distances: Tensor, cutoff: float, power: int = 5) -> Tensor:
+    """Fall from 1 at zero to 0 at the cutoff, with two derivatives zero (Gasteiger 2020): (E,)."""
+    reach = distances / cutoff
+    first, second = (power + 1) * (power + 2) / 2, power * (power + 2)
+    rest = first - reach * (second - reach * (power * (power + 1) / 2))
+    return (1.0 - reach**power * rest) * (distances < cutoff)
+
+
+def bump_cutoff(distances: Tensor, cutoff: float) -> Tensor:
+    """exp(-d² / (cutoff² - d²)), with all derivatives zero at the cutoff (Unke 2021): (E,)."""
+    left = (cutoff**2 - distances.square()).clamp(min=1e-3 * cutoff**2)
+    value = torch.exp(-distances.square() / left)
+    return torch.where(distances.square() < (1 - 1e-3) * cutoff**2, value, 0.0)
+
+
+class Bernsteins(nn.Module):
+    """Bernstein polynomials of exp(-d · 0.5 / a₀), exponentially placed (Unke et al. 2021)."""
+
+    def __init__(self, num_basis: int):
+        super().__init__()
+        self.num_basis = num_basis
+        self.decay = 0.5 / units.Bohr  # 1/Å
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Distances (E,) in Å to basis values (E, num_basis)."""
+        last = self.num_basis - 1
+        order = torch.arange(self.num_basis, dtype=distances.dtype, device=distances.device)
+        full = torch.lgamma(order.new_tensor(last + 1.0))
+        binomial = full - torch.lgamma(order + 1) - torch.lgamma(last - order + 1)
+        power = -self.decay * distances[:, None]  # log of the variable
+        rest = torch.log(-torch.expm1(power))
+        return torch.exp(binomial + order * power + (last - order) * rest)
