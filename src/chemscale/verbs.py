@@ -195,7 +195,9 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     study, sizes = folder.study(), folder.sizes()
     found = folder.fit() or fit(folder.path)
     wish = {key: value for key, value in wish.items() if value is not None}
-    planned = planning(found, study, sizes, now=_now(), available=folder.available(), **wish)
+    bought = points_of(folder.trained())
+    wish |= {"available": folder.available(), "bought": bought}
+    planned = planning(found, study, sizes, now=_now(), **wish)
     if not write:
         return planned, None
     _choose_for(folder, planned)

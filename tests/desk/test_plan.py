@@ -197,6 +197,20 @@ def test_a_budget_does_not_buy_what_is_trained_already(fitted):
     assert (more.families, more.num_train) == ({"painn": ("w32",)}, (20_000,))
 
 
+def test_what_an_earlier_plan_trained_is_not_bought_again(fitted):
+    first = plan(fitted, STUDY, LADDER, flops=1.01 * cost("w32"), available=20_000, now=NOW)
+    (size,), (amount,) = first.families["painn"], first.num_train
+    done = points(sizes=(size,))[0].model_copy(
+        update={"num_train": amount, "role": "plans/001", "losses": {"force_mae": 1.0}}
+    )
+    again = plan(
+        fitted, STUDY, LADDER, flops=1.01 * cost("w32"), available=20_000, bought=[done], now=NOW
+    )
+    assert (again.families, again.num_train) != (first.families, first.num_train)
+    with pytest.raises(UsageError, match=f"{size} on {amount:,} structures reached 1 already"):
+        plan(fitted, STUDY, LADDER, target=1.5, bought=[done], now=NOW)
+
+
 def test_a_target_is_reached_by_the_cheapest_run_that_was_not_trained(fitted):
     # What w32 is forecast to reach on 15,000 structures, w48 reaches on fewer, at a higher price.
     target = 1.001 * predict(fitted.families[0], PARAMS["w32"], 15_000).value

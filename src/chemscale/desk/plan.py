@@ -12,7 +12,7 @@ from chemscale.desk.forecast import Prediction, predict, reach
 from chemscale.desk.sentences import metric_words, number, units
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
 from chemscale.table.records import Forecast, Study
-from chemscale.table.results import FamilyFit, Fit, Size
+from chemscale.table.results import FamilyFit, Fit, Point, Size
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def plan(
     family: str | None = None,
     seeds: int = 1,
     available: int | None = None,
+    bought: Sequence[Point] = (),
 ) -> Study:
     """Choose the next run and return it as a study with a forecast.
 
@@ -69,6 +70,7 @@ def plan(
         family: consider this one only.
         seeds: how many to train.
         available: how many training items there are; by default as many as were fitted.
+        bought: all that was trained, by earlier plans too, which no law is fitted to.
 
     Raises:
         UsageError: not exactly one wish, a name that is not there, or a target reached already.
@@ -94,10 +96,10 @@ def plan(
     if hours is not None and device is not None:
         rungs = _measured(rungs, device, study)
     if target is not None:
-        _refuse_reached(fits, rungs, target)
+        _refuse_reached(fits, rungs, target, bought)
     # A budget is spent on the items there are; what a target needs can be labelled.
     limit = math.inf if target is not None else available
-    candidates, reasons = _candidates(fits, study, rungs, seeds, limit)
+    candidates, reasons = _candidates(fits, study, rungs, seeds, limit, bought)
     if not candidates:
         raise NotIdentified(
             "no forecast for any run that was not trained yet: "
@@ -157,12 +159,13 @@ def _candidates(
     sizes: Sequence[Size],
     seeds: int,
     limit: float | None,
+    bought: Sequence[Point],
 ) -> tuple[list[Candidate], list[str]]:
     """Every untrained size and `num_train` the fit can answer for, and why others cannot be."""
     found: list[Candidate] = []
     reasons: dict[str, None] = {}
     for one in fits:
-        trained = {cell[:2] for cell in one.observed}
+        trained = {cell[:2] for cell in _trained(one, bought)}
         for size in (size for size in sizes if size.family == one.family):
             for amount in _amounts(one, limit):
                 if (size.num_params, amount) in trained:
@@ -225,11 +228,25 @@ def _measured(sizes: Sequence[Size], device: str, study: Study) -> list[Size]:
     return measured
 
 
-def _refuse_reached(fits: Iterable[FamilyFit], sizes: Sequence[Size], target: float) -> None:
+def _trained(one: FamilyFit, bought: Sequence[Point]) -> list[tuple[int, int, float]]:
+    """Parameters, `num_train` and loss of what was trained: by the sweep, then by plans."""
+    swept = [cell[:3] for cell in one.observed]
+    return swept + [
+        (point.num_params, point.num_train, point.losses[one.metric])
+        for point in bought
+        if point.family == one.family
+        and point.role.startswith("plans/")
+        and one.metric in point.losses
+    ]
+
+
+def _refuse_reached(
+    fits: Iterable[FamilyFit], sizes: Sequence[Size], target: float, bought: Sequence[Point]
+) -> None:
     """Tell of a trained run that reached the target, so that none is bought again."""
     names = {(size.family, size.num_params): size.size for size in sizes}
     for one in fits:
-        for num_params, num_train, loss, _ in one.observed:
+        for num_params, num_train, loss in _trained(one, bought):
             if loss <= target:
                 size = names.get((one.family, num_params), f"{num_params:,} parameters")
                 raise UsageError(
