@@ -183,7 +183,7 @@ def test_memory_is_predicted_within_20_percent(case: str):
     family, size, batch_size = case.split(":")
     predicted = benchmark.predicted(family, size, int(batch_size), "")
     measured = benchmark.measured(family, size, int(batch_size), "")
-    assert measured > 200 * MB
+    assert measured > 150 * MB  # far above what the reading itself is uncertain by
     assert predicted == pytest.approx(measured, rel=0.2)
 
 
