@@ -97,7 +97,8 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
 
         device = default_device()
         timed = {}
-        wanted = [(f, size) for f, names in study.families.items() for size in names]
+        ours = {f: names for f, names in study.families.items() if f not in study.external}
+        wanted = [(f, size) for f, names in ours.items() for size in names]
         for number, (family, size) in enumerate(wanted):
             watch({"event": "prepare", "what": "timing", "done": number, "total": len(wanted)})
             timed[family, size] = items_per_second(bench, family, size, device)

@@ -104,7 +104,8 @@ def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
     print(f"\n{expansion.changed}.")
     for name in expansion.unused:
         print(f"  unused: {name}")
-    if any(not size.items_per_second for size in expansion.sizes):
+    ours = [size for size in expansion.sizes if size.family not in expansion.study.external]
+    if any(not size.items_per_second for size in ours):
         print("\nTimes are not known: --measure times ten steps of each size.")
 
 

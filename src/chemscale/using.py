@@ -152,7 +152,7 @@ def evaluate(
     need_bench()
     from chemscale.bench.data.tokens import Molecules
     from chemscale.bench.using import fcd
-    from chemscale.bench.using.evaluate import Judge, reference_items, smiles_of
+    from chemscale.bench.using.evaluate import Judge, reference_items
 
     if num_samples < 2:
         raise UsageError(f"num_samples {num_samples}: at least 2")
@@ -185,8 +185,8 @@ def evaluate(
     judged = [split for split in ("test", "shift") if split in items]
     count = sum(len(items[split]) for split in ("train", *judged))
     with _Counter(watch, count * (2 if fcd.is_there() else 1)) as counter:
-        judge = Judge({split: smiles_of(dataset, items[split]) for split in judged}, counter)
-        floor = judge.likeness(smiles_of(dataset, items["train"]), "describing training molecules")
+        judge = Judge({split: dataset.smiles(items[split]) for split in judged}, counter)
+        floor = judge.likeness(dataset.smiles(items["train"]), "describing training molecules")
     evaluation = known or Evaluation(
         settings=settings,
         num_reference={split: len(items[split]) for split in judged},

@@ -39,7 +39,7 @@ def mistakes(**changes: object) -> tuple[str, ...]:
 def test_an_unknown_key_is_refused_with_the_nearest_known_one():
     (mistake,) = mistakes(num_trian=[10])
     assert "unknown key 'num_trian'. Did you mean 'num_train'?" in mistake
-    assert "budget, dataset, families" in mistake
+    assert "budget, dataset, external, families" in mistake
 
 
 def test_an_unknown_key_inside_a_table_is_named_by_its_path_with_the_keys_of_that_table():

@@ -41,10 +41,16 @@ class Bench(Protocol):
 
 def unknown_families(study: Study) -> list[str]:
     """Families that nobody registered; asked before any data is read."""
-    return [
-        str(UnknownName.of(families.kind, name, families.names()))
+    known = {*families.names(), *study.external}
+    taken = [
+        f"external.{name}: a family of the package has this name; take another"
+        for name in study.external
+        if name in families.names()
+    ]
+    return taken + [
+        str(UnknownName.of(families.kind, name, known))
         for name in study.families
-        if name not in families.names()
+        if name not in known
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from chemscale.table.errors import hint
+from chemscale.table.external import External
 from chemscale.table.record import Record
 
 FORMAT = 1  # of everything stored in a study folder; raised when an older reader would misread it
@@ -226,6 +227,7 @@ class Study(Record):
     recipe: RecipeSpec
     budget: Budget
     search: Search | None = None
+    external: dict[str, External] = {}  # families that are somebody else's trainers
     forecast: tuple[Forecast, ...] = ()
     format: int = FORMAT
 

@@ -31,7 +31,7 @@ def file_hash(path: Path) -> str:
         return memo.read_text()
     with path.open("rb") as stream:
         value = hashlib.file_digest(stream, "sha256").hexdigest()
-    _place(memo, lambda part: part.write_text(value))
+    put(memo, lambda part: part.write_text(value))
     return value
 
 
@@ -56,14 +56,14 @@ def save(name: str, identity: str, arrays: Mapping[str, NDArray[Any]]) -> dict[s
         for array, value in arrays.items():
             np.save(part / f"{array}.npy", value)
 
-    _place(place(name, identity), write)
+    put(place(name, identity), write)
     stored = load(name, identity)
     assert stored is not None
     return stored
 
 
-def _place(target: Path, write: Any) -> None:
-    """Write aside and rename; of two processes that do so at once, either may win."""
+def put(target: Path, write: Any) -> None:
+    """Write a file or folder aside and rename; of two that do so at once, either may win."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as aside:
         part = Path(aside) / "part"

@@ -317,6 +317,12 @@ class Molecules(Dataset):
     def num_tokens(self, items: Indices) -> int:  # noqa: D102
         return int(self._length[items].sum(dtype=np.int64) + len(items))
 
+    def smiles(self, items: Indices) -> list[str]:
+        """Canonical SMILES of some molecules, as their tokens spell them."""
+        ends = np.cumsum(self._length[items].astype(np.int64))[:-1]
+        parts = np.split(self._numbered(items), ends)
+        return [self.tokenizer.smiles(tokens.tolist()) for tokens in parts]
+
     def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
         return self._length[items].astype(np.int64) + 1
 

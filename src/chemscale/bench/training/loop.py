@@ -20,6 +20,7 @@ import torch
 from chemscale.bench.models.base import Family, load_family
 from chemscale.bench.nn import native
 from chemscale.bench.training import checkpoint, power
+from chemscale.bench.training.external import Command
 from chemscale.bench.training.failure import failure
 from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.measure import (
@@ -101,9 +102,9 @@ def train_run(
             tell({"event": "start", "run": run_id, "name": place.path.name})
             try:
                 bench = bench or Workbench(folder.study(), folder.path)
-                outcome = _Training(
-                    bench, folder, place, run, tell, stop, resources, ranks
-                ).to_the_end()
+                kind = Command if Command.trains(run) else _Training
+                one = kind(bench, folder, place, run, tell, stop, resources, ranks)
+                outcome = one.to_the_end()
             except Stopped as stopped:
                 place.log(str(stopped))
                 tell({"event": "stopped", "run": run_id})

@@ -17,11 +17,12 @@ import torch
 
 from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, silent
 from chemscale.bench.models.base import Family, Seen, build, load_family
-from chemscale.bench.training import memory, mup
+from chemscale.bench.training import external, memory, mup
 from chemscale.bench.training.recipe import Batches, stream
 from chemscale.bench.training.resources import ORDINARY, Resources
 from chemscale.bench.training.step import optimiser, shares, train_step
 from chemscale.table.errors import DataError, UnknownName
+from chemscale.table.external import External
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe, Study
 from chemscale.table.results import Size
@@ -66,6 +67,10 @@ class Workbench:
 
     def size(self, family: str, size: str) -> Size:
         """One rung of a ladder, completed for the dataset."""
+        if (family, size) not in self._sizes and family in self.study.external:
+            self._sizes[family, size] = external.declared(
+                self.study.external[family], family, size, self.dataset, self.study.recipe.resolve()
+            )
         if (family, size) not in self._sizes:
             kind = self.family(family)
             if size not in kind.ladder:
@@ -78,8 +83,18 @@ class Workbench:
         return [
             self._with_memory(self.size(family, size)) if size in asked else self.size(family, size)
             for family, asked in self.study.families.items()
-            for size in self.family(family).ladder
+            for size in self._rungs(family)
         ]
+
+    def external(self, name: str) -> External:
+        """Somebody else's trainer, as the study declares it.
+
+        Raises:
+            DataError: it does not, any more.
+        """
+        if name not in self.study.external:
+            raise DataError(f"{name} is no family, and [external.{name}] is gone from the study")
+        return self.study.external[name]
 
     def peak_bytes(
         self,
@@ -102,6 +117,8 @@ class Workbench:
             Bytes; None where it cannot be traced.
         """
         key = (family, size, batch_size, resources, max_load)
+        if family in self.study.external:
+            return None
         if key not in self._peaks:
             peak = self._peak(*key)
             if peak is not None and resources.recompute:
@@ -129,7 +146,7 @@ class Workbench:
             UsageError: a family cannot be trained with such resources.
         """
         kinds = list(kinds)
-        for name in sorted({family for family, _, _ in kinds}):
+        for name in sorted({family for family, _, _ in kinds} - set(self.study.external)):
             resources.refuse_for(load_family(name), name)
         needs = [
             memory.Need(
@@ -173,6 +190,11 @@ class Workbench:
         if (num_train, seed) not in self._fingerprints:
             self._fingerprints[num_train, seed] = self.dataset.fingerprint(num_train, seed)
         return self._fingerprints[num_train, seed]
+
+    def _rungs(self, family: str) -> Iterable[str]:
+        if family in self.study.external:
+            return self.study.external[family].sizes
+        return self.family(family).ladder
 
     def _count(self, name: str, size: str, kind: type[Family]) -> Size:
         config = kind.fitted_config(size, self.dataset)

@@ -12,7 +12,6 @@ from chemscale.bench.data.base import SPLITS, Indices, hash_items
 from chemscale.bench.data.tokens import Molecules
 from chemscale.bench.using import fcd
 from chemscale.bench.using.metrics import Described, beside, describe, internal_diversity
-from chemscale.table.record import Record
 
 Progress = Callable[[str, int], None]  # what, how many more are done
 
@@ -98,13 +97,6 @@ def originality(
         "memorised": float(np.isin(hashes, trained_on).mean()),
         "rediscovered": float(np.isin(hashes, held_out).mean()),
     }
-
-
-def smiles_of(dataset: Molecules, items: Indices) -> list[str]:
-    """Canonical SMILES of items, all of whose symbols the vocabulary must hold."""
-    batch = dataset.collate(Record())(items)
-    rows = batch.targets.split(batch.lengths.tolist())
-    return [dataset.tokenizer.smiles(row.tolist()) for row in rows]
 
 
 def reference_items(dataset: Molecules, count: int) -> dict[str, Indices]:
