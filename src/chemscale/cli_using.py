@@ -72,7 +72,7 @@ def generate(
     from chemscale.progress import watching
 
     with watching() as watch:
-        trained = using.load_model(model, watch=watch)
+        trained = using._loaded(model, watch)
         samples = using.generate(
             trained, count, prompts=prompt or (), temperature=temperature, top_k=top_k,
             top_p=top_p, seed=seed, batch_size=batch_size, max_length=max_length, watch=watch,
@@ -118,7 +118,7 @@ def evaluate(
 
     Example: chemscale evaluate my-study, or: chemscale evaluate mine.smi --against test.csv.gz
     """
-    from chemscale import tables, using
+    from chemscale import evaluation, tables
     from chemscale.progress import watching
 
     is_study = source.is_dir() or source.suffix == ".toml"
@@ -126,13 +126,13 @@ def evaluate(
         raise UsageError(f"{source}: --against goes with a file of molecules, and only with one")
     with watching() as watch:
         if against is None:
-            found = using.evaluate(
+            found = evaluation.evaluate(
                 source, num_samples=samples, temperature=temperature, top_k=top_k, top_p=top_p,
                 seed=seed, batch_size=batch_size, watch=watch,
             )  # fmt: skip
         else:
             sets = [_some(path, column, samples) for path in (source, against)]
-            measured = using.compare(*sets, watch=watch)
+            measured = evaluation.compare(*sets, watch=watch)
     if against is not None:
         counts = {"molecules": len(sets[0]), "reference": len(sets[1])}
         if as_json:
@@ -182,7 +182,7 @@ def embed(
     texts = read_smiles(molecules, column)
     settings: dict[str, Any] = {"layer": layer, "pooling": pooling.value, "unknown": unknown.value}
     with watching() as watch:
-        trained = using.load_model(model, watch=watch)
+        trained = using._loaded(model, watch)
         asked = using.embed(trained, nearest, max_rejected=0, **settings) if nearest else None
         found = using.embed(
             trained, texts, max_rejected=max_rejected, source=molecules.name, watch=watch,
