@@ -105,7 +105,12 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="With a file of molecules: the reference, a file too.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="From each model; or molecules of a file.")] = 10_000,
+    samples: Annotated[
+        int, typer.Option(help="From each model; or molecules of a file, structures of a split.")
+    ] = 10_000,
+    dynamics: Annotated[
+        float, typer.Option(help="Potentials: ps of dynamics at constant energy, from 300 K.")
+    ] = 0.0,
     temperature: Temperature = 1.0,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -114,11 +119,12 @@ def evaluate(
     column: Column = "smiles",
     as_json: AsJson = False,
 ) -> None:
-    """Sample from every trained model of a study and say how good the molecules are.
+    """Say what every trained model of a study is good for: samples, or errors of potentials.
 
-    Example: chemscale evaluate my-study, or: chemscale evaluate mine.smi --against test.csv.gz
+    Example: chemscale evaluate my-study, with potentials: chemscale evaluate my-study --dynamics 5,
+    or: chemscale evaluate mine.smi --against test.csv.gz
     """
-    from chemscale import evaluation, tables
+    from chemscale import evaluation, tables_using
     from chemscale.progress import watching
 
     is_study = source.is_dir() or source.suffix == ".toml"
@@ -128,7 +134,7 @@ def evaluate(
         if against is None:
             found = evaluation.evaluate(
                 source, num_samples=samples, temperature=temperature, top_k=top_k, top_p=top_p,
-                seed=seed, batch_size=batch_size, watch=watch,
+                seed=seed, batch_size=batch_size, dynamics=dynamics, watch=watch,
             )  # fmt: skip
         else:
             sets = [_some(path, column, samples) for path in (source, against)]
@@ -143,7 +149,7 @@ def evaluate(
     elif as_json:
         print(json.dumps(found.model_dump(mode="json"), indent=1))
     else:
-        tables.print_evaluation(found, source)
+        tables_using.print_evaluation(found, source)
 
 
 def embed(

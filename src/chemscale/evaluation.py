@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chemscale.table.errors import DataError, UsageError
-from chemscale.table.results import Evaluated, Evaluation, SampleSettings
+from chemscale.table.results import ErrorSettings, Evaluated, Evaluation, SampleSettings
 from chemscale.table.store import RunFolder, StudyFolder
 from chemscale.using import Watch, _Counter, _event, _quiet, need_bench
 
@@ -30,9 +30,13 @@ def evaluate(
     top_k: int | None = None,
     top_p: float | None = None,
     batch_size: int = 256,
+    dynamics: float = 0.0,
     watch: Watch = _quiet,
 ) -> Evaluation:
-    """Sample from the trained models of a study and measure the samples; writes `evaluation.json`.
+    """Say what the trained models of a study are good for; writes `evaluation.json`.
+
+    Language models are sampled from and the samples measured; of potentials the errors on test and
+    shift set are told apart by element and formula.
 
     Models that were evaluated before, with the same settings, are left as they are; so a published
     study keeps the measures after its weights are gone.
@@ -40,12 +44,14 @@ def evaluate(
     Args:
         path: study folder, or the folder of one run.
         num_samples: from each model; at most as many molecules of test and shift set are the
-            reference.
-        seed: of the sampling.
+            reference. Of potentials: the most structures of a split.
+        seed: of the sampling; of potentials, of the velocities.
         temperature: see `generate`.
         top_k: see `generate`.
         top_p: see `generate`.
         batch_size: molecules at once.
+        dynamics: potentials: ps of dynamics at constant energy from the first structure of test
+            (see `chemscale.bench.using.dynamics`); 0: none.
         watch: told about progress.
 
     Raises:
@@ -53,16 +59,19 @@ def evaluate(
         StoreError: there is no model with its weights.
     """
     need_bench()
-    from chemscale.bench.data.tokens import Molecules
-    from chemscale.bench.using import fcd
-    from chemscale.bench.using.evaluate import Judge, reference_items
-
     if num_samples < 2:
         raise UsageError(f"num_samples {num_samples}: at least 2")
-    settings = SampleSettings(
+    if dynamics < 0:
+        raise UsageError(f"dynamics {dynamics:g}: 0 ps or more")
+    folder, places, without = _evaluated_runs(path)
+    potentials = places[0].run().unit == "structure"
+    settings: SampleSettings | ErrorSettings = SampleSettings(
         num_samples=num_samples, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
     )
-    folder, places, without = _evaluated_runs(path)
+    if potentials:
+        settings = ErrorSettings(num_structures=num_samples, dynamics=dynamics, seed=seed)
+    elif dynamics:
+        raise UsageError(f"{folder.path}: dynamics are of potentials; here are language models")
     known = folder.evaluation()
     if known is not None and known.settings != settings:
         raise UsageError(
@@ -71,6 +80,80 @@ def evaluate(
         )
     if without:
         watch({"event": "note", "text": f"{without} trained runs have no weights here"})
+    if isinstance(settings, ErrorSettings):
+        return _evaluate_potentials(folder, places, known, settings, watch)
+    return _evaluate_languages(folder, places, known, settings, batch_size, watch)
+
+
+def _evaluate_potentials(
+    folder: StudyFolder,
+    places: list[RunFolder],
+    known: Evaluation | None,
+    settings: ErrorSettings,
+    watch: Watch,
+) -> Evaluation:
+    from chemscale.bench.data.graphs import Structures
+    from chemscale.bench.using.accuracy import errors
+    from chemscale.bench.using.calculator import PotentialCalculator
+    from chemscale.bench.using.dynamics import STEP, constant_energy
+    from chemscale.bench.using.trained import load_potential
+
+    there = {one.run for one in (known.runs if known else ())}
+    left = [place for place in places if place.run().id not in there]
+    if not left and known is not None:
+        return known
+    dataset = _open(folder, watch)
+    assert isinstance(dataset, Structures)
+    items = {
+        split: some[: settings.num_structures]
+        for split in ("test", "shift")
+        if len(some := dataset.indices(split))
+    }
+    counts = {split: len(some) for split, some in items.items()}
+    evaluation = known or Evaluation(settings=settings, num_reference=counts, made=_now())
+    for place in left:
+        run = place.run()
+        if dataset.fingerprint(run.trunk.num_train, run.trunk.seed) != run.trunk.dataset:
+            raise DataError(
+                f"{place.path.name}: the data changed since this run was trained, so what it "
+                f"learnt from may be in the test set; put back what {dataset.where} was"
+            )
+        trained = load_potential(place.path)
+        steps = round(1000 * settings.dynamics / STEP)
+        with _Counter(watch, sum(counts.values()) + steps, place.path.name) as counter:
+            found: dict[str, float] = {}
+            for split, some in items.items():
+                before = "" if split == "test" else f"{split}_"
+                told = errors(trained, dataset, some, lambda done: counter("judging", done))
+                found |= {before + name: value for name, value in told.items()}
+            if settings.dynamics:
+                found |= constant_energy(
+                    dataset.atoms(int(items["test"][0])),
+                    PotentialCalculator([trained]),
+                    settings.dynamics,
+                    temperature=settings.temperature,
+                    seed=settings.seed,
+                    progress=lambda done: counter("moving", done),
+                )
+        one = Evaluated(run=run.id, metrics=found)
+        evaluation = evaluation.model_copy(update={"runs": (*evaluation.runs, one), "made": _now()})
+        folder.write_evaluation(evaluation)
+    return evaluation
+
+
+def _evaluate_languages(
+    folder: StudyFolder,
+    places: list[RunFolder],
+    known: Evaluation | None,
+    settings: SampleSettings,
+    batch_size: int,
+    watch: Watch,
+) -> Evaluation:
+    from chemscale.bench.data.tokens import Molecules
+    from chemscale.bench.using import fcd
+    from chemscale.bench.using.evaluate import Judge, reference_items
+
+    num_samples = settings.num_samples
     if not fcd.is_there():
         watch({"event": "note", "text": NO_FCD})
     whole = {
@@ -82,8 +165,7 @@ def evaluate(
     if not left and known is not None:
         return known
     dataset = _open(folder, watch)
-    if not isinstance(dataset, Molecules):
-        raise DataError(f"{folder.path}: holds structures; evaluate is for language models")
+    assert isinstance(dataset, Molecules)
     items = reference_items(dataset, num_samples)
     judged = [split for split in ("test", "shift") if split in items]
     count = sum(len(items[split]) for split in ("train", *judged))
@@ -186,9 +268,7 @@ def _evaluated_runs(path: str | Path) -> tuple[StudyFolder, list[RunFolder], int
         return folder, [best], 0
     found = trained_runs(folder)
     ended = [one for one in folder.trained() if one.roles and one.run.length.cooldown]
-    ended = [
-        one for one in ended if one.outcome.status == "finished" and one.run.unit == "molecule"
-    ]
+    ended = [one for one in ended if one.outcome.status == "finished"]
 
     def size(place: RunFolder) -> tuple[int, int, int]:
         run, outcome = place.run(), place.outcome()
@@ -206,7 +286,7 @@ def _open(folder: StudyFolder, watch: Watch) -> Any:
         watch({"event": "prepared"})
 
 
-def _words(settings: SampleSettings) -> str:
+def _words(settings: SampleSettings | ErrorSettings) -> str:
     said = settings.model_dump(exclude_none=True)
     return ", ".join(f"{name} {value:g}" for name, value in said.items())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from numpy.typing import NDArray
 
 from chemscale.bench.data import cache
@@ -167,6 +168,18 @@ class Structures(Dataset):
             )
 
         return batch
+
+    def atoms(self, item: int) -> Atoms:
+        """A structure for ASE, without its labels; charge and multiplicity in its `info`."""
+        arrays = self.arrays
+        charge, unpaired = (int(arrays[name][item]) for name in ("charge", "unpaired"))
+        return Atoms(
+            numbers=self._atoms("atomic_numbers", item),
+            positions=self._atoms("positions", item),
+            cell=np.asarray(arrays["cell"][item]),
+            pbc=np.asarray(arrays["pbc"][item]),
+            info={"charge": charge, "multiplicity": unpaired + 1} if charge or unpaired else {},
+        )
 
     def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
         first = self._neighbours(float(config.cutoff))[0]  # type: ignore[attr-defined]
