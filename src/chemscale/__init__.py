@@ -23,9 +23,10 @@ _WHERE = {
     "Study": "chemscale.table.records",
     "StudyFolder": "chemscale.table.store",
     "adopt": "chemscale.exchange",
+    "calculator": "chemscale.using",
     "embed": "chemscale.using",
     "estimate": "chemscale.verbs",
-    "evaluate": "chemscale.using",
+    "evaluate": "chemscale.evaluation",
     "expand": "chemscale.verbs",
     "export": "chemscale.exchange",
     "fit": "chemscale.verbs",
@@ -41,6 +42,7 @@ _WHERE = {
 __all__ = sorted([*_WHERE, "__version__"])
 
 if TYPE_CHECKING:
+    from chemscale.evaluation import evaluate as evaluate
     from chemscale.exchange import adopt as adopt
     from chemscale.exchange import export as export
     from chemscale.preparation import prepare as prepare
@@ -54,8 +56,8 @@ if TYPE_CHECKING:
     from chemscale.table.results import Outcome as Outcome
     from chemscale.table.results import Point as Point
     from chemscale.table.store import StudyFolder as StudyFolder
+    from chemscale.using import calculator as calculator
     from chemscale.using import embed as embed
-    from chemscale.using import evaluate as evaluate
     from chemscale.using import generate as generate
     from chemscale.using import load_model as load_model
     from chemscale.using import probe as probe

@@ -72,7 +72,7 @@ def generate(
     from chemscale.progress import watching
 
     with watching() as watch:
-        trained = using.load_model(model, watch=watch)
+        trained = using._loaded(model, watch)
         samples = using.generate(
             trained, count, prompts=prompt or (), temperature=temperature, top_k=top_k,
             top_p=top_p, seed=seed, batch_size=batch_size, max_length=max_length, watch=watch,
@@ -105,7 +105,12 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="With a file of molecules: the reference, a file too.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="From each model; or molecules of a file.")] = 10_000,
+    samples: Annotated[
+        int, typer.Option(help="From each model; or molecules of a file, structures of a split.")
+    ] = 10_000,
+    dynamics: Annotated[
+        float, typer.Option(help="Potentials: ps of dynamics at constant energy, from 300 K.")
+    ] = 0.0,
     temperature: Temperature = 1.0,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -114,11 +119,12 @@ def evaluate(
     column: Column = "smiles",
     as_json: AsJson = False,
 ) -> None:
-    """Sample from every trained model of a study and say how good the molecules are.
+    """Say what every trained model of a study is good for: samples, or errors of potentials.
 
-    Example: chemscale evaluate my-study, or: chemscale evaluate mine.smi --against test.csv.gz
+    Example: chemscale evaluate my-study, with potentials: chemscale evaluate my-study --dynamics 5,
+    or: chemscale evaluate mine.smi --against test.csv.gz
     """
-    from chemscale import tables, using
+    from chemscale import evaluation, tables_using
     from chemscale.progress import watching
 
     is_study = source.is_dir() or source.suffix == ".toml"
@@ -126,13 +132,13 @@ def evaluate(
         raise UsageError(f"{source}: --against goes with a file of molecules, and only with one")
     with watching() as watch:
         if against is None:
-            found = using.evaluate(
+            found = evaluation.evaluate(
                 source, num_samples=samples, temperature=temperature, top_k=top_k, top_p=top_p,
-                seed=seed, batch_size=batch_size, watch=watch,
+                seed=seed, batch_size=batch_size, dynamics=dynamics, watch=watch,
             )  # fmt: skip
         else:
             sets = [_some(path, column, samples) for path in (source, against)]
-            measured = using.compare(*sets, watch=watch)
+            measured = evaluation.compare(*sets, watch=watch)
     if against is not None:
         counts = {"molecules": len(sets[0]), "reference": len(sets[1])}
         if as_json:
@@ -143,7 +149,7 @@ def evaluate(
     elif as_json:
         print(json.dumps(found.model_dump(mode="json"), indent=1))
     else:
-        tables.print_evaluation(found, source)
+        tables_using.print_evaluation(found, source)
 
 
 def embed(
@@ -182,7 +188,7 @@ def embed(
     texts = read_smiles(molecules, column)
     settings: dict[str, Any] = {"layer": layer, "pooling": pooling.value, "unknown": unknown.value}
     with watching() as watch:
-        trained = using.load_model(model, watch=watch)
+        trained = using._loaded(model, watch)
         asked = using.embed(trained, nearest, max_rejected=0, **settings) if nearest else None
         found = using.embed(
             trained, texts, max_rejected=max_rejected, source=molecules.name, watch=watch,

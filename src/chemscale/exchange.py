@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chemscale.table.errors import DataError, UsageError
-from chemscale.using import Watch, _quiet, load_model, need_bench
+from chemscale.using import Watch, _language, _quiet, need_bench
 
 if TYPE_CHECKING:
     from chemscale.bench.using.adopted import Adopted
@@ -38,7 +38,7 @@ def export(path: str | Path, folder: str | Path, *, to: str = "hf", watch: Watch
 
     path, folder = Path(path).expanduser(), Path(folder).expanduser()
     exchange.refuse_existing(folder)
-    model = load_model(path, watch=watch)
+    model = _language(path, watch)
     seen = gate.pass_gate(model)
     if (path / adopted.FILE).is_file():
         told = adopted.read(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chemscale.table.records import Run, Study
-from chemscale.table.results import Estimate, Evaluation
+from chemscale.table.results import Estimate
 from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
@@ -221,33 +221,6 @@ def print_plan(planned: Study, path: Path | None) -> None:
             print(f"  holds at this training length only ({forecast.capped_at_items:,} items)")
     if path is not None:
         print(f"Written to {path}; chemscale train {path} checks it.")
-
-
-def print_evaluation(found: Evaluation, path: Path) -> None:
-    """What the samples of each model are like, best loss last, beside training molecules."""
-    folder = StudyFolder(path.parent.parent if (path / "run.json").is_file() else path)
-    trained = {one.run.id: one for one in folder.trained()}
-    shown = {
-        "validity": "valid", "unique": "unique", "novelty": "novel", "memorised": "memorised",
-        "internal_diversity": "diversity", "snn": "SNN", "fragments": "fragments",
-        "scaffolds": "scaffolds", "fcd": "FCD",
-    }  # fmt: skip
-    rows: list[tuple[float, str, dict[str, float]]] = []
-    for one in found.runs:
-        run = trained.get(one.run)
-        test = run.outcome.metrics.get("test", {}) if run else {}
-        name = run.run.folder_name if run else one.run
-        rows.append((test.get("nats_per_molecule", math.inf), name, one.metrics))
-    rows.sort(key=lambda row: (-row[0], row[1]))
-    cells = [
-        (name, _number(loss), *(_number(metrics.get(key)) for key in shown))
-        for loss, name, metrics in rows
-    ]
-    floor = ("training molecules", "–", *(_number(found.floor.get(key)) for key in shown))
-    _print(("run", "nats/molecule", *shown.values()), [*cells, floor])
-    reference = ", ".join(f"{count:,} of {split}" for split, count in found.num_reference.items())
-    print(f"\n{found.settings.num_samples:,} samples of each model, against {reference}.")
-    print("More in evaluation.json; `chemscale report` draws it against the loss.")
 
 
 def print_probed(found: Probed) -> None:

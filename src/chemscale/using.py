@@ -1,4 +1,4 @@
-"""The verbs that put a trained model to work: `generate`, `evaluate`, `embed`, `probe`.
+"""The verbs that put a trained model to work: `generate`, `embed`, `probe`, `calculator`.
 
 Each takes a study folder, of which the best model is used, the folder of one run, or a model loaded
 before. Loading this imports no torch; calling does.
@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chemscale.table.errors import DataError, MissingPackage, UsageError
-from chemscale.table.results import Evaluated, Evaluation, SampleSettings
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.errors import MissingPackage, UsageError
 
 if TYPE_CHECKING:
-    from chemscale.bench.data.tokens import Molecules
+    from chemscale.bench.using.calculator import PotentialCalculator
     from chemscale.bench.using.embed import Embedded
-    from chemscale.bench.using.evaluate import Judge
     from chemscale.bench.using.generate import Sample
     from chemscale.bench.using.probe import Probed
-    from chemscale.bench.using.trained import TrainedModel
+    from chemscale.bench.using.trained import TrainedModel, TrainedPotential
 
 Watch = Callable[[dict[str, Any]], None]
 
@@ -31,20 +27,56 @@ def _quiet(event: dict[str, Any]) -> None:
     return None
 
 
-def load_model(path: str | Path, *, watch: Watch = _quiet) -> TrainedModel:
+def load_model(path: str | Path, *, watch: Watch = _quiet) -> TrainedModel | TrainedPotential:
     """Load the model of a run, or the best one of a study.
 
     Raises:
         StoreError: no run with its final weights.
-        DataError: no language model, or its data has changed.
+        DataError: the data of a language model has changed.
     """
     need_bench()
-    from chemscale.bench.using.trained import load
+    from chemscale.bench.using.trained import load_potential, unit_of
 
-    try:
-        return load(path, progress=lambda *told: watch(_event(*told)))
-    finally:
-        watch({"event": "prepared"})
+    return load_potential(path) if unit_of(path) == "structure" else _language(path, watch)
+
+
+def calculator(
+    model: str | Path | Sequence[str | Path],
+    *,
+    committee: bool = False,
+    dtype: str | None = None,
+    device: str | None = None,
+    skin: float = 0.5,
+) -> PotentialCalculator:
+    """A trained interatomic potential, or several, as a calculator of ASE.
+
+    Args:
+        model: folder of a run, or a study, of which the best run is taken; a list of these is a
+            committee.
+        committee: take with one run those of the study that differ in their seed only.
+        dtype: "float32" or "float64"; by default that of the training. Double precision is for
+            tight relaxations and vibrations.
+        device: such as "cpu" or "cuda"; by default a GPU, if there is one.
+        skin: Å, how much farther than the cutoff neighbours are looked for.
+
+    Raises:
+        StoreError: no run with its final weights, or no other seed.
+        DataError: no potential.
+    """
+    need_bench()
+    import torch
+
+    from chemscale.bench.using.calculator import PotentialCalculator
+    from chemscale.bench.using.trained import find, load_potential, seeds_of
+
+    paths = [model] if isinstance(model, str | Path) else list(model)
+    if committee:
+        if len(paths) != 1:
+            raise UsageError("committee = True goes with one study or run; a list is one anyway")
+        paths = [place.path for place in seeds_of(find(paths[0])[1])]
+    where = None if device is None else torch.device(device)
+    members = [load_potential(path, device=where) for path in paths]
+    return PotentialCalculator(members, dtype=dtype, skin=skin)
 
 
 def generate(
@@ -118,198 +150,18 @@ def probe(
         watch({"event": "prepared"})
 
 
-def evaluate(
-    path: str | Path,
-    *,
-    num_samples: int = 10_000,
-    seed: int = 0,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    batch_size: int = 256,
-    watch: Watch = _quiet,
-) -> Evaluation:
-    """Sample from the trained models of a study and measure the samples; writes `evaluation.json`.
-
-    Models that were evaluated before, with the same settings, are left as they are; so a published
-    study keeps the measures after its weights are gone.
-
-    Args:
-        path: study folder, or the folder of one run.
-        num_samples: from each model; at most as many molecules of test and shift set are the
-            reference.
-        seed: of the sampling.
-        temperature: see `generate`.
-        top_k: see `generate`.
-        top_p: see `generate`.
-        batch_size: molecules at once.
-        watch: told about progress.
-
-    Raises:
-        UsageError: the study was evaluated with other settings before.
-        StoreError: there is no model with its weights.
-    """
+def _loaded(model: str | Path | TrainedModel, watch: Watch) -> TrainedModel:
     need_bench()
-    from chemscale.bench.data.tokens import Molecules
-    from chemscale.bench.using import fcd
-    from chemscale.bench.using.evaluate import Judge, reference_items
-
-    if num_samples < 2:
-        raise UsageError(f"num_samples {num_samples}: at least 2")
-    settings = SampleSettings(
-        num_samples=num_samples, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
-    )
-    folder, places, without = _evaluated_runs(path)
-    known = folder.evaluation()
-    if known is not None and known.settings != settings:
-        raise UsageError(
-            f"{folder.path / 'evaluation.json'} was made with {_words(known.settings)}; evaluate "
-            "with the same, or move that file away first"
-        )
-    if without:
-        watch({"event": "note", "text": f"{without} trained runs have no weights here"})
-    if not fcd.is_there():
-        watch({"event": "note", "text": NO_FCD})
-    whole = {
-        one.run
-        for one in (known.runs if known else ())
-        if "fcd" in one.metrics or "internal_diversity" not in one.metrics or not fcd.is_there()
-    }
-    left = [place for place in places if place.run().id not in whole]
-    if not left and known is not None:
-        return known
-    dataset = _open(folder, watch)
-    if not isinstance(dataset, Molecules):
-        raise DataError(f"{folder.path}: holds structures; evaluate is for language models")
-    items = reference_items(dataset, num_samples)
-    judged = [split for split in ("test", "shift") if split in items]
-    count = sum(len(items[split]) for split in ("train", *judged))
-    with _Counter(watch, count * (2 if fcd.is_there() else 1)) as counter:
-        judge = Judge({split: dataset.smiles(items[split]) for split in judged}, counter)
-        floor = judge.likeness(dataset.smiles(items["train"]), "describing training molecules")
-    evaluation = known or Evaluation(
-        settings=settings,
-        num_reference={split: len(items[split]) for split in judged},
-        made=_now(),
-    )
-    evaluation = evaluation.model_copy(update={"floor": floor})
-    for place in left:
-        one = _evaluate_run(place, dataset, judge, settings, batch_size, watch)
-        others = tuple(other for other in evaluation.runs if other.run != one.run)
-        evaluation = evaluation.model_copy(update={"runs": (*others, one), "made": _now()})
-        folder.write_evaluation(evaluation)
-    return evaluation
+    return _language(model, watch) if isinstance(model, str | Path) else model
 
 
-NO_FCD = "FCD is left out: fcd_torch is not installed. pip install 'chemscale[metrics]'"
-
-
-def _evaluate_run(
-    place: RunFolder,
-    dataset: Molecules,
-    judge: Judge,
-    settings: SampleSettings,
-    batch_size: int,
-    watch: Watch,
-) -> Evaluated:
-    from chemscale.bench.using.evaluate import originality
-    from chemscale.bench.using.generate import generate as generating
+def _language(path: str | Path, watch: Watch) -> TrainedModel:
     from chemscale.bench.using.trained import load
 
-    run = place.run()
-    trained = load(place.path, dataset=dataset)
-    count = settings.num_samples
-    with _Counter(watch, count * (3 if judge.chemnet else 2), place.path.name) as counter:
-        judge.progress = counter
-        samples = generating(
-            trained,
-            count,
-            batch_size=batch_size,
-            progress=lambda done: counter("sampling", done),
-            **settings.model_dump(exclude={"num_samples"}),
-        )
-        smiles = [one.smiles for one in samples]
-        subset = dataset.content[dataset.subset(run.trunk.num_train, run.trunk.seed), 0]
-        held_out = dataset.content[dataset.indices("test"), 0]
-        found = originality(smiles, subset, held_out)
-        found |= judge.likeness([text for text in smiles if text])
-    return Evaluated(run=run.id, metrics=found)
-
-
-def compare(
-    smiles: Sequence[str], against: Sequence[str], *, watch: Watch = _quiet
-) -> dict[str, float]:
-    """Measure anybody's molecules against others: what `evaluate` measures, without a model.
-
-    Args:
-        smiles: the molecules; those that RDKit does not accept only lower the validity.
-        against: the reference, of which all must be accepted.
-        watch: told about progress.
-
-    Raises:
-        DataError: a molecule of the reference is none.
-    """
-    need_bench()
-    import numpy as np
-
-    from chemscale.bench.using import fcd
-    from chemscale.bench.using.evaluate import Judge, canonical, originality
-
-    reference = canonical(against)
-    if (bad := [text for text, good in zip(against, reference, strict=True) if not good]) or (
-        len(reference) < 2
-    ):
-        raise DataError(f"the reference needs two molecules or more; these are none: {bad[:5]}")
-    own = canonical(smiles)
-    valid = [text for text in own if text]
-    if not fcd.is_there():
-        watch({"event": "note", "text": NO_FCD})
-    total = (len(valid) + len(reference)) * (2 if fcd.is_there() else 1)
-    with _Counter(watch, total) as counter:
-        judge = Judge({"test": reference}, counter)
-        nothing = np.zeros(0, dtype=np.uint64)
-        found = originality(own, nothing, nothing)
-        kept = {name: found[name] for name in found if name.startswith(("valid", "unique"))}
-        return kept | judge.likeness(valid)
-
-
-def _evaluated_runs(path: str | Path) -> tuple[StudyFolder, list[RunFolder], int]:
-    """The study, its runs to evaluate, small ones first, and how many others have no weights."""
-    from chemscale.bench.using.trained import final_weights, find, trained_runs
-
-    folder, best = find(path)
-    if (Path(path) / "run.json").is_file():
-        final_weights(best)  # said before the reference is described
-        return folder, [best], 0
-    found = trained_runs(folder)
-    ended = [one for one in folder.trained() if one.roles and one.run.length.cooldown]
-    ended = [
-        one for one in ended if one.outcome.status == "finished" and one.run.unit == "molecule"
-    ]
-
-    def size(place: RunFolder) -> tuple[int, int, int]:
-        run, outcome = place.run(), place.outcome()
-        return (outcome.num_params if outcome else 0, run.trunk.num_train, run.trunk.seed)
-
-    return folder, sorted(found, key=size), len(ended) - len(found)
-
-
-def _open(folder: StudyFolder, watch: Watch) -> Any:
-    from chemscale.bench.data.base import open_dataset
-
     try:
-        return open_dataset(folder.study().dataset, folder.path, lambda *told: watch(_event(*told)))
+        return load(path, progress=lambda *told: watch(_event(*told)))
     finally:
         watch({"event": "prepared"})
-
-
-def _words(settings: SampleSettings) -> str:
-    said = settings.model_dump(exclude_none=True)
-    return ", ".join(f"{name} {value:g}" for name, value in said.items())
-
-
-def _loaded(model: str | Path | TrainedModel, watch: Watch) -> TrainedModel:
-    return load_model(model, watch=watch) if isinstance(model, str | Path) else model
 
 
 def need_bench() -> None:
@@ -348,7 +200,3 @@ class _Counter:
 
     def __exit__(self, *_: object) -> None:
         self.watch({"event": "prepared"})
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

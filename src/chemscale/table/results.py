@@ -304,18 +304,30 @@ class SampleSettings(Record):
     top_p: float | None = None
 
 
+class ErrorSettings(Record):
+    """What potentials are evaluated on."""
+
+    num_structures: int  # of each split, at most
+    dynamics: float = 0.0  # ps of dynamics at constant energy
+    temperature: float = 300.0  # K, at its start
+    seed: int = 0  # of its velocities
+
+
 class Evaluated(Record):
-    """What the samples of one run are like: metric → value."""
+    """What one run is good for: metric → value. Of the shift set with `shift_` before."""
 
     run: str
     metrics: dict[str, float]
 
 
 class Evaluation(Record):
-    """What the samples of trained language models are like, run by run, all drawn alike."""
+    """What trained models of a study are good for, run by run, all judged alike.
 
-    settings: SampleSettings
-    num_reference: dict[str, int]  # split → molecules that the samples are held against
+    Language models by samples of theirs, potentials by their errors.
+    """
+
+    settings: SampleSettings | ErrorSettings
+    num_reference: dict[str, int]  # split → items that the samples or errors are of
     floor: dict[str, float] = {}  # the same of as many training molecules: what is in reach
     runs: tuple[Evaluated, ...] = ()
     made: str

@@ -235,10 +235,8 @@ class PotentialContract(FamilyContract):
         assert adds == self.kind().local
 
     def test_it_is_periodic_if_it_says_so(self, exact: Potential) -> None:
-        cell = np.array([[3.4, 0.2, 0.0], [0.0, 3.6, 0.3], [0.1, 0.0, 3.5]])
-        places = np.array([[0.0, 0.1, 0.0], [1.6, 1.8, 0.2], [1.7, 0.1, 1.7], [0.1, 1.7, 1.9]])
-        numbers = np.array([6, 8, 7, 1])
-        small = Structure(numbers, places, cell)
+        small, cell = crystal(), CELL
+        places, numbers = small.positions, small.numbers
         doubled = np.concatenate([places, places + cell[0]])
         large = Structure(np.tile(numbers, 2), doubled, cell * [[2], [1], [1]])
         wrapped = Structure(numbers, places + [[0], [1], [0], [-1]] @ cell[1:2], cell)
@@ -257,6 +255,44 @@ class PotentialContract(FamilyContract):
         sees = abs(energies[0] - self.predict(exact, [lone])[0][0]) > 1e-6 * float(exact.scale)
         assert images and sees
 
+    def test_stress_is_the_slope_of_the_energy_under_strain(self, exact: Potential) -> None:
+        if not self.kind().periodic:
+            return
+        cutoff, step = float(exact.config.cutoff), 1e-4  # type: ignore[attr-defined]
+        small = crystal()
+
+        def strained(place: tuple[int, int], size: float) -> Structure:
+            strain = np.eye(3)
+            strain[place] += size / 2
+            strain[place[::-1]] += size / 2
+            return Structure(small.numbers, small.positions @ strain, CELL @ strain)
+
+        found = np.zeros((3, 3))
+        for place in np.ndindex(3, 3):
+            ends = [strained(place, steps * step) for steps in (-2, -1, 1, 2)]
+            energies = self.predict(exact, ends)[0] - reference(exact, ends)
+            found[place] = energies @ np.array([1, -8, 8, -1]) / (12 * step)
+        found /= abs(np.linalg.det(CELL))
+        # Beside a molecule, which has no stress.
+        lone = Structure(small.numbers, small.positions)
+        batch = graph_of([small, lone], cutoff).to(CPU, torch.float64)
+        told = exact.predict(batch)
+        assert told.stress is not None and told.stress[1].isnan().all()
+        stress = told.stress[0].numpy()
+        assert np.abs(stress - found).max() < 1e-5 * np.abs(found).max()
+        assert exact.predict(graph_of([lone], cutoff).to(CPU, torch.float64)).stress is None
+
+    def test_what_it_predicts_of_atoms_adds_up(
+        self, exact: Potential, probes: list[Structure]
+    ) -> None:
+        cutoff = float(exact.config.cutoff)  # type: ignore[attr-defined]
+        told = exact.predict(graph_of(probes, cutoff).to(CPU, torch.float64))
+        energies, forces = self.predict(exact, probes)
+        parts = np.split(told.energies.numpy(), np.cumsum([len(p.numbers) for p in probes])[:-1])
+        assert [part.sum() for part in parts] == pytest.approx(list(energies), rel=1e-12)
+        assert told.energy.numpy() == pytest.approx(energies, rel=1e-12)
+        assert told.forces.numpy() == pytest.approx(forces, rel=1e-9, abs=1e-12)
+
     def test_it_feels_charge_and_spin_if_it_says_so(
         self, exact: Potential, probes: list[Structure]
     ) -> None:
@@ -266,6 +302,15 @@ class PotentialContract(FamilyContract):
         apart = np.abs(energies[:, None] - energies)[np.triu_indices(len(told), 1)]
         assert (apart > 1e-6 * float(exact.scale)).all() == self.kind().charged
         assert self.kind().charged or (apart == 0).all()
+
+
+CELL = np.array([[3.4, 0.2, 0.0], [0.0, 3.6, 0.3], [0.1, 0.0, 3.5]])  # smaller than the cutoff
+
+
+def crystal() -> Structure:
+    """Four atoms in a skewed cell."""
+    places = np.array([[0.0, 0.1, 0.0], [1.6, 1.8, 0.2], [1.7, 0.1, 1.7], [0.1, 1.7, 1.9]])
+    return Structure(np.array([6, 8, 7, 1]), places, CELL)
 
 
 def reference(model: Potential, structures: Sequence[Structure]) -> NDArray[np.float64]:

@@ -114,6 +114,7 @@ def graph_of(structures: Sequence[Structure], cutoff: float) -> GraphBatch:
                     offsets.append(shift)
         start += size
     sizes = torch.tensor([len(structure.numbers) for structure in structures])
+    cells = [np.zeros((3, 3)) if s.cell is None else s.cell for s in structures]
     periodic = any(structure.cell is not None for structure in structures)
     shifts = torch.from_numpy(np.array(offsets, dtype=np.float64).reshape(-1, 3))
     return GraphBatch(
@@ -128,6 +129,7 @@ def graph_of(structures: Sequence[Structure], cutoff: float) -> GraphBatch:
         forces=torch.full((start, 3), torch.nan, dtype=torch.float64),
         charge=torch.tensor([float(structure.charge) for structure in structures]).double(),
         unpaired=torch.tensor([float(structure.unpaired) for structure in structures]).double(),
+        cell=torch.from_numpy(np.stack(cells)) if periodic else None,
     )
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 
 import chemscale
-from chemscale import using
+from chemscale import evaluation
 from chemscale.bench.data.base import hash_items
 from chemscale.bench.using import fcd, metrics
 from chemscale.bench.using.evaluate import Judge, originality
@@ -121,7 +121,7 @@ def test_a_study_keeps_its_evaluation_after_its_weights_are_gone(study):
     found = chemscale.evaluate(study, num_samples=20, watch=told.append)
     assert len(found.runs) == 2 and all("snn" in one.metrics for one in found.runs)
     assert found.floor["snn"] > 0 and found.num_reference == {"test": 20}
-    assert using.NO_FCD in [event.get("text") for event in told]
+    assert evaluation.NO_FCD in [event.get("text") for event in told]
     assert StudyFolder(study).evaluation() == found
     folder = StudyFolder(study)
     for path in folder.run_folders().values():
@@ -138,7 +138,7 @@ def test_what_was_evaluated_is_not_evaluated_again(study, monkeypatch):
     ]
     both = chemscale.evaluate(study, num_samples=10)
     assert both.runs[0] == first.runs[0] and len(both.runs) == 2
-    monkeypatch.setattr(using, "_evaluate_run", None)
+    monkeypatch.setattr(evaluation, "_evaluate_run", None)
     assert chemscale.evaluate(study, num_samples=10) == both
     with pytest.raises(UsageError, match="made with num_samples 10, seed 0, temperature 1;"):
         chemscale.evaluate(study, num_samples=10, seed=1)
@@ -147,7 +147,7 @@ def test_what_was_evaluated_is_not_evaluated_again(study, monkeypatch):
 
 def test_anybodys_molecules_are_compared(monkeypatch):
     monkeypatch.setattr(fcd, "is_there", lambda: False)
-    found = using.compare([*ONE, "c1cc"], ["C(C)Oc1ccccc1", *ONE[1:]])  # one written otherwise
+    found = evaluation.compare([*ONE, "c1cc"], ["C(C)Oc1ccccc1", *ONE[1:]])  # one written otherwise
     assert found["validity"] == pytest.approx(5 / 6) and found["snn"] == pytest.approx(1)
     with pytest.raises(DataError, match=r"these are none: \['c1cc'\]"):
-        using.compare(ONE, ["CC", "CCC", "c1cc"])
+        evaluation.compare(ONE, ["CC", "CCC", "c1cc"])

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from numpy.typing import NDArray
-from torch import Tensor
 
 from chemscale.bench.data import cache
 from chemscale.bench.data.base import (
@@ -27,89 +25,13 @@ from chemscale.bench.data.base import (
     silent,
     spans,
 )
+from chemscale.bench.data.graph_batch import GraphBatch as GraphBatch
 from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
-from chemscale.bench.nn import native
-from chemscale.bench.nn.messages import Links
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
 from chemscale.table.records import DatasetSpec
 
 BLOCK = 100  # consecutive frames of one file that go to one split together
-
-
-@dataclass(frozen=True)
-class GraphBatch:
-    """Several structures as one graph. A atoms, E edges, S structures; Å, eV, eV/Å.
-
-    Messages flow from senders to receivers; every edge is there in both directions.
-    """
-
-    positions: Tensor  # (A, 3)
-    atomic_numbers: Tensor  # (A,)
-    structure: Tensor  # (A,)
-    senders: Tensor  # (E,)
-    receivers: Tensor  # (E,), ascending
-    offsets: Tensor | None  # (E, 3) of the sender's periodic image; None without any
-    atoms_per_structure: Tensor  # (S,)
-    energy: Tensor  # (S,) double precision; NaN where missing
-    forces: Tensor  # (A, 3); NaN where missing
-    charge: Tensor | None = None  # (S,) e; None: all are neutral
-    unpaired: Tensor | None = None  # (S,) electrons; None: all closed shells, or not told
-
-    @property
-    def num_atoms(self) -> int:
-        """A."""
-        return len(self.positions)
-
-    @property
-    def num_structures(self) -> int:
-        """S."""
-        return len(self.energy)
-
-    def vectors(self) -> Tensor:
-        """From receiver to sender, the nearest image that the edge stands for: (E, 3)."""
-        senders = self.positions.index_select(0, self.senders)
-        vectors = senders - self.positions.index_select(0, self.receivers)
-        return vectors if self.offsets is None else vectors + self.offsets
-
-    def links(self) -> Links:
-        """What carries messages: all edges, or each pair once where native kernels serve."""
-        both_ways = native.serves(self.positions)
-        graph = self._pairs() if both_ways else self
-        return Links(graph.vectors(), graph.senders, graph.receivers, self.num_atoms, both_ways)
-
-    def all_pairs(self) -> tuple[Tensor, Tensor]:
-        """Senders and receivers of all pairs of a structure's atoms, each with itself too."""
-        receivers, senders = (self.structure[:, None] == self.structure).nonzero().unbind(1)
-        return senders, receivers
-
-    def _pairs(self) -> GraphBatch:
-        """With one of the two edges that join a pair of atoms, or an atom and its own image."""
-        kept = self.senders > self.receivers
-        if self.offsets is not None:
-            ahead = self.offsets.sign() @ self.offsets.new_tensor([4, 2, 1]) > 0
-            kept = kept | ((self.senders == self.receivers) & ahead)
-        edges = kept.nonzero().squeeze(1)
-        return dataclasses.replace(
-            self,
-            senders=self.senders.index_select(0, edges),
-            receivers=self.receivers.index_select(0, edges),
-            offsets=None if self.offsets is None else self.offsets.index_select(0, edges),
-        )
-
-    def differentiable(self) -> GraphBatch:
-        """The same graph with positions that gradients can be taken for."""
-        return dataclasses.replace(self, positions=self.positions.detach().requires_grad_())
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
-        """Move, and cast all but the energies."""
-        cast = ("positions", "offsets", "atoms_per_structure", "forces", "charge", "unpaired")
-        moved = {
-            field.name: value.to(device, dtype if field.name in cast else None)
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return dataclasses.replace(self, **moved)
 
 
 class Structures(Dataset):
@@ -242,9 +164,22 @@ class Structures(Dataset):
                 forces=torch.from_numpy(arrays["forces"][atoms]),
                 charge=torch.from_numpy(arrays["charge"][items]) if charged else None,
                 unpaired=torch.from_numpy(arrays["unpaired"][items]) if charged else None,
+                cell=torch.from_numpy(arrays["cell"][items]) if periodic else None,
             )
 
         return batch
+
+    def atoms(self, item: int) -> Atoms:
+        """A structure for ASE, without its labels; charge and multiplicity in its `info`."""
+        arrays = self.arrays
+        charge, unpaired = (int(arrays[name][item]) for name in ("charge", "unpaired"))
+        return Atoms(
+            numbers=self._atoms("atomic_numbers", item),
+            positions=self._atoms("positions", item),
+            cell=np.asarray(arrays["cell"][item]),
+            pbc=np.asarray(arrays["pbc"][item]),
+            info={"charge": charge, "multiplicity": unpaired + 1} if charge or unpaired else {},
+        )
 
     def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
         first = self._neighbours(float(config.cutoff))[0]  # type: ignore[attr-defined]

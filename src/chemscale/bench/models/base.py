@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from chemscale.bench.models.decoding import Decoder, WholeDecoder
+from chemscale.bench.models.passes import Passes as Passes
 from chemscale.bench.nn.messages import scatter_sum
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
@@ -204,35 +205,13 @@ class LanguageModel(Family):
 
 
 @dataclass(frozen=True)
-class Passes:
-    """How often one training step multiplies by a weight matrix, by where the matrix stands.
+class Prediction:
+    """What a potential says of a graph of A atoms and S structures."""
 
-    Training on forces differentiates twice. A product x·W inside the network then counts six:
-    forward; gradient to x for the forces; gradients to x and W of the forward product, and to W
-    and the incoming gradient of the force product. At the ends some are not needed.
-    """
-
-    forces: bool
-
-    @property
-    def inner(self) -> int:
-        """Its input depends on positions and on weights."""
-        return 6 if self.forces else 3
-
-    @property
-    def geometry(self) -> int:
-        """Its input depends on positions only, so no gradient goes to it from the loss."""
-        return 5 if self.forces else 2
-
-    @property
-    def embedded(self) -> int:
-        """Its input depends on weights only, so the forces do not pass through it."""
-        return 3
-
-    @property
-    def last(self) -> int:
-        """Its output is the energy, so the gradient that comes in is a constant."""
-        return 5 if self.forces else 3
+    energies: Tensor  # (A,) eV, double precision: of each atom, its reference included
+    energy: Tensor  # (S,) eV, double precision: their sums
+    forces: Tensor  # (A, 3) eV/Å
+    stress: Tensor | None  # (S, 3, 3) eV/Å³, NaN without a cell; None: no structure has one
 
 
 class Potential(Family):
@@ -303,6 +282,27 @@ class Potential(Family):
         """Energies (structures,) eV, double precision, and forces (atoms, 3) eV/Å."""
         energy, forces = self.interaction(graph, training=False)
         return energy.detach().double() + self.reference_energies(graph), forces.detach()
+
+    def predict(self, graph: GraphBatch) -> Prediction:
+        """Energies, atom by atom too, forces and, where there are cells, stress; no gradients.
+
+        Stress is the virial, the slope of the energy under a symmetric strain, by the volume; as
+        in ASE it is negative under pressure.
+        """
+        with torch.enable_grad():
+            strain: list[Tensor] = []
+            if graph.cell is None:
+                graph = graph.differentiable()
+            else:
+                graph, *strain = graph.strained()
+            atoms = self.scale * self.atom_energies(graph)
+            slopes = torch.autograd.grad(
+                atoms.sum(), (graph.positions, *strain), allow_unused=True, materialize_grads=True
+            )
+        energies = atoms.detach().double() + self.references[graph.atomic_numbers]
+        stress = slopes[1] / graph.volumes()[:, None, None] if strain else None
+        energy = scatter_sum(energies, graph.structure, graph.num_structures)
+        return Prediction(energies, energy, -slopes[0], stress)
 
     def loss(self, graph: GraphBatch, recipe: Recipe, whole: Seen | None = None) -> Tensor:
         """Huber loss of energy per atom and of force components, in units of `scale`."""

@@ -1,4 +1,4 @@
-"""A trained model, out of the run that trained it."""
+"""Trained models, out of the runs that trained them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from ase.data import chemical_symbols
+
 from chemscale.bench.data.base import Dataset, Progress, open_dataset, silent
 from chemscale.bench.data.tokens import SPECIAL, UNK, Molecules, Tokenizer
-from chemscale.bench.models.base import LanguageModel, build, load_family
+from chemscale.bench.models.base import Family, LanguageModel, Potential, build, load_family
 from chemscale.bench.training import tensors
 from chemscale.bench.training.measure import DTYPES, default_device
 from chemscale.table.errors import DataError, StoreError
@@ -57,12 +60,37 @@ class TrainedModel:
         return [number.get(symbol, UNK) for symbol in symbols]
 
 
+@dataclass(frozen=True)
+class TrainedPotential:
+    """An interatomic potential with its final weights, ready to be used."""
+
+    name: str  # for people: the folder of its run
+    family: str
+    model: Potential  # in evaluation mode, on its device
+
+    @property
+    def config(self) -> Record:
+        """The architecture."""
+        return self.model.config
+
+    @property
+    def cutoff(self) -> float:
+        """How far an atom sees in one step, Å."""
+        return float(self.config.cutoff)  # type: ignore[attr-defined]
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements that it learnt, by atomic number."""
+        known = torch.isfinite(self.model.references).nonzero().flatten().tolist()
+        return tuple(chemical_symbols[number] for number in known)
+
+
 def trained_runs(folder: StudyFolder) -> list[RunFolder]:
-    """Runs of language models that a study asks for, ended, and whose final weights are there."""
+    """Runs that a study asks for, ended, and whose final weights are there."""
     found = []
     for one in folder.trained():
         place = folder.open_run(one.run.id)
-        if one.roles and one.run.unit == "molecule" and _weights(place, one.run) is not None:
+        if one.roles and _weights(place, one.run) is not None:
             found.append(place)
     return found
 
@@ -70,7 +98,8 @@ def trained_runs(folder: StudyFolder) -> list[RunFolder]:
 def find(path: str | Path) -> tuple[StudyFolder, RunFolder]:
     """The run that is meant by its folder, or the best one with weights of a study folder.
 
-    Best is the lowest loss per molecule on test.
+    Best is the lowest loss per molecule on test, or the lowest error of forces, or of energies
+    where no forces are learnt.
 
     Raises:
         StoreError: no such run; none that is trained to its end and has its weights.
@@ -83,15 +112,41 @@ def find(path: str | Path) -> tuple[StudyFolder, RunFolder]:
     def loss(place: RunFolder) -> float:
         outcome = place.outcome()
         assert outcome is not None
-        return outcome.metrics.get("test", {}).get("nats_per_molecule", float("inf"))
+        test = outcome.metrics.get("test", {})
+        metrics = ("nats_per_molecule", "force_mae", "energy_mae")
+        return next((test[name] for name in metrics if name in test), float("inf"))
 
     runs = trained_runs(folder)
     if not runs:
         raise StoreError(
-            f"{folder.path}: no run with the final weights of a language model. Published studies "
+            f"{folder.path}: no run with the final weights of a model. Published studies "
             "come without weights; `chemscale train` makes them again"
         )
     return folder, min(runs, key=loss)
+
+
+def seeds_of(place: RunFolder) -> list[RunFolder]:
+    """The runs of its study that differ from a run in their seed only, it among them.
+
+    Raises:
+        StoreError: there is no other with its weights.
+    """
+    folder, wanted = StudyFolder(place.path.parent.parent), place.run()
+
+    def alike(run: Run) -> bool:
+        one, other = run.trunk, wanted.trunk
+        same = (one.family, one.config, one.num_train, one.recipe)
+        return same == (other.family, other.config, other.num_train, other.recipe) and (
+            run.length == wanted.length
+        )
+
+    found = [one for one in trained_runs(folder) if alike(one.run())]
+    if len(found) < 2:
+        raise StoreError(
+            f"{place.path.name}: a committee takes runs of several seeds, and no other than this "
+            "one has its weights here; raise `seeds` in study.toml, or name the runs one by one"
+        )
+    return sorted(found, key=lambda one: one.run().trunk.seed)
 
 
 def load(
@@ -114,8 +169,13 @@ def load(
 
         return adopted.load(Path(path))
     folder, place = find(path)
-    weights = final_weights(place)
     run, name = place.run(), place.path.name
+    if run.unit != "molecule":
+        raise DataError(
+            f"{name}: {run.trunk.family} learns from {run.unit}s; generate, embed, probe and "
+            "export are for language models"
+        )
+    weights = final_weights(place)
     dataset = dataset or open_dataset(folder.study().dataset, folder.path, progress)
     assert isinstance(dataset, Molecules)
     if dataset.fingerprint(run.trunk.num_train, run.trunk.seed) != run.trunk.dataset:
@@ -123,29 +183,56 @@ def load(
             f"{name}: the data changed since this run was trained, so its symbols may be others; "
             f"put back what {dataset.where} was"
         )
+    model = _read(run, weights).to(default_device())
+    assert isinstance(model, LanguageModel)
+    return TrainedModel(name, run.trunk.family, model, dataset.tokenizer)
+
+
+def load_potential(path: str | Path, *, device: torch.device | None = None) -> TrainedPotential:
+    """Load a trained interatomic potential. Its data is not needed.
+
+    Args:
+        path: the folder of a run, or a study folder, of which the best run is taken.
+        device: where it computes; by default a GPU, if there is one.
+
+    Raises:
+        StoreError: the run has no final weights.
+        DataError: no potential.
+    """
+    _, place = find(path)
+    run = place.run()
+    if run.unit != "structure":
+        raise DataError(
+            f"{place.path.name}: {run.trunk.family} learns from {run.unit}s; energies and forces "
+            "are told by interatomic potentials"
+        )
+    model = _read(run, final_weights(place)).to(device or default_device())
+    assert isinstance(model, Potential)
+    return TrainedPotential(place.path.name, run.trunk.family, model)
+
+
+def unit_of(path: str | Path) -> str:
+    """What the model meant by a path learns from, "molecule" or "structure"."""
+    return "molecule" if (Path(path) / "model.json").is_file() else find(path)[1].run().unit
+
+
+def _read(run: Run, weights: Path) -> Family:
+    """The model of a run with its weights, in evaluation mode."""
     family = load_family(run.trunk.family)
     config = family.Config.read(run.trunk.config, "run.json")
     model = build(family, config, 0, DTYPES[run.trunk.recipe.precision])
     files = tensors.Files(weights, "weights")
     model.load_state_dict({name: files[name] for name in files.names})
-    assert isinstance(model, LanguageModel)
-    model = model.to(default_device()).eval()
-    return TrainedModel(name, run.trunk.family, model, dataset.tokenizer)
+    return model.eval()
 
 
 def final_weights(place: RunFolder) -> Path:
-    """The file with the weights that a language model ended with.
+    """The file with the weights that a model ended with.
 
     Raises:
         StoreError: there are none, and why.
-        DataError: no language model.
     """
     run = place.run()
-    if run.unit != "molecule":
-        raise DataError(
-            f"{place.path.name}: {run.trunk.family} learns from {run.unit}s; generate, embed, "
-            "evaluate and probe are for language models"
-        )
     weights = _weights(place, run)
     if weights is None:
         raise StoreError(f"{place.path}: {_why_none(place, run)}")

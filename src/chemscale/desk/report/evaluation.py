@@ -12,12 +12,19 @@ from chemscale.desk.report.drawing import MUTED, PAPER, Drawn, blank, ordered_lo
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.tables import Cell, Table, columns
 from chemscale.desk.report.words import counted, metric_label, number, short
-from chemscale.table.results import Point
+from chemscale.table.results import ErrorSettings, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MEASURES = {  # name → label, better when higher
+    "energy_mae": ("energy MAE, meV/atom", False),
+    "force_mae": ("force MAE, meV/Å", False),
+    "force_cosine": ("cosine of forces", True),
+    "nve_ps": ("dynamics held together, ps", True),
+    "nve_drift": ("drift of energy, meV/atom/ps", False),
+    "energy_rmse": ("energy RMSE, meV/atom", False),
+    "force_rmse": ("force RMSE, meV/Å", False),
     "fcd": ("Fréchet ChemNet distance", False),
     "validity": ("valid", True),
     "unique": ("distinct, of the valid", True),
@@ -101,17 +108,28 @@ def evaluation_figure(page: Page, prefix: str = "") -> Drawn | None:
                 Line2D([], [], linestyle="", marker=looks[size].marker, color=looks[size].color,
                        label=f"{size} · {short(sizes[size].num_params_total)}")
                 for size in order
-            ] + [Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), label="training molecules")],
+            ] + [Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), label="training molecules")]
+            * bool(page.evaluation.floor),
             loc="outside upper right", ncols=min(len(order) + 1, 6),
         )  # fmt: skip
-    count = page.evaluation.settings.num_samples
+    settings = page.evaluation.settings
+    if isinstance(settings, ErrorSettings):
+        return Drawn(
+            name=f"{prefix}evaluation",
+            figure=figure,
+            caption=(
+                "What a lower test error buys: each trained potential on the structures of test"
+                + (f", and {settings.dynamics:g} ps of dynamics." if settings.dynamics else ".")
+            ),
+            alt=f"{len(shown)} measures of {counted(len(models), 'potential')} against its error.",
+        )
     return Drawn(
         name=f"{prefix}evaluation",
         figure=figure,
         caption=(
-            f"{count:,} samples of each trained model against its loss, which falls to the right. "
-            "Dashed: the same of as many training molecules, which is as near to the test set as "
-            "molecules of the same origin come. Definitions are those of MOSES."
+            f"{settings.num_samples:,} samples of each trained model against its loss, which "
+            "falls to the right. Dashed: the same of as many training molecules, which is as near "
+            "to the test set as molecules of the same origin come. Definitions are those of MOSES."
         ),
         alt=(
             f"{len(shown)} measures of generated molecules against the test loss of "
@@ -138,7 +156,7 @@ def evaluation_table(page: Page) -> Table | None:
     names.sort(key=lambda name: (name.startswith("shift_"), _rank(name)))
     rows = []
     for name in names:
-        label, up = MEASURES.get(name.removeprefix("shift_"), (name, True))
+        label, up = _measure(name.removeprefix("shift_"))
         known = [one for one in models if name in one.metrics]
         floor = page.evaluation.floor.get(name)
         follows = _spearman([-one.loss for one in known], [one.metrics[name] for one in known])
@@ -178,8 +196,15 @@ def models_table(page: Page) -> Table | None:
         for one in models
     )
     measures = " | ".join(f"#{name.replace('_', ' ')}" for name in names)
-    head = f"size | #training molecules | #seed | #test loss | {measures}"
+    head = f"size | #training {page.unit}s | #seed | #test loss | {measures}"
     return Table("Every evaluated model", columns(head), rows, sortable=True)
+
+
+def _measure(name: str) -> tuple[str, bool]:
+    """What a measure is called, and whether more of it is better."""
+    base, *of = name.split(".")  # such as force_mae.element.O
+    label, up = MEASURES.get(base, (base.replace("_", " "), base == "nve_stable"))
+    return (f"{label}, {of[-1]}" if of else label), up
 
 
 def _rank(name: str) -> int:

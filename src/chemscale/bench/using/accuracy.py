@@ -1,0 +1,102 @@
+"""How far a potential is off, by element and by kind of structure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.formula import Formula
+from numpy.typing import NDArray
+
+from chemscale.bench.data.base import Indices
+from chemscale.bench.data.graphs import Structures
+from chemscale.bench.using.trained import TrainedPotential
+
+MOST_EDGES = 50_000  # computed at a time
+MOST_KINDS = 30  # kinds of structures told apart
+
+
+def errors(
+    trained: TrainedPotential,
+    dataset: Structures,
+    items: Indices,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """Errors over structures: metric → value. What has no label is left out.
+
+    Returns:
+        energy_mae and energy_rmse, meV/atom; force_mae and force_rmse, meV/Å, over components;
+        force_cosine, the mean over atoms of the cosine between force and label, atoms without a
+        force left out; `force_mae.element.X` of atoms of one element; and where structures are of
+        several formulas, `force_mae.kind.F` and `energy_mae.kind.F` of each of the commonest.
+    """
+    collate = dataset.collate(trained.config)
+    scale = trained.model.scale
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def add(name: str, values: NDArray[np.float64]) -> None:
+        sums[name][0] += float(values.sum())
+        sums[name][1] += values.size
+
+    kinds = _kinds(dataset, items)
+    for part in _parts(dataset.loads(items, trained.config)):
+        graph = collate(items[part])
+        told = trained.model.predict(graph.to(scale.device, scale.dtype))
+        sizes = graph.atoms_per_structure.numpy()
+        off = 1e3 * (told.energy.cpu().numpy() - graph.energy.numpy()) / sizes  # meV/atom
+        for one, kind in zip(off, kinds[part], strict=True):
+            if np.isfinite(one):
+                add("energy_mae", np.abs(one[None]))
+                add("energy_rmse", one[None] ** 2)
+                if kind:
+                    add(f"energy_mae.kind.{kind}", np.abs(one[None]))
+        wanted = graph.forces.numpy()  # (A, 3)
+        there = np.isfinite(wanted).all(axis=1)
+        found, wanted = told.forces.double().cpu().numpy()[there], wanted[there]
+        wrong = 1e3 * (found - wanted)
+        add("force_mae", np.abs(wrong))
+        add("force_rmse", wrong**2)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+        felt = lengths > 1e-12
+        add("force_cosine", (found * wanted).sum(axis=1)[felt] / lengths[felt])
+        numbers = graph.atomic_numbers.numpy()[there]
+        for number in np.unique(numbers):
+            name = f"force_mae.element.{chemical_symbols[number]}"
+            add(name, np.abs(wrong[numbers == number]))
+        of_atoms = kinds[part][graph.structure.numpy()[there]]
+        for kind in set(of_atoms.tolist()) - {""}:
+            add(f"force_mae.kind.{kind}", np.abs(wrong[of_atoms == kind]))
+        progress(len(part))
+    means = {name: total / count for name, (total, count) in sums.items() if count}
+    return {
+        name: float(np.sqrt(value)) if name.endswith("_rmse") else value
+        for name, value in means.items()
+    }
+
+
+def _kinds(dataset: Structures, items: Indices) -> NDArray[np.str_]:
+    """Formula of each structure, empty for all but the commonest, and if there is but one."""
+    names: list[str] = []
+    for item in items:
+        count = dataset.arrays["counts"][item]
+        parts = {chemical_symbols[z]: int(count[z]) for z in np.flatnonzero(count)}
+        names.append(Formula.from_dict(parts).format("hill"))
+    found, counts = np.unique(names, return_counts=True)
+    kept = set(found[np.argsort(-counts, kind="stable")][:MOST_KINDS].tolist())
+    several = len(found) > 1
+    return np.array([name if several and name in kept else "" for name in names], dtype=np.str_)
+
+
+def _parts(loads: Indices) -> list[NDArray[np.int64]]:
+    """Places cut in order into parts of at most so many edges, or of one structure."""
+    parts: list[list[int]] = [[]]
+    weight = 0
+    for place, load in enumerate(loads.tolist()):
+        if parts[-1] and weight + load > MOST_EDGES:
+            parts.append([])
+            weight = 0
+        parts[-1].append(place)
+        weight += load
+    return [np.array(part, dtype=np.int64) for part in parts if part]

@@ -1,0 +1,87 @@
+"""What trained models are good for, as tables on the terminal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from chemscale.table.results import ErrorSettings, Evaluated, Evaluation
+from chemscale.table.store import StudyFolder
+from chemscale.tables import _number, _print
+
+
+def print_evaluation(found: Evaluation, path: Path) -> None:
+    """What the samples of each model are like, best loss last, beside training molecules."""
+    if isinstance(found.settings, ErrorSettings):
+        _print_errors(found, found.settings, path)
+        return
+    folder = StudyFolder(path.parent.parent if (path / "run.json").is_file() else path)
+    trained = {one.run.id: one for one in folder.trained()}
+    shown = {
+        "validity": "valid", "unique": "unique", "novelty": "novel", "memorised": "memorised",
+        "internal_diversity": "diversity", "snn": "SNN", "fragments": "fragments",
+        "scaffolds": "scaffolds", "fcd": "FCD",
+    }  # fmt: skip
+    rows: list[tuple[float, str, dict[str, float]]] = []
+    for one in found.runs:
+        run = trained.get(one.run)
+        test = run.outcome.metrics.get("test", {}) if run else {}
+        name = run.run.folder_name if run else one.run
+        rows.append((test.get("nats_per_molecule", math.inf), name, one.metrics))
+    rows.sort(key=lambda row: (-row[0], row[1]))
+    cells = [
+        (name, _number(loss), *(_number(metrics.get(key)) for key in shown))
+        for loss, name, metrics in rows
+    ]
+    floor = ("training molecules", "–", *(_number(found.floor.get(key)) for key in shown))
+    _print(("run", "nats/molecule", *shown.values()), [*cells, floor])
+    reference = ", ".join(f"{count:,} of {split}" for split, count in found.num_reference.items())
+    print(f"\n{found.settings.num_samples:,} samples of each model, against {reference}.")
+    print("More in evaluation.json; `chemscale report` draws it against the loss.")
+
+
+ERRORS = {
+    "energy_mae": "energy MAE, meV/atom", "force_mae": "force MAE, meV/Å",
+    "force_cosine": "force cosine", "nve_ps": "NVE, ps", "nve_stable": "stable",
+    "nve_drift": "drift, meV/atom/ps",
+}  # fmt: skip
+
+
+def _print_errors(found: Evaluation, settings: ErrorSettings, path: Path) -> None:
+    folder = StudyFolder(path.parent.parent if (path / "run.json").is_file() else path)
+    names = {one.run.id: one.run.folder_name for one in folder.trained()}
+
+    def worst_first(one: Evaluated) -> tuple[float, str]:
+        return -one.metrics.get("force_mae", one.metrics.get("energy_mae", 0.0)), one.run
+
+    runs = sorted(found.runs, key=worst_first)
+    shown = [name for name in ERRORS if any(name in one.metrics for one in runs)]
+    shifted = [name for name in shown if any(f"shift_{name}" in one.metrics for one in runs)]
+    keys = [*shown, *(f"shift_{name}" for name in shifted)]
+    head = [*(ERRORS[name] for name in shown), *(f"shift: {ERRORS[name]}" for name in shifted)]
+    _print(
+        ("run", *head),
+        [
+            (names.get(one.run, one.run), *(_cell(key, one.metrics.get(key)) for key in keys))
+            for one in runs
+        ],
+    )
+    for what, title in (("element", "element"), ("kind", "formula")):
+        best = runs[-1].metrics
+        start = f"force_mae.{what}."
+        rows = [
+            (name.removeprefix(start), _number(value))
+            for name, value in best.items()
+            if name.startswith(start)
+        ]
+        if rows:
+            print(f"\n  of the best, {names.get(runs[-1].run, runs[-1].run)}:")
+            _print((title, "force MAE, meV/Å"), rows)
+    reference = ", ".join(f"{count:,} of {split}" for split, count in found.num_reference.items())
+    print(f"\nErrors over {reference}. All in evaluation.json.")
+
+
+def _cell(key: str, value: float | None) -> str:
+    if key == "nve_stable" and value is not None:
+        return "yes" if value else "no"
+    return _number(value)
