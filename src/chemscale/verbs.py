@@ -183,8 +183,8 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     Args:
         path: study folder.
         write: whether to write the plan down.
-        **wish: `at` with `num_train`, `flops`, `hours` with `device`, or `target`; `seeds`,
-            `family`.
+        **wish: `at` with `num_train`, `flops`, `hours` with `device`, `money` or `target`, these
+            two with `label_price` and `hour_price`; `seeds`, `family`.
 
     Raises:
         NotIdentified: the fit does not answer; says which run would settle it.
