@@ -6,7 +6,7 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from chemscale.table.store import StudyFolder
 if TYPE_CHECKING:
     from chemscale.bench.data.prepare import Card
     from chemscale.bench.using.probe import Probed
+    from chemscale.desk.tenfold import Tenfold
     from chemscale.expansion import Expansion
 
 
@@ -221,6 +222,23 @@ def print_plan(planned: Study, path: Path | None) -> None:
             print(f"  holds at this training length only ({forecast.capped_at_items:,} items)")
     if path is not None:
         print(f"Written to {path}; chemscale train {path} checks it.")
+
+
+def print_tenfold(found: Mapping[str, Sequence[Tenfold]]) -> None:
+    """What ten times more buys, a line each."""
+    for family, rows in found.items():
+        print(family)
+        for row in rows:
+            label = row.resource if row.resource == "now" else f"10x {row.resource}"
+            place = f"{row.num_params:,.0f} parameters on {row.num_train:,.0f}"
+            if isinstance(row.answer, str):
+                print(f"  {label} ({place}): not identified: {row.answer}")
+                continue
+            last = row.answer.intervals[-1]
+            print(
+                f"  {label} ({place}): {_number(row.answer.value)} "
+                f"({100 * last.level:g} %: {_number(last.low)} to {_number(last.high)})"
+            )
 
 
 def print_probed(found: Probed) -> None:

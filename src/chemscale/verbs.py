@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
@@ -19,6 +19,7 @@ from chemscale.table.errors import (
     DataError,
     Stopped,
     StoreError,
+    UnknownName,
     UsageError,
 )
 from chemscale.table.files import write as write_whole
@@ -27,6 +28,9 @@ from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
 from chemscale.table.store import RunFolder, StudyFolder
+
+if TYPE_CHECKING:
+    from chemscale.desk.tenfold import Tenfold
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -183,8 +187,8 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     Args:
         path: study folder.
         write: whether to write the plan down.
-        **wish: `at` with `num_train`, `flops`, `hours` with `device`, or `target`; `seeds`,
-            `family`.
+        **wish: `at` with `num_train`, `flops`, `hours` with `device`, `money` or `target`, these
+            two with `label_price` and `hour_price`; `seeds`, `family`.
 
     Raises:
         NotIdentified: the fit does not answer; says which run would settle it.
@@ -329,6 +333,17 @@ class _Work:
             }
             sizes.append(size.model_copy(update={"items_per_second": speeds}))
         self.folder.write_sizes(sizes)
+
+
+def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
+    """What ten times more data or size buys each family (`desk.tenfold`)."""
+    from chemscale.desk import tenfold as desk
+
+    folder = StudyFolder(path)
+    fits = {one.family: one for one in (folder.fit() or fit(folder.path)).families}
+    if family is not None and family not in fits:
+        raise UnknownName.of("fitted family", family, fits)
+    return {name: desk.tenfold(one) for name, one in fits.items() if family in (None, name)}
 
 
 def _choose_for(folder: StudyFolder, planned: Study) -> None:

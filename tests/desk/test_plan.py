@@ -225,6 +225,50 @@ def test_a_target_is_reached_by_the_cheapest_run_that_was_not_trained(fitted):
         plan(fitted, STUDY, LADDER, target=0.1, now=NOW)
 
 
+def test_dear_labels_turn_the_cheapest_way_to_a_target_from_more_data_to_a_larger_size(fitted):
+    target = 1.001 * predict(fitted.families[0], PARAMS["w32"], 15_000).value
+    asked = {"target": target, "available": 4000, "now": NOW}
+    prices = {"hour_price": 1e4, "device": "cpu"}
+    free = plan(fitted, STUDY, LADDER, label_price=0, **prices, **asked)
+    dear = plan(fitted, STUDY, LADDER, label_price=100.0, **prices, **asked)
+    assert (free.families, dear.families) == ({"painn": ("w32",)}, {"painn": ("w48",)})
+    assert dear.num_train[0] < free.num_train[0]
+    assert dear.forecast[0].value <= target
+
+
+def test_the_money_of_a_plan_is_its_new_labels_once_and_the_hours_of_all_its_seeds(fitted):
+    made = plan(
+        fitted, STUDY, LADDER, money=1e9, label_price=2.5, hour_price=4.0, device="cpu",
+        available=4000, seeds=3, now=NOW,
+    )  # fmt: skip
+    [forecast] = made.forecast
+    assert forecast.num_train > 4000
+    hours = 3 * 12_000 / (2e6 / forecast.num_params) / 3600
+    assert forecast.money == pytest.approx(2.5 * (forecast.num_train - 4000) + 4 * hours)
+    assert forecast.prices is not None
+    assert (forecast.prices.label, forecast.prices.hour, forecast.prices.device) == (2.5, 4, "cpu")
+    assert "labels at 2.5, training at 4 an hour on cpu" in forecast.why
+    assert Study.model_validate(made.model_dump()) == made
+
+
+def test_money_is_never_overspent_and_without_a_label_price_buys_no_labels(fitted):
+    asked = {"available": 4000, "now": NOW}
+    last = math.inf
+    for money in (100.0, 3_000.0, 30_000.0):
+        [made] = plan(fitted, STUDY, LADDER, money=money, label_price=1.0, **asked).forecast
+        assert made.money is not None and made.money <= money
+        assert made.value <= last
+        last = made.value
+    few = plan(fitted, STUDY, LADDER, money=500.0, label_price=1.0, **asked)
+    assert few.num_train == (4500,)  # the money is spent, not only up to the next round number
+    hours = plan(fitted, STUDY, LADDER, money=1e9, hour_price=4.0, device="cpu", **asked)
+    assert hours.num_train[0] <= 4000
+    with pytest.raises(NotIdentified, match="the cheapest run costs"):
+        plan(fitted, STUDY, LADDER, money=1e-9, hour_price=4.0, device="cpu", **asked)
+    with pytest.raises(NotIdentified, match="expand STUDY --measure"):
+        plan(fitted, STUDY, LADDER, money=1e9, hour_price=4.0, device="h200", **asked)
+
+
 def test_a_capped_fit_plans_for_the_same_training_length_only():
     capped = fit(points(ending="capped", max_items=10_000))
     made = plan(capped, STUDY, LADDER, at="painn:w48", now=NOW)
@@ -248,6 +292,10 @@ def test_a_flops_ceiling_costs_itself_and_the_cooldown(fitted):
         ({}, UsageError, "exactly one"),
         ({"flops": 1e9, "target": 3.0}, UsageError, "exactly one"),
         ({"hours": 1.0}, UsageError, "go together"),
+        ({"money": 1e3}, UsageError, "needs a price"),
+        ({"money": 1e3, "hour_price": 4.0}, UsageError, "go together"),
+        ({"flops": 1e9, "label_price": 2.5}, UsageError, "go with money or target"),
+        ({"money": 1e3, "label_price": -1.0}, UsageError, "0 or more"),
         ({"flops": 1e9, "num_train": 30}, UsageError, "goes with at"),
         ({"flops": -1.0}, UsageError, "above 0"),
         ({"at": "pain:w8"}, UnknownName, "Did you mean 'painn'"),

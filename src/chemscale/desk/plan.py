@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from chemscale.desk.forecast import Prediction, predict, reach
 from chemscale.desk.sentences import metric_words, number, units
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
-from chemscale.table.records import Forecast, Study
+from chemscale.table.records import Forecast, Prices, Study
 from chemscale.table.results import FamilyFit, Fit, Point, Size
 
 
@@ -24,6 +24,7 @@ class Candidate:
     num_train: int
     flops: float  # for all its seeds
     prediction: Prediction
+    money: float = 0.0  # labels and training of all its seeds; 0 without prices
 
 
 def plan(
@@ -37,6 +38,9 @@ def plan(
     flops: float | None = None,
     hours: float | None = None,
     device: str | None = None,
+    money: float | None = None,
+    label_price: float | None = None,
+    hour_price: float | None = None,
     target: float | None = None,
     family: str | None = None,
     seeds: int = 1,
@@ -45,13 +49,15 @@ def plan(
 ) -> Study:
     """Choose the next run and return it as a study with a forecast.
 
-    Exactly one of four wishes:
+    Exactly one of five wishes:
 
     * `at` ("painn:w48", with `num_train`, by default the largest fitted): forecast there.
     * `flops`: the lowest forecast whose training costs no more, all seeds together.
     * `hours` on a `device`: the same by measured items per second; evaluation is not counted.
+    * `money`: the same by `label_price` and `hour_price`; it may buy labels that are not there yet.
     * `target`: the cheapest run forecast to reach this loss, at even odds; it may need more
-      training items than there are, and says how many.
+      training items than there are, and says how many. Cheapest in money where a price is given,
+      else in FLOPs.
 
     A budget never buys a size and `num_train` that was trained already. A trunk is charged its
     whole ceiling and the cooldown, though patience may end it sooner.
@@ -66,6 +72,9 @@ def plan(
         flops: budget.
         hours: budget, with `device`.
         device: as named in `Size.items_per_second`.
+        money: budget, in the currency of the prices.
+        label_price: money per training item beyond those `available`.
+        hour_price: money per hour of training on `device`; free where not given.
         target: loss to reach, in the fitted metric.
         family: consider this one only.
         seeds: how many to train.
@@ -77,12 +86,22 @@ def plan(
         NotIdentified: the fit cannot answer, nothing fits the budget, or nothing reaches the
             target; with what would help.
     """
-    wishes = {"at": at, "flops": flops, "hours": hours, "target": target}
+    wishes = {"at": at, "flops": flops, "hours": hours, "money": money, "target": target}
     given = [name for name, value in wishes.items() if value is not None]
     if len(given) != 1:
-        raise UsageError(f"give exactly one of at, flops, hours and target, not {given or 'none'}")
-    if (hours is None) != (device is None):
-        raise UsageError("hours and device go together: hours=100, device='h200'")
+        raise UsageError(
+            f"give exactly one of at, flops, hours, money and target, not {given or 'none'}"
+        )
+    if (hours is None and hour_price is None) != (device is None):
+        raise UsageError("hours or hour_price go together with device: hours=100, device='h200'")
+    priced = label_price is not None or hour_price is not None
+    if priced and money is None and target is None:
+        raise UsageError("label_price and hour_price go with money or target")
+    if money is not None and not priced:
+        raise UsageError("money needs a price: label_price=2.5, or hour_price=4 with device='h200'")
+    for name, price in {"label_price": label_price, "hour_price": hour_price}.items():
+        if price is not None and not 0 <= price < math.inf:
+            raise UsageError(f"{name} must be 0 or more, not {price:g}")
     if num_train is not None and at is None:
         raise UsageError("num_train goes with at; the other wishes choose it themselves")
     for name, value in {**wishes, "seeds": seeds, "num_train": num_train}.items():
@@ -93,13 +112,33 @@ def plan(
 
     fits = _families(fit, family)
     rungs = [size for size in sizes if size.family in {one.family for one in fits}]
-    if hours is not None and device is not None:
+    if device is not None:
         rungs = _measured(rungs, device, study)
     if target is not None:
         _refuse_reached(fits, rungs, target, bought)
-    # A budget is spent on the items there are; what a target needs can be labelled.
-    limit = math.inf if target is not None else available
+    # A budget is spent on the items there are; what a target needs can be labelled, and what
+    # money pays for after the training.
+    prices = None
+    if priced:
+        there = max((cell[1] for one in fits for cell in one.observed), default=0)
+        prices = Prices(
+            label=label_price or 0.0,
+            hour=hour_price or 0.0,
+            device=device,
+            available=there if available is None else available,
+        )
+
+    def limit(size: Size) -> float | None:
+        if target is not None:
+            return math.inf
+        if money is None or label_price is None or prices is None:
+            return available
+        left = money - _training(size, study, prices, seeds)
+        return prices.available + max(0.0, left) / label_price if label_price else math.inf
+
     candidates, reasons = _candidates(fits, study, rungs, seeds, limit, bought)
+    if prices is not None:
+        candidates = [replace(o, money=_money(o, study, prices, seeds)) for o in candidates]
     if not candidates:
         raise NotIdentified(
             "no forecast for any run that was not trained yet: "
@@ -111,21 +150,26 @@ def plan(
         if available is not None and chosen.num_train > available:
             missing = f"{chosen.num_train - available:,} {units(chosen.fit.unit)}"
             why += f" (it needs {missing} more than the {available:,} there are to train on)"
-        return _study(study, chosen, seeds, now, why)
+        return _study(study, chosen, seeds, now, why, prices)
     if flops is not None:
         affordable = [one for one in candidates if one.flops <= flops]
         least = min(one.flops for one in candidates)
-        why, need = f"the best forecast within {number(flops)} FLOPs", f"{number(least)} FLOPs"
+        why = f"the best forecast within {number(flops)} FLOPs"
+        need = f"takes {number(least)} FLOPs"
+    elif money is not None:
+        affordable = [one for one in candidates if one.money <= money]
+        why = f"the best forecast for {number(money)} in money"
+        need = f"costs {number(min(one.money for one in candidates))}"
     else:
         assert hours is not None and device is not None
-        times = [_hours(one, study, device, seeds) for one in candidates]
+        times = [_hours(one.size, study, device, seeds) for one in candidates]
         affordable = [one for one, time in zip(candidates, times, strict=True) if time <= hours]
         why = f"the best forecast within {number(hours)} h on {device}"
-        need = f"{number(min(times))} h on {device}"
+        need = f"takes {number(min(times))} h on {device}"
     if not affordable:
-        raise NotIdentified(f"nothing fits the budget: the cheapest run takes {need}")
-    best = min(affordable, key=lambda one: (one.prediction.value, one.flops, one.num_train))
-    return _study(study, best, seeds, now, why)
+        raise NotIdentified(f"nothing fits the budget: the cheapest run {need}")
+    best = min(affordable, key=lambda one: (one.prediction.value, one.money, one.flops))
+    return _study(study, best, seeds, now, why, prices)
 
 
 def _at(
@@ -158,7 +202,7 @@ def _candidates(
     study: Study,
     sizes: Sequence[Size],
     seeds: int,
-    limit: float | None,
+    limit: Callable[[Size], float | None],
     bought: Sequence[Point],
 ) -> tuple[list[Candidate], list[str]]:
     """Every untrained size and `num_train` the fit can answer for, and why others cannot be."""
@@ -167,7 +211,7 @@ def _candidates(
     for one in fits:
         trained = {cell[:2] for cell in _trained(one, bought)}
         for size in (size for size in sizes if size.family == one.family):
-            for amount in _amounts(one, limit):
+            for amount in _amounts(one, limit(size)):
                 if (size.num_params, amount) in trained:
                     continue
                 try:
@@ -212,8 +256,30 @@ def _items(study: Study, size: Size) -> float:
     return ceiling * (1 + study.recipe.resolve().cooldown)
 
 
-def _hours(one: Candidate, study: Study, device: str, seeds: int) -> float:
-    return seeds * _items(study, one.size) / one.size.items_per_second[device] / 3600
+def _hours(size: Size, study: Study, device: str, seeds: int) -> float:
+    return seeds * _items(study, size) / size.items_per_second[device] / 3600
+
+
+def _money(one: Candidate, study: Study, prices: Prices, seeds: int) -> float:
+    """Labels beyond those there are, bought once for all seeds, and hours of training."""
+    labels = prices.label * max(0, one.num_train - prices.available)
+    return labels + _training(one.size, study, prices, seeds)
+
+
+def _training(size: Size, study: Study, prices: Prices, seeds: int) -> float:
+    if not prices.hour:
+        return 0.0
+    assert prices.device is not None
+    return prices.hour * _hours(size, study, prices.device, seeds)
+
+
+def _bill(one: Candidate, prices: Prices) -> str:
+    """What the money is for, in words."""
+    more = max(0, one.num_train - prices.available)
+    labels = f"{more:,} labels at {prices.label:g}"
+    if not prices.hour:
+        return f"{labels}, training free"
+    return f"{labels}, training at {prices.hour:g} an hour on {prices.device}"
 
 
 def _measured(sizes: Sequence[Size], device: str, study: Study) -> list[Size]:
@@ -265,12 +331,17 @@ def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
             f"lowest is {number(best.prediction.value)} ({best.size.family}:{best.size.size}, "
             f"{best.num_train:,} {units(best.fit.unit)})"
         )
-    return min(reaching, key=lambda one: (one.flops, one.num_train, one.prediction.value))
+    return min(reaching, key=lambda o: (o.money, o.flops, o.num_train, o.prediction.value))
 
 
-def _study(study: Study, one: Candidate, seeds: int, now: str, why: str) -> Study:
+def _study(
+    study: Study, one: Candidate, seeds: int, now: str, why: str, prices: Prices | None = None
+) -> Study:
     """The plan as a study: one family, size and `num_train`; nothing else is changed."""
     promised = one.prediction
+    why += f", {number(one.flops)} FLOPs at most"
+    if prices is not None:
+        why += f", costs {number(one.money)} in money ({_bill(one, prices)})"
     last = f"{number(promised.last_observed_at[0])} parameters and "
     last += f"{promised.last_observed_at[1]:,} {units(one.fit.unit)}"
     forecast = Forecast(
@@ -284,9 +355,11 @@ def _study(study: Study, one: Candidate, seeds: int, now: str, why: str) -> Stud
         law=promised.law,
         fitted_runs=promised.fitted_runs,
         made=now,
-        why=f"{why}, {number(one.flops)} FLOPs at most; no change from the last observation "
+        why=f"{why}; no change from the last observation "
         f"({last}) would be {number(promised.last_observation)}",
         capped_at_items=one.fit.max_items if one.fit.at_this_training_length else None,
+        prices=prices,
+        money=one.money if prices else None,
     )
     return study.model_copy(
         update={

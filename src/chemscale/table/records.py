@@ -11,7 +11,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from chemscale.table.errors import hint
 from chemscale.table.external import External
@@ -197,6 +205,15 @@ class Budget(Record):
         return self
 
 
+class Prices(Record):
+    """What a plan was charged by, all in one currency; a price of 0 is free."""
+
+    label: NonNegativeFloat = 0.0  # per training item beyond those there are
+    hour: NonNegativeFloat = 0.0  # per hour of training on `device`
+    device: str | None = None  # as in `Size.items_per_second`
+    available: NonNegativeInt  # training items there were, labelled already
+
+
 class Forecast(Record):
     """What a plan promised before its runs were trained; never rewritten."""
 
@@ -212,6 +229,8 @@ class Forecast(Record):
     made: str  # time, ISO 8601, UTC
     why: str  # the budget or target that asked for it, in words
     capped_at_items: int | None = None  # holds only at this training length
+    prices: Prices | None = None
+    money: float | None = None  # labels and training of all seeds, by `prices`
 
 
 class Study(Record):

@@ -1,0 +1,46 @@
+"""What ten times more of a resource buys, from the largest run there is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from chemscale.desk.forecast import Prediction, predict
+from chemscale.table.errors import NotIdentified
+from chemscale.table.results import FamilyFit
+
+
+@dataclass(frozen=True)
+class Tenfold:
+    """One resource multiplied, and the forecast there or why there is none."""
+
+    resource: str  # "now", "data", "size" or "data and size"
+    num_params: float
+    num_train: float
+    answer: Prediction | str  # a sentence where the fit does not identify it
+
+
+def tenfold(one: FamilyFit) -> list[Tenfold]:
+    """Forecast at the largest run, then at 10 times its data, its size, and √10 times each.
+
+    The largest run is that of most parameters times training items. The last row multiplies
+    parameters times training items by ten, the compute where every item is seen equally often.
+
+    Raises:
+        NotIdentified: nothing was fitted.
+    """
+    if not one.observed:
+        raise NotIdentified(f"{one.family}: nothing was fitted; train the study first")
+    num_params, num_train = max((cell[:2] for cell in one.observed), key=math.prod)
+    root = math.sqrt(10)
+    steps = {"now": (1, 1), "size": (10, 1), "data": (1, 10), "data and size": (root, root)}
+    rows = []
+    for resource, (size, data) in steps.items():
+        place = (num_params * size, num_train * data)
+        answer: Prediction | str
+        try:
+            answer = predict(one, *place)
+        except NotIdentified as error:
+            answer = str(error)
+        rows.append(Tenfold(resource, *place, answer))
+    return rows
