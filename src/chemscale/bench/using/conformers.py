@@ -1,7 +1,7 @@
 """Structures of a molecule from its SMILES: conformers, thermal displacements, short dynamics.
 
-All of them come from the MMFF94 force field, which costs next to nothing beside a label. The random
-numbers follow from the canonical SMILES and the seed, so neither order nor workers move a structure.
+All of them come from the MMFF94 force field, cheaper than a label. The random
+numbers follow from the canonical SMILES and the seed, so order and workers move nothing.
 
 - conformers: RDKit's ETKDGv3, relaxed by MMFF94.
 - modes: normal modes of the MMFF94 Hessian (central differences of gradients) at a relaxed
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
-from rdkit import Chem, RDLogger
-from rdkit.Chem import AllChem
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 METHODS = {"conformers": "conformer", "modes": "mode", "md": "md"}  # and the config_type
 KCAL = units.kcal / units.mol
@@ -53,7 +53,7 @@ def structures(smiles: str, shape: Shape) -> list[Atoms]:
     Raises:
         ValueError: none can be made; it says why.
     """
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None or not molecule.GetNumAtoms():
         raise ValueError("no SMILES")
@@ -66,23 +66,25 @@ def structures(smiles: str, shape: Shape) -> list[Atoms]:
     symbols = [atom.GetSymbol() for atom in molecule.GetAtoms()]
     if odd := sorted(set(symbols) - set(shape.elements)):
         raise ValueError(f"elements outside --elements: {' '.join(odd)}")
-    if not AllChem.MMFFHasAllMoleculeParams(molecule):
+    if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
         raise ValueError("MMFF94 has no parameters for it")
 
     digest = hashlib.sha256(f"{shape.seed}|{canonical}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     shares = np.bincount(np.arange(shape.per_molecule) % len(shape.methods))
     wanted = dict(zip(shape.methods, shares.tolist(), strict=False))
-    parameters = AllChem.ETKDGv3()
+    parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = int.from_bytes(digest[8:12], "little") >> 1
     parameters.numThreads = 1
-    places = list(AllChem.EmbedMultipleConfs(molecule, max(wanted.values()), parameters))
+    places = list(rdDistGeom.EmbedMultipleConfs(molecule, max(wanted.values()), parameters))
     if not places:
         raise ValueError("no conformer could be embedded")
-    AllChem.MMFFOptimizeMoleculeConfs(molecule, numThreads=1, maxIters=500)
+    rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(molecule, numThreads=1, maxIters=500)
     relaxed = [molecule.GetConformer(place).GetPositions() for place in places]
 
-    field = AllChem.MMFFGetMoleculeForceField(molecule, AllChem.MMFFGetMoleculeProperties(molecule))
+    field = rdForceFieldHelpers.MMFFGetMoleculeForceField(
+        molecule, rdForceFieldHelpers.MMFFGetMoleculeProperties(molecule)
+    )
     masses = Atoms(symbols).get_masses()
 
     def gradient(positions: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -35,7 +35,6 @@ from ase.io import iread, write
 
 from chemscale.bench.data.structure_files import _unpaired
 from chemscale.bench.using.conformers import Shape, structures
-from chemscale.bench.using.reading import FORMS, read_smiles
 from chemscale.table.errors import ChemscaleError, DataError, MissingPackage, UsageError
 
 XTB = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
@@ -161,10 +160,14 @@ def _calculator_class(name: str) -> Any:
 
 def is_molecules(path: Path) -> bool:
     """Whether a file has molecules, by its ending, rather than structures."""
+    from chemscale.bench.using.reading import FORMS  # brings torch, which workers do without
+
     return Path(path.name.removesuffix(".gz")).suffix.lower() in FORMS
 
 
 def _molecules(path: Path, column: str) -> list[Any]:
+    from chemscale.bench.using.reading import read_smiles
+
     return list(read_smiles(path, column))
 
 
