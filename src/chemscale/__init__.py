@@ -31,6 +31,7 @@ _WHERE = {
     "export": "chemscale.exchange",
     "fit": "chemscale.verbs",
     "generate": "chemscale.using",
+    "label": "chemscale.labelling",
     "load_model": "chemscale.using",
     "plan": "chemscale.verbs",
     "prepare": "chemscale.preparation",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from chemscale.evaluation import evaluate as evaluate
     from chemscale.exchange import adopt as adopt
     from chemscale.exchange import export as export
+    from chemscale.labelling import label as label
     from chemscale.preparation import prepare as prepare
     from chemscale.table.errors import ChemscaleError as ChemscaleError
     from chemscale.table.records import Run as Run

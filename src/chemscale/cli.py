@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale import cli_exchange, cli_using
+from chemscale import cli_exchange, cli_label, cli_using
 from chemscale.table.errors import ChemscaleError, DataError, Stopped, UsageError
 
 app = typer.Typer(
@@ -344,6 +344,7 @@ def list_(
 
 cli_using.register(app)
 cli_exchange.register(app)
+cli_label.register(app)
 
 
 def _print_json(data: Any) -> None:

@@ -1,0 +1,357 @@
+"""Energies and forces for structures, in parallel, and gone on with after any interruption.
+
+The input is cut into chunks; a chunk's result depends on nothing but the chunk and the settings.
+It is written aside and renamed, and the chunks are joined in order, so neither the number of
+workers nor a kill at any moment moves a byte of the output.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import importlib
+import importlib.metadata
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
+from ase.io import iread, write
+
+from chemscale.bench.data.structure_files import _unpaired
+from chemscale.bench.using.conformers import Shape, structures
+from chemscale.table.errors import ChemscaleError, DataError, MissingPackage, UsageError
+
+XTB = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
+XTB_ELEMENTS = frozenset(chemical_symbols[1:87])  # H to Rn
+MOLECULES, STRUCTURES = 8, 64  # in a chunk
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker must know besides its chunk."""
+
+    calculator: str  # gfn2-xtb, gfn1-xtb, or module:Name
+    options: dict[str, Any]
+    shape: Shape | None  # None: the structures are given
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What came of it."""
+
+    path: Path
+    structures: int
+    rejects: int
+    config_types: dict[str, int]
+    cpu_seconds: float  # of all workers, 0 where nothing was left to do
+
+
+def run(
+    source: Path,
+    output: Path,
+    work: Work,
+    *,
+    column: str,
+    count: int | None,
+    workers: int,
+    tell: Callable[[int], None] = lambda made: None,
+) -> Labelled:
+    """Label a file; `chemscale.label` explains the arguments.
+
+    Raises:
+        DataError: the input cannot be read, or nothing in it could be labelled.
+        UsageError: the output is there with other settings, or no such calculator.
+    """
+    version = check_calculator(work)
+    if not source.is_file():
+        raise DataError(f"{source}: no such file")
+    settings = {
+        "input": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "column": column,
+        "calculator": work.calculator,
+        "version": version,
+        "options": work.options,
+        "count": count,
+        "structures": None if work.shape is None else asdict(work.shape),
+    }
+    settings = json.loads(json.dumps(settings))
+    card, parts = Path(f"{output}.json"), Path(f"{output}.parts")
+    if output.exists():
+        if not card.is_file() or json.loads(card.read_text()).get("settings") != settings:
+            raise UsageError(
+                f"{output} is there, from other settings or another input. Name another --output, "
+                "or remove it"
+            )
+        shutil.rmtree(parts, ignore_errors=True)
+        return _told(output, json.loads(card.read_text()), 0.0)
+    marker = parts / "settings.json"
+    if marker.is_file() and json.loads(marker.read_text()) != settings:
+        raise UsageError(
+            f"{parts} was begun with other settings or another input. Give the same again to go "
+            "on with it, name another --output, or remove it"
+        )
+    items = _structures(source, work) if work.shape is None else _molecules(source, column)
+    parts.mkdir(parents=True, exist_ok=True)
+    _replace(marker, json.dumps(settings).encode())
+
+    size = STRUCTURES if work.shape is None else MOLECULES
+    chunks = [(at, items[at : at + size]) for at in range(0, len(items), size)]
+    begun = _children_seconds()
+    used = _label_all(chunks, parts, work, count, workers, tell)
+    spent = _children_seconds() - begun
+    _join(output, parts, used, settings, count)
+    shutil.rmtree(parts, ignore_errors=True)
+    return _told(output, json.loads(card.read_text()), spent)
+
+
+def check_calculator(work: Work) -> str:
+    """Whether the calculator can be had, before compute is spent; returns its version.
+
+    Raises:
+        MissingPackage: tblite is not installed.
+        UsageError: no such calculator.
+    """
+    if work.calculator in XTB:
+        try:
+            importlib.import_module("tblite.ase")
+        except ImportError as error:
+            raise MissingPackage.of("tblite", "label", "GFN-xTB labels") from error
+        package = "tblite"
+        wanted = set(work.shape.elements if work.shape else ())
+        if odd := sorted(wanted - XTB_ELEMENTS):
+            raise UsageError(f"--elements: {work.calculator} knows H to Rn, not {' '.join(odd)}")
+    else:
+        _calculator_class(work.calculator)
+        package = work.calculator.split(".")[0].split(":")[0]
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return package
+
+
+def _calculator_class(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise UsageError(f"--calculator {name}: {', '.join(XTB)}, or module:Name of a class of ASE")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--calculator {name}: {error}") from error
+
+
+# --- the input -----------------------------------------------------------------------------------
+
+
+def is_molecules(path: Path) -> bool:
+    """Whether a file has molecules, by its ending, rather than structures."""
+    from chemscale.bench.using.reading import FORMS  # brings torch, which workers do without
+
+    return Path(path.name.removesuffix(".gz")).suffix.lower() in FORMS
+
+
+def _molecules(path: Path, column: str) -> list[Any]:
+    from chemscale.bench.using.reading import read_smiles
+
+    return list(read_smiles(path, column))
+
+
+def _structures(path: Path, work: Work) -> list[Any]:
+    try:
+        found = list(iread(path, index=":"))
+    except Exception as error:  # ASE's readers raise whatever befalls them
+        raise DataError(f"{path}: ASE cannot read it: {type(error).__name__}: {error}") from error
+    if not found:
+        raise DataError(f"{path}: no structures")
+    if work.calculator in XTB:
+        odd = sorted({s for atoms in found for s in atoms.symbols} - XTB_ELEMENTS)
+        if odd:
+            raise DataError(f"{path}: {work.calculator} knows H to Rn, not {' '.join(odd)}")
+    return found
+
+
+# --- the work ------------------------------------------------------------------------------------
+
+
+def _label_all(
+    chunks: Sequence[tuple[int, list[Any]]],
+    parts: Path,
+    work: Work,
+    count: int | None,
+    workers: int,
+    tell: Callable[[int], None],
+) -> list[Path]:
+    """Label chunk by chunk until there are enough; the parts to be joined, in order."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # inherited; threads within a molecule only lose time
+    used, made = [], 0
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+    waiting: deque[tuple[Path, Future[None] | None]] = deque()
+    try:
+        ahead = iter(chunks)
+        while count is None or made < count:
+            while len(waiting) < 4 * workers and (chunk := next(ahead, None)) is not None:
+                part = parts / f"{chunk[0]:09d}.json"
+                there = part.is_file()
+                waiting.append((part, None if there else pool.submit(_chunk, part, *chunk, work)))
+            if not waiting:
+                break
+            part, future = waiting.popleft()
+            if future is not None:
+                future.result()
+            used.append(part)
+            made += len(json.loads(part.read_text())["frames"])
+            tell(made)
+    except BrokenProcessPool as error:
+        raise ChemscaleError(
+            "a worker died, perhaps for want of memory. What is done is kept: run the same again"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return used
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed must not go on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _chunk(part: Path, start: int, items: list[Any], work: Work) -> None:
+    frames: list[list[str]] = []  # config_type, text
+    rejects: list[list[str | int]] = []  # row, what, why
+    for row, item in enumerate(items, start=start):
+        what = item if isinstance(item, str) else item.get_chemical_formula()
+        try:
+            made = [item] if work.shape is None else structures(item, work.shape)
+        except (ValueError, RuntimeError) as error:
+            rejects.append([row, what, _line(error)])
+            continue
+        for atoms in made:
+            kind = str(atoms.info.get("config_type", ""))
+            try:
+                frames.append([kind, labelled(atoms, work)])
+            except Exception as error:  # calculators raise whatever befalls them
+                rejects.append([row, what, f"{kind}: {_line(error)}".removeprefix(": ")])
+    _replace(part, json.dumps({"frames": frames, "rejects": rejects}).encode())
+
+
+def labelled(atoms: Atoms, work: Work) -> str:
+    """One structure with its labels, eV and eV/Å, as extended XYZ.
+
+    Each has a calculator of its own: what came before must not show in the last digits.
+    """
+    unpaired = _unpaired(atoms)
+    if work.calculator in XTB:
+        from tblite.ase import TBLite
+
+        electrons = {"charge": int(atoms.info.get("charge", 0)), "multiplicity": unpaired + 1}
+        method = XTB[work.calculator]
+        calculator = TBLite(**{"method": method, "verbosity": 0, **electrons, **work.options})
+    else:
+        calculator = _calculator_class(work.calculator)(**work.options)
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=atoms.info)
+    bare.calc = calculator
+    energy, forces = float(bare.get_potential_energy()), np.asarray(bare.get_forces())
+    if not np.isfinite(energy) or not np.isfinite(forces).all():
+        raise ValueError("the energy or a force is not finite")
+    known = {"energy", "forces", "stress", "free_energy"}
+    bare.info = {key: value for key, value in atoms.info.items() if key not in known}
+    bare.calc = SinglePointCalculator(bare, energy=energy, forces=forces)
+    text = io.StringIO()
+    write(text, bare, format="extxyz")
+    return text.getvalue()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# --- the output ----------------------------------------------------------------------------------
+
+
+def _join(
+    output: Path, parts: Path, used: list[Path], settings: dict[str, Any], count: int | None
+) -> None:
+    """Write rejects and card, then the structures: where these are, everything is."""
+    texts: list[str] = []
+    kinds: Counter[str] = Counter()
+    elements: set[str] = set()
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["row", "what", "why"])
+    num_rejects = 0
+    for part in used:
+        told = json.loads(part.read_text())
+        rows.writerows(told["rejects"])
+        num_rejects += len(told["rejects"])
+        for kind, text in told["frames"][: None if count is None else count - len(texts)]:
+            texts.append(text)
+            kinds[kind or "given"] += 1
+            elements |= {line.split(None, 1)[0] for line in text.splitlines()[2:]}
+    _replace(Path(f"{output}.rejects.csv"), table.getvalue().encode())
+    if not texts:
+        shutil.rmtree(parts, ignore_errors=True)
+        raise DataError(f"nothing could be labelled; {output}.rejects.csv says why, row by row")
+    card = {
+        "level_of_theory": XTB.get(settings["calculator"], settings["calculator"]),
+        "units": {"energy": "eV", "forces": "eV/Å", "positions": "Å"},
+        "structures": len(texts),
+        "rejects": num_rejects,
+        "config_types": dict(sorted(kinds.items())),
+        "elements": sorted(elements),
+        "settings": settings,
+    }
+    _replace(Path(f"{output}.json"), (json.dumps(card, indent=2, ensure_ascii=False)).encode())
+    data = "".join(texts).encode()
+    _replace(output, gzip.compress(data, mtime=0) if output.suffix == ".gz" else data)
+
+
+def _told(output: Path, card: dict[str, Any], seconds: float) -> Labelled:
+    return Labelled(output, card["structures"], card["rejects"], card["config_types"], seconds)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_bytes(data)
+    os.replace(aside, path)
+
+
+def _children_seconds() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+def every(seconds: float, tell: Callable[[int], None]) -> Callable[[int], None]:
+    """Tell at most so often."""
+    last = time.monotonic()
+
+    def now_and_then(made: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            tell(made)
+
+    return now_and_then
