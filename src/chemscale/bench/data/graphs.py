@@ -113,7 +113,7 @@ class GraphBatch:
 
 
 class Structures(Dataset):
-    """Structures from extended XYZ, ASE databases or MD17 archives."""
+    """Structures from files; `structure_readers` lists the formats."""
 
     unit = "structure"
     revision = 1
