@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from chemscale.table import units
 from chemscale.table.errors import hint
 from chemscale.table.external import External
 from chemscale.table.record import Record
@@ -30,7 +31,7 @@ FORMAT = 1  # of everything stored in a study folder; raised when an older reade
 FIRST_EVALUATION = 1_000  # items after which a trunk is evaluated for the first time
 
 MOLECULE_FORMATS = ("csv", "smi", "parquet", "tokens")
-STRUCTURE_FORMATS = ("extxyz", "db", "npz")
+STRUCTURE_FORMATS = ("extxyz", "db", "npz", "hdf5", "aselmdb")
 
 
 # --- the study -----------------------------------------------------------------------------------
@@ -57,7 +58,9 @@ class DatasetSpec(Record):
     """
 
     name: str | None = None
-    format: Literal["csv", "smi", "parquet", "tokens", "extxyz", "db", "npz"] | None = None
+    format: (
+        Literal["csv", "smi", "parquet", "tokens", "extxyz", "db", "npz", "hdf5", "aselmdb"] | None
+    ) = None
     path: Paths = ()
     column: str = "smiles"  # molecules: the column that holds the SMILES, any case
     notation: Notation = "selfies"  # molecules: what their tokens spell
@@ -67,6 +70,8 @@ class DatasetSpec(Record):
     energy_key: str | None = None  # structures: where the labels are, when not found by themselves
     forces_key: str | None = None
     energy_unit: Literal["eV", "kcal/mol", "Ha"] = "eV"  # forces are in this unit per Å
+    # structures, instead of energy_unit: what their files are in; default eV, Å and energy/length
+    units: dict[Literal["energy", "length", "forces"], str] | None = None
     group: str | None = None  # content, scaffold, formula, blocks, or the name of a column
     validation: Share | Paths = 0.05
     test: Share | Paths = 0.1
@@ -87,6 +92,10 @@ class DatasetSpec(Record):
             raise ValueError("give either the name of a registered dataset or a format with a path")
         if self.format and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
+        if self.units is not None:
+            if self.energy_unit != "eV":
+                raise ValueError("give units or energy_unit, not both")
+            units.check({str(key): value for key, value in self.units.items()})
         shares = [share for share in (self.test, self.validation) if isinstance(share, float)]
         if sum(shares) >= 1:
             raise ValueError("test + validation must leave something to train on")

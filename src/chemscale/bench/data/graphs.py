@@ -35,7 +35,7 @@ BLOCK = 100  # consecutive frames of one file that go to one split together
 
 
 class Structures(Dataset):
-    """Structures from extended XYZ, ASE databases or MD17 archives."""
+    """Structures from files; `structure_readers` lists the formats."""
 
     unit = "structure"
     revision = 1

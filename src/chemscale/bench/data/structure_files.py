@@ -1,9 +1,8 @@
-"""Reading structures from files into plain arrays: extended XYZ, ASE databases, MD17 archives."""
+"""Structures of files as plain arrays in Å, eV and eV/Å, labels found and checked."""
 
 from __future__ import annotations
 
-import gzip
-import io
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from numpy.typing import NDArray
 
+from chemscale.bench.data import structure_readers as readers
+from chemscale.bench.data.conversion import Conversion
 from chemscale.table.errors import DataError
 from chemscale.table.records import DatasetSpec
 
-ENERGY_UNITS = {"eV": 1.0, "kcal/mol": units.kcal / units.mol, "Ha": units.Hartree}
 ENERGY_KEYS = ("REF_energy", "energy", "total_energy", "Energy")
 FORCES_KEYS = ("REF_forces", "forces", "force", "Forces")
+# What the layouts of HDF5 call their labels, and the units each is published in. A gradient is
+# the forces with the other sign.
+LAYOUTS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    (
+        "wb97x_dz.energy",  # ANI-1x
+        "wb97x_dz.forces",
+        {"energy": "hartree", "length": "Å", "forces": "hartree/Å"},
+    ),
+    (
+        "dft_total_energy",  # SPICE
+        "dft_total_gradient",
+        {"energy": "hartree", "length": "bohr", "forces": "hartree/bohr"},
+    ),
+    (
+        "energies",  # COMP6
+        "forces",
+        {"energy": "hartree", "length": "Å", "forces": "hartree/Å"},
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -51,26 +70,43 @@ class Labels:
 
     def __init__(self, spec: DatasetSpec):
         self.spec = spec
-        self.factor = ENERGY_UNITS[spec.energy_unit]
+        self.known: tuple[tuple[str, ...], tuple[str, ...]] = (ENERGY_KEYS, FORCES_KEYS)
+        self.conversion = Conversion.of(spec)
         self.used: Counter[str] = Counter()
+        self.notes: list[str] = []
+
+    def _look(self, atoms: Atoms) -> None:
+        """Take the keys and the units of the layout that a structure of HDF5 is in."""
+        entries = {**atoms.info, **atoms.arrays}
+        for energy, forces, units in LAYOUTS:
+            if energy in entries:
+                self.known = ((energy,), (forces,))
+                self.conversion = Conversion.of(self.spec, units)
+                if self.conversion.told and self.conversion.told not in self.notes:
+                    self.notes.append(self.conversion.told)
+                return
 
     def read(self, atoms: Atoms) -> Frame:
         """Take the labels of one frame, whether ASE left them in place or in a calculator."""
         size = len(atoms)
+        if self.spec.format == "hdf5":
+            self._look(atoms)
+        factors = self.conversion
         results = dict(atoms.calc.results) if atoms.calc is not None else {}
-        energy = self._find(self.spec.energy_key, ENERGY_KEYS, results, atoms.info)
-        forces = self._find(self.spec.forces_key, FORCES_KEYS, results, atoms.arrays)
+        _, energy = self._find(self.spec.energy_key, self.known[0], results, atoms.info)
+        key, forces = self._find(self.spec.forces_key, self.known[1], results, atoms.arrays)
         if forces is not None and np.shape(forces) != (size, 3):
             raise ValueError(f"forces of shape {np.shape(forces)}, expected ({size}, 3)")
         return Frame(
             atomic_numbers=np.asarray(atoms.numbers, dtype=np.int64),
-            positions=np.asarray(atoms.positions, dtype=np.float64),
-            cell=np.asarray(atoms.cell.array, dtype=np.float64),
+            positions=np.asarray(atoms.positions, dtype=np.float64) * factors.length,
+            cell=np.asarray(atoms.cell.array, dtype=np.float64) * factors.length,
             pbc=np.asarray(atoms.pbc, dtype=bool),
-            energy=float(np.nan if energy is None else energy) * self.factor,
+            energy=float(np.nan if energy is None else energy) * factors.energy,
             forces=np.full((size, 3), np.nan)
             if forces is None
-            else np.asarray(forces, dtype=np.float64) * self.factor,
+            else np.asarray(forces, dtype=np.float64)
+            * (-factors.forces if key.endswith("gradient") else factors.forces),
             info=atoms.info,
             charge=_whole("charge", atoms.info.get("charge", 0)),
             unpaired=_unpaired(atoms),
@@ -78,20 +114,21 @@ class Labels:
 
     def _find(
         self, wanted: str | None, known: tuple[str, ...], *places: dict[str, Any]
-    ) -> Any | None:
+    ) -> tuple[str, Any | None]:
         for key in (wanted,) if wanted else known:
             for place in places:
                 if key in place:
                     self.used[key] += 1
-                    return place[key]
-        return None
+                    return key, place[key]
+        return "", None
 
     def describe(self, frames: int) -> str:
         """Say which keys were used, and in how many frames."""
         if not self.used:
             return f"no energies or forces found in {frames:,} frames"
         parts = (f"{key!r} in {count:,}" for key, count in sorted(self.used.items()))
-        return f"labels read from {', '.join(parts)} of {frames:,} frames"
+        told = [f"labels read from {', '.join(parts)} of {frames:,} frames", *self.notes]
+        return "; ".join(told)
 
 
 def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame | ValueError]:
@@ -100,16 +137,22 @@ def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame
     Raises:
         DataError: the file as a whole cannot be read.
     """
-    readers = {"extxyz": _extxyz, "db": _database, "npz": _archive}
+    known = {
+        "extxyz": readers.extxyz,
+        "db": readers.database,
+        "npz": readers.archive,
+        "hdf5": readers.hdf5,
+        "aselmdb": readers.lmdb,
+    }
     try:
-        for item in readers[str(spec.format)](path):
+        for item in known[str(spec.format)](path):
             try:
                 frame = labels.read(item)
                 _check(frame)
                 yield frame
             except ValueError as error:
                 yield error
-    except (OSError, KeyError, ValueError, IndexError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, KeyError, ValueError, IndexError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as {spec.format}: {error}") from error
 
 
@@ -165,48 +208,3 @@ def _check(frame: Frame) -> None:
     missing = np.isnan(frame.forces)
     if missing.any() and not missing.all():
         raise ValueError("forces are NaN for some of the atoms")
-
-
-def _extxyz(path: Path) -> Iterator[Atoms]:
-    from ase.io import iread
-
-    # The format is named, so the file may bear any extension. The text is held in memory because
-    # the reader seeks backwards, which in a compressed file means to start again each time.
-    data = path.read_bytes()
-    text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    yield from iread(io.StringIO(text.decode()), index=":", format="extxyz")
-
-
-def _database(path: Path) -> Iterator[Atoms]:
-    from ase.db import connect
-
-    with connect(path) as database:
-        for row in database.select():
-            atoms = row.toatoms()
-            atoms.info.update(row.key_value_pairs)
-            yield atoms
-
-
-def _archive(path: Path) -> Iterator[Atoms]:
-    """MD17: one molecule, arrays `R`, `z`, `E`, `F` (or `coords`, `nuclear_charges`, …)."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    with np.load(path, allow_pickle=False) as archive:
-        positions = _first(archive, "R", "coords")
-        numbers = _first(archive, "z", "nuclear_charges")
-        energies = _first(archive, "E", "energies").reshape(-1)
-        forces = _first(archive, "F", "forces") if {"F", "forces"} & set(archive) else None
-    for index, frame in enumerate(positions):
-        atoms = Atoms(numbers=numbers, positions=frame)
-        labels = {"energy": float(energies[index])}
-        if forces is not None:
-            labels["forces"] = forces[index]
-        atoms.calc = SinglePointCalculator(atoms, **labels)
-        yield atoms
-
-
-def _first(archive: Any, *names: str) -> NDArray[Any]:
-    for name in names:
-        if name in archive:
-            return np.asarray(archive[name])
-    raise KeyError(f"no array named {' or '.join(names)}; there are {', '.join(archive)}")

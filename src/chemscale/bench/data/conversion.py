@@ -1,0 +1,63 @@
+"""Units of a file, declared once and turned into Å, eV and eV/Å as it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ase import units
+
+from chemscale.table.records import DatasetSpec
+from chemscale.table.units import force_unit
+
+ENERGIES = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "hartree": units.Hartree,
+    "Ha": units.Hartree,
+    "Ry": units.Rydberg,
+    "kcal/mol": units.kcal / units.mol,
+    "kJ/mol": units.kJ / units.mol,
+}
+LENGTHS = {"Å": 1.0, "A": 1.0, "Angstrom": 1.0, "bohr": units.Bohr, "nm": units.nm}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Factors from the units of a file to Å, eV and eV/Å."""
+
+    energy: float
+    length: float
+    forces: float
+    told: str  # in words; empty where nothing is converted by the layout alone
+
+    @classmethod
+    def of(cls, spec: DatasetSpec, layout: dict[str, str] | None = None) -> Conversion:
+        """What a dataset declares, else what its layout is known to be in, else eV and Å.
+
+        Args:
+            spec: `units`, or the older `energy_unit`.
+            layout: units that this layout of files is published in.
+        """
+        declared = dict(spec.units or {})
+        if not declared and spec.energy_unit != "eV":
+            declared = {"energy": spec.energy_unit}
+        usual = layout or {}
+        energy = declared.get("energy", usual.get("energy", "eV"))
+        length = declared.get("length", usual.get("length", "Å"))
+        # Forces follow what is declared, unless the layout says more than nothing is.
+        forces = declared.get("forces")
+        if forces is None:
+            forces = f"{energy}/{length}" if declared else usual.get("forces", f"{energy}/{length}")
+        by_energy, by_length = force_unit(forces)
+        told = ""
+        if usual and not declared:
+            told = (
+                f"energies in {energy}, lengths in {length}, forces in {forces}, as this layout "
+                "is published; set units in [dataset] where yours differ"
+            )
+        return cls(
+            energy=ENERGIES[energy],
+            length=LENGTHS[length],
+            forces=ENERGIES[by_energy] / LENGTHS[by_length],
+            told=told,
+        )

@@ -1,0 +1,209 @@
+"""Files of structures as `ase.Atoms`, one at a time: one function a format.
+
+Labels are as the file has them. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from chemscale.table.errors import DataError
+
+POSITIONS = ("coordinates", "conformations", "coords", "positions")
+NUMBERS = ("atomic_numbers", "species", "numbers", "z")
+CHUNK = 1024  # conformations of one molecule held at a time
+
+
+def extxyz(path: Path) -> Iterator[Atoms]:
+    """Extended XYZ, gzip'd or not."""
+    from ase.io import iread
+
+    # The format is named, so the file may bear any extension. The text is held in memory because
+    # the reader seeks backwards, which in a compressed file means to start again each time.
+    data = path.read_bytes()
+    text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    yield from iread(io.StringIO(text.decode()), index=":", format="extxyz")
+
+
+def database(path: Path) -> Iterator[Atoms]:
+    """An ASE database."""
+    from ase.db import connect
+
+    with connect(path) as opened:
+        for row in opened.select():
+            atoms = row.toatoms()
+            atoms.info.update(row.key_value_pairs)
+            yield atoms
+
+
+def archive(path: Path) -> Iterator[Atoms]:
+    """One molecule, as MD17 (`R`, `z`, `E`, `F`) and rMD17 (`coords`, `nuclear_charges`, …)."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    with np.load(path, allow_pickle=False) as opened:
+        positions = _first(opened, "R", "coords")
+        numbers = _first(opened, "z", "nuclear_charges")
+        energies = _first(opened, "E", "energies").reshape(-1)
+        forces = _first(opened, "F", "forces") if {"F", "forces"} & set(opened) else None
+    for index, frame in enumerate(positions):
+        atoms = Atoms(numbers=numbers, positions=frame)
+        labels = {"energy": float(energies[index])}
+        if forces is not None:
+            labels["forces"] = forces[index]
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        yield atoms
+
+
+def hdf5(path: Path) -> Iterator[Atoms]:
+    """A group a molecule, its conformations in arrays: ANI-1x, COMP6, SPICE.
+
+    Groups may lie in groups. An array with a row a conformation becomes an entry, or an array of
+    atoms, of each; anything else is an entry of all.
+    """
+    import h5py
+
+    with h5py.File(path) as opened:
+        found = False
+        for group in _groups(opened):
+            names = [name for name in POSITIONS if name in group]
+            if names:
+                found = True
+                yield from _conformations(path, group, names[0])
+        if not found:
+            raise KeyError(
+                f"no group with {' or '.join(POSITIONS)}; the first of what there is: "
+                f"{', '.join(_listed(opened)) or 'nothing'}"
+            )
+
+
+def _groups(group: Any) -> Iterator[Any]:
+    import h5py
+
+    yield group
+    for name in group:
+        if isinstance(group[name], h5py.Group):
+            yield from _groups(group[name])
+
+
+def _listed(opened: Any, most: int = 12) -> list[str]:
+    names: list[str] = []
+    opened.visit(lambda name: names.append(name) if len(names) < most else True)
+    return names
+
+
+def _conformations(path: Path, group: Any, key: str) -> Iterator[Atoms]:
+    numbers = _numbers(group)
+    count, size = group[key].shape[:2]
+    if size != len(numbers):
+        raise ValueError(f"{group.name}: {size} positions for {len(numbers)} atoms")
+    entries: dict[str, Any] = {"molecule": group.name.strip("/")}
+    rows: list[str] = []
+    for name, value in group.items():
+        if name == key or name in NUMBERS or not hasattr(value, "shape"):
+            continue
+        if value.shape[:1] == (count,) and value.dtype.kind in "fiu":
+            rows.append(name)
+        elif value.size == 1:
+            entries[name] = _plain(value)
+    for first in range(0, count, CHUNK):
+        part = slice(first, first + CHUNK)
+        positions = group[key][part]
+        read = {name: group[name][part] for name in rows}
+        for index, frame in enumerate(positions):
+            atoms = Atoms(numbers=numbers, positions=frame)
+            atoms.info.update(entries)
+            for name, values in read.items():
+                value = values[index]
+                if np.shape(value)[:1] == (size,):
+                    atoms.arrays[name] = value
+                else:
+                    atoms.info[name] = float(value) if np.ndim(value) == 0 else value
+            yield atoms
+
+
+def _numbers(group: Any) -> NDArray[np.int64]:
+    from ase.data import atomic_numbers
+
+    values = np.asarray(_first(group, *NUMBERS))
+    if values.dtype.kind in "iuf":
+        return values.astype(np.int64)
+    symbols = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
+    return np.array([atomic_numbers[symbol] for symbol in symbols])
+
+
+def _plain(value: Any) -> Any:
+    read = np.asarray(value[()]).reshape(-1)[0]
+    return read.decode() if isinstance(read, bytes) else read
+
+
+def lmdb(path: Path) -> Iterator[Atoms]:
+    """An LMDB of ASE rows (`.aselmdb`), as fairchem has them: compressed JSON, an entry a row.
+
+    Raises:
+        DataError: its entries are pickles, which can run any code when loaded.
+    """
+    import lmdb as library
+
+    if not path.exists():
+        raise OSError("no such file")
+    with (
+        library.open(
+            str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
+        ) as opened,
+        opened.begin() as transaction,
+    ):
+        numbers = sorted(int(key) for key in transaction.cursor().iternext(values=False)
+                         if bytes(key).isdigit())  # fmt: skip
+        if not numbers:
+            raise KeyError("no numbered entries, so no rows of structures")
+        for number in numbers:
+            yield _row(path, bytes(transaction.get(str(number).encode()) or b""))
+
+
+def _row(path: Path, data: bytes) -> Atoms:
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io.jsonio import object_hook
+
+    if data[:1] == b"\x80":
+        raise DataError(
+            f"{path}: its entries are pickles (the older LMDB of OC20), and loading a pickle can "
+            "run any code, so chemscale never does. If you trust the file, write it again with "
+            "ASE where you have what made it: `ase.db.connect('new.db').write(atoms)` for each "
+            "entry, and use format = 'db'"
+        )
+    row = json.loads(zlib.decompress(data), object_hook=object_hook)
+    atoms = Atoms(
+        numbers=np.asarray(row["numbers"], dtype=int),
+        positions=np.asarray(row["positions"], dtype=float).reshape(-1, 3),
+        cell=np.asarray(row.get("cell", np.zeros((3, 3))), dtype=float).reshape(3, 3),
+        pbc=row.get("pbc", False),
+    )
+    atoms.info.update(row.get("key_value_pairs", {}))
+    extra = row.get("data", {})
+    if isinstance(extra, dict):
+        atoms.info.update({k: v for k, v in extra.items() if k in ("charge", "spin")})
+    labels = {
+        key: np.asarray(row[key], dtype=float) if key == "forces" else float(row[key])
+        for key in ("energy", "forces")
+        if row.get(key) is not None
+    }
+    if labels:
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+    return atoms
+
+
+def _first(archive: Any, *names: str) -> NDArray[Any]:
+    for name in names:
+        if name in archive:
+            return np.asarray(archive[name])
+    raise KeyError(f"no array named {' or '.join(names)}; there are {', '.join(archive)}")

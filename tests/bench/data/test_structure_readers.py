@@ -1,0 +1,194 @@
+"""HDF5 and LMDB of structures, and units: each layout gives the frames that were written."""
+
+import json
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("ase")
+pytest.importorskip("h5py")
+pytest.importorskip("lmdb")
+
+import h5py
+import lmdb
+from ase import units
+
+from chemscale.bench.data.base import open_dataset
+from chemscale.bench.data.graphs import Structures
+from chemscale.table.errors import DataError, StudyError
+from chemscale.table.records import DatasetSpec
+from chemscale.testing.toys import Structure, morse, toy_molecules
+
+START = toy_molecules(1, seed=0)[0]
+KJ = units.kJ / units.mol
+SIZE = len(START.numbers)
+FRAMES = [
+    Structure(START.numbers, START.positions + 0.002 * step * np.eye(SIZE, 3)) for step in range(40)
+]
+ENERGY = np.array([morse(frame)[0] for frame in FRAMES])
+FORCES = np.array([morse(frame)[1] for frame in FRAMES])
+POSITIONS = np.array([frame.positions for frame in FRAMES])
+
+
+def read(path: Path, form: str, **options) -> Structures:
+    given = {"group": "content", "validation": 0.2, "test": 0.2, **options}
+    made = open_dataset(DatasetSpec(format=form, path=(path.name,), **given), path.parent)
+    assert isinstance(made, Structures)
+    return made
+
+
+def check(data: Structures) -> None:
+    data.check(("energy", "forces"))
+    assert np.allclose(data.arrays["positions"], np.concatenate(POSITIONS), atol=1e-12)
+    assert np.allclose(data.arrays["energy"], ENERGY)
+    assert np.allclose(data.arrays["forces"], np.concatenate(FORCES))
+    assert (data.arrays["atomic_numbers"] == np.tile(START.numbers, len(FRAMES))).all()
+
+
+def ani(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("CHNO")
+        group["atomic_numbers"] = START.numbers
+        group["coordinates"] = POSITIONS
+        group["wb97x_dz.energy"] = ENERGY / units.Hartree
+        group["wb97x_dz.forces"] = FORCES / units.Hartree
+    return path
+
+
+def spice(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("molecule")
+        group["atomic_numbers"] = START.numbers
+        group["conformations"] = POSITIONS / units.Bohr
+        group["dft_total_energy"] = ENERGY / units.Hartree
+        group["dft_total_gradient"] = -FORCES / (units.Hartree / units.Bohr)
+        group.create_dataset("smiles", data=["[CH4]"], dtype=h5py.string_dtype())
+    return path
+
+
+def comp6(path: Path) -> Path:
+    from ase.data import chemical_symbols
+
+    symbols = [chemical_symbols[number] for number in START.numbers]
+    with h5py.File(path, "w") as file:
+        group = file.create_group("set/molecule")
+        group["species"] = np.array(symbols, dtype="S2")
+        group["coordinates"] = POSITIONS
+        group["energies"] = ENERGY / units.Hartree
+        group["forces"] = FORCES / units.Hartree
+    return path
+
+
+def rows(path: Path, encode) -> Path:
+    with lmdb.open(str(path), subdir=False) as file, file.begin(write=True) as transaction:
+        for number, frame in enumerate(FRAMES, start=1):
+            places = frame.positions.ravel().tolist()
+            row = {
+                "numbers": frame.numbers.tolist(),
+                "positions": {"__ndarray__": [[SIZE, 3], "float64", places]},
+                "cell": np.zeros((3, 3)).tolist(),
+                "pbc": [False] * 3,
+                "energy": float(ENERGY[number - 1]),
+                "forces": FORCES[number - 1].tolist(),
+                "key_value_pairs": {"molecule": f"m{number}"},
+            }  # fmt: skip
+            transaction.put(str(number).encode(), encode(row))
+        transaction.put(b"nextid", zlib.compress(b"41"))
+    return path
+
+
+@pytest.mark.parametrize("write", [ani, spice, comp6])
+def test_each_layout_of_hdf5_is_read_in_the_units_it_is_published_in(tmp_path, write):
+    data = read(write(tmp_path / "a.h5"), "hdf5")
+    check(data)
+    assert "in hartree" in data.notes[0] and "units in [dataset]" in data.notes[0]
+
+
+def test_molecules_of_spice_are_grouped_by_their_smiles(tmp_path):
+    with pytest.raises(DataError, match="no .* structures among 40"):  # one group: one split
+        read(spice(tmp_path / "a.h5"), "hdf5", group="smiles")
+
+
+def test_declared_units_go_before_those_of_a_layout(tmp_path):
+    data = read(ani(tmp_path / "a.h5"), "hdf5", units={"energy": "eV", "length": "Å"})
+    assert np.allclose(data.arrays["energy"], ENERGY / units.Hartree)
+    assert np.allclose(data.arrays["forces"], np.concatenate(FORCES) / units.Hartree)
+
+
+def test_a_truncated_hdf5_is_refused_by_name(tmp_path):
+    path = ani(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match=r"a\.h5: cannot be read as hdf5.*truncated"):
+        read(path, "hdf5")
+
+
+def test_an_hdf5_without_positions_is_told_what_it_holds(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["water/xyz"] = POSITIONS
+    with pytest.raises(DataError, match="no group with coordinates.*water/xyz"):
+        read(tmp_path / "a.h5", "hdf5")
+
+
+def test_an_lmdb_of_rows_is_read(tmp_path):
+    path = rows(tmp_path / "a.aselmdb", lambda row: zlib.compress(json.dumps(row).encode()))
+    data = read(path, "aselmdb")
+    check(data)
+    read(path, "aselmdb", group="molecule")
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("trapped"),))
+
+
+def test_an_lmdb_of_pickles_is_refused_and_never_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = rows(tmp_path / "a.lmdb", lambda _: pickle.dumps(Trap()))
+    with pytest.raises(DataError, match="pickles.*run any code.*format = 'db'"):
+        read(path, "aselmdb")
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    ("declared", "energy", "length", "forces"),
+    [
+        ({"energy": "kcal/mol"}, units.kcal / units.mol, 1.0, units.kcal / units.mol),
+        ({"energy": "kJ/mol", "length": "nm"}, KJ, 10.0, KJ / 10),
+        ({"energy": "Ry", "length": "bohr"}, units.Ry, units.Bohr, units.Ry / units.Bohr),
+        ({"energy": "meV", "forces": "hartree/bohr"}, 1e-3, 1.0, units.Hartree / units.Bohr),
+    ],
+)  # fmt: skip
+def test_declared_units_are_converted_once(tmp_path, declared, energy, length, forces):
+    path = tmp_path / "a.npz"
+    np.savez(
+        path,
+        nuclear_charges=START.numbers,
+        coords=POSITIONS / length,
+        energies=ENERGY / energy,
+        forces=FORCES / forces,
+    )
+    check(read(path, "npz", units=declared))
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"energy": "cal"}, "units.energy = 'cal' is not known: eV"),
+        ({"length": "parsec"}, "units.length = 'parsec' is not known: Å"),
+        ({"forces": "newton"}, "no energy by length"),
+        ({"mass": "u"}, "mass"),
+    ],
+)
+def test_unknown_units_are_told_at_the_door(declared, message):
+    with pytest.raises(StudyError, match=message):
+        DatasetSpec.read({"format": "extxyz", "path": "a.xyz", "units": declared}, "study.toml")
+
+
+def test_units_are_declared_in_one_way(tmp_path):
+    given = {"format": "npz", "path": "a", "energy_unit": "Ha", "units": {"energy": "eV"}}
+    with pytest.raises(StudyError, match="units or energy_unit, not both"):
+        DatasetSpec.read(given, "study.toml")
