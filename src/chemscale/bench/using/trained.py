@@ -9,7 +9,7 @@ from pathlib import Path
 from chemscale.bench.data.base import Dataset, Progress, open_dataset, silent
 from chemscale.bench.data.tokens import SPECIAL, UNK, Molecules, Tokenizer
 from chemscale.bench.models.base import LanguageModel, build, load_family
-from chemscale.bench.training import tensors
+from chemscale.bench.training import checkpoint, tensors
 from chemscale.bench.training.measure import DTYPES, default_device
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.record import Record
@@ -62,7 +62,7 @@ def trained_runs(folder: StudyFolder) -> list[RunFolder]:
     found = []
     for one in folder.trained():
         place = folder.open_run(one.run.id)
-        if one.roles and one.run.unit == "molecule" and _weights(place, one.run) is not None:
+        if one.roles and one.run.unit == "molecule" and checkpoint.final(place) is not None:
             found.append(place)
     return found
 
@@ -146,20 +146,10 @@ def final_weights(place: RunFolder) -> Path:
             f"{place.path.name}: {run.trunk.family} learns from {run.unit}s; generate, embed, "
             "evaluate and probe are for language models"
         )
-    weights = _weights(place, run)
+    weights = checkpoint.final(place)
     if weights is None:
         raise StoreError(f"{place.path}: {_why_none(place, run)}")
     return weights
-
-
-def _weights(place: RunFolder, run: Run) -> Path | None:
-    """The checkpoint with the final weights of a run, None where there is none."""
-    outcome = place.outcome()
-    if not run.length.cooldown or outcome is None or outcome.status != "finished":
-        return None
-    phase = "cooldown" if run.trunk.recipe.schedule == "constant" else "trunk"
-    names = [name for name in place.checkpoints() if name.startswith(phase)]
-    return place.checkpoints()[max(names)] if names else None
 
 
 def _why_none(place: RunFolder, run: Run) -> str:
