@@ -128,6 +128,7 @@ OTHER = {
     "num_train": 101,
     "recipe": Recipe(learning_rate=3e-3, batch_size=16),
     "seed": 1,
+    "start_from": "abcd",
 }
 
 

@@ -38,6 +38,9 @@ class Bench(Protocol):
     def fingerprint(self, num_train: int, seed: int) -> str:
         """Identity of what a run trains and is judged on."""
 
+    def start_from(self, family: str, size: str) -> str | None:
+        """Digest of the weights that runs of a size start from; None: from chance."""
+
 
 def unknown_families(study: Study) -> list[str]:
     """Families that nobody registered; asked before any data is read."""
@@ -65,6 +68,12 @@ def validate(study: Study, bench: Bench, where: str) -> None:
         lambda family=family, size=size: bench.size(family, size)  # type: ignore[misc]
         for family, sizes in study.families.items()
         for size in sizes
+    ]
+    checks += [
+        lambda family=family, size=size: bench.start_from(family, size)  # type: ignore[misc]
+        for family, sizes in study.families.items()
+        for size in sizes
+        if study.recipe.start_from is not None
     ]
     checks.append(lambda: bench.fingerprint(max(study.num_train), 0))
     errors = [error for check in checks for error in _mistake(check)]
@@ -254,5 +263,6 @@ def _run(
         num_train=num_train,
         recipe=recipe,
         seed=seed,
+        start_from=bench.start_from(family, size) if study.recipe.start_from else None,
     )
     return Run.of(size, bench.unit, trunk, length)

@@ -165,6 +165,8 @@ class RecipeSpec(Record):
     max_tokens: PositiveInt | None = None
     max_edges: PositiveInt | None = None
     mup_base_width: PositiveInt | None = None
+    # Folder of a run or study whose final weights are started from; or one for each size.
+    start_from: str | dict[str, str] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -183,7 +185,7 @@ class RecipeSpec(Record):
 
     def resolve(self) -> Recipe:
         """Return the named recipe with the departures applied."""
-        changed = self.model_dump(exclude_none=True, exclude={"name"})
+        changed = self.model_dump(exclude_none=True, exclude={"name", "start_from"})
         return RECIPES[self.name].model_copy(update=changed)
 
 
@@ -314,6 +316,7 @@ class Trunk(Record):
     num_train: int
     recipe: Recipe
     seed: int
+    start_from: str | None = None  # digest of the weights that it starts from; None: from chance
 
 
 class Length(Record):
@@ -354,6 +357,7 @@ class Run(Record):
 # the ids of older studies stay as they are: {record: {field: neutral value}}.
 NEUTRAL: dict[type[Record], dict[str, Any]] = {
     Recipe: {"max_tokens": None, "max_edges": None, "mup_base_width": None},
+    Trunk: {"start_from": None},
 }
 
 

@@ -159,6 +159,16 @@ def latest(place: RunFolder) -> Path | None:
     return found[(cooled or trunk)[-1]] if found else None
 
 
+def final(place: RunFolder) -> Path | None:
+    """The checkpoint with the final weights of a run; None where there is none."""
+    run, outcome = place.run(), place.outcome()
+    if not run.length.cooldown or outcome is None or outcome.status != "finished":
+        return None
+    phase = "cooldown" if run.trunk.recipe.schedule == "constant" else "trunk"
+    names = [name for name in place.checkpoints() if name.startswith(phase)]
+    return place.checkpoints()[max(names)] if names else None
+
+
 def name_of(phase: Literal["trunk", "cooldown"], step: int) -> str:
     """The name of a checkpoint."""
     return f"{phase}-{step:09d}"

@@ -135,8 +135,7 @@ class _Training:
         ranks: Ranks,
     ):
         self.bench, self.folder, self.place, self.run = bench, folder, place, run
-        self.tell, self.stop = tell, stop
-        self.resources, self.ranks = resources, ranks
+        self.tell, self.stop, self.resources, self.ranks = tell, stop, resources, ranks
         self.recipe = run.trunk.recipe
         self.device = default_device()
         trunk, dataset = run.trunk, bench.dataset
@@ -284,7 +283,7 @@ class _Training:
         self._tell_progress()
 
     def _refuse_divergence(self) -> None:
-        rows = self.state.rows
+        rows = [] if self.run.trunk.start_from else self.state.rows  # its first is a trained one
         if rows and rows[-1]["val_loss"] > 2 * rows[0]["val_loss"]:
             raise _Diverged(
                 f"the validation loss at {rows[-1]['items_seen']:,} items "
@@ -311,18 +310,19 @@ class _Training:
         self.noted_at = time.monotonic()
 
     def _resume(self) -> None:
-        trunk = self.run.trunk
+        if checkpoint.latest(self.place) is None:
+            self._adopt()
+        self.ranks.meet()  # the first may have adopted
+        found, trunk = checkpoint.latest(self.place), self.run.trunk
         self.model: Family = start_model(
             self.bench, trunk.family, self.config, self.recipe, self.subset, trunk.seed
         )
+        if found is None:
+            self.bench.start(self.model, self.run)
         self.resources.prepare(self.model)
         self.ranks.place(self.model, self.device)
         self.judge = Judge(self.bench, self.model, self.recipe, self.ranks)
         self.optimizer = optimiser(self.model, self.recipe)
-        if checkpoint.latest(self.place) is None:
-            self._adopt()
-        self.ranks.meet()  # the first may have adopted
-        found = checkpoint.latest(self.place)
         if found is not None:
             self.state = checkpoint.load_state(found)
             checkpoint.load_weights(found, self.model, self.optimizer)

@@ -18,13 +18,14 @@ import torch
 from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, silent
 from chemscale.bench.models.base import Family, Seen, build, load_family
 from chemscale.bench.training import external, memory, mup
+from chemscale.bench.training import start as starting
 from chemscale.bench.training.recipe import Batches, stream
 from chemscale.bench.training.resources import ORDINARY, Resources
 from chemscale.bench.training.step import optimiser, shares, train_step
 from chemscale.table.errors import DataError, UnknownName
 from chemscale.table.external import External
 from chemscale.table.record import Record
-from chemscale.table.records import Recipe, Study
+from chemscale.table.records import Recipe, Run, Study
 from chemscale.table.results import Size
 
 CPU = torch.device("cpu")
@@ -44,11 +45,13 @@ class Workbench:
 
     def __init__(self, study: Study, folder: Path, progress: Progress = silent):
         self.study = study
+        self.folder = folder
         self.dataset: Dataset = open_dataset(study.dataset, folder, progress)
         self.unit: str = self.dataset.unit
         self.dataset_revision = self.dataset.revision
         self._sizes: dict[tuple[str, str], Size] = {}
         self._fingerprints: dict[tuple[int, int], str] = {}
+        self._starts: dict[tuple[str, str], str | None] = {}
         self._largest: dict[tuple[str, int], tuple[Indices, Indices]] = {}
         self._peaks: dict[tuple[str, str, int, Resources, int | None], int | None] = {}
 
@@ -190,6 +193,42 @@ class Workbench:
         if (num_train, seed) not in self._fingerprints:
             self._fingerprints[num_train, seed] = self.dataset.fingerprint(num_train, seed)
         return self._fingerprints[num_train, seed]
+
+    def start_from(self, family: str, size: str) -> str | None:
+        """Digest of the weights that runs of a size start from; None: from chance.
+
+        Raises:
+            StoreError, DataError: they are not there, or of another family or config.
+        """
+        if (family, size) not in self._starts:
+            source = self.start_source(family, size)
+            self._starts[family, size] = None if source is None else starting.digest(source)
+        return self._starts[family, size]
+
+    def start_source(self, family: str, size: str) -> Path | None:
+        """The checkpoint that runs of a size start from; None: from chance."""
+        given = self.study.recipe.start_from
+        if given is None:
+            return None
+        if family in self.study.external:
+            raise DataError(f"start_from: {family} is somebody else's trainer; give it an option")
+        return starting.source(given, self.folder, self.size(family, size))
+
+    def start(self, model: Family, run: Run) -> None:
+        """Put the weights that a run starts from into a model that starts from chance.
+
+        Raises:
+            DataError: they are not those that were there when the run was asked for.
+        """
+        if run.trunk.start_from is None:
+            return
+        source = self.start_source(run.trunk.family, run.size)
+        if source is None or starting.digest(source) != run.trunk.start_from:
+            raise DataError(
+                f"start_from names other weights ({source}) than when this run was asked for; put "
+                "those back, or `chemscale expand` asks anew"
+            )
+        starting.start(model, source)
 
     def _rungs(self, family: str) -> Iterable[str]:
         if family in self.study.external:

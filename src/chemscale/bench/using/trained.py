@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from chemscale.bench.data.base import Dataset, Progress, open_dataset, silent
 from chemscale.bench.data.tokens import SPECIAL, UNK, Molecules, Tokenizer
 from chemscale.bench.models.base import Family, LanguageModel, Potential, build, load_family
-from chemscale.bench.training import tensors
+from chemscale.bench.training import checkpoint, tensors
 from chemscale.bench.training.measure import DTYPES, default_device
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.record import Record
@@ -90,7 +90,7 @@ def trained_runs(folder: StudyFolder) -> list[RunFolder]:
     found = []
     for one in folder.trained():
         place = folder.open_run(one.run.id)
-        if one.roles and _weights(place, one.run) is not None:
+        if one.roles and checkpoint.final(place) is not None:
             found.append(place)
     return found
 
@@ -233,20 +233,10 @@ def final_weights(place: RunFolder) -> Path:
         StoreError: there are none, and why.
     """
     run = place.run()
-    weights = _weights(place, run)
+    weights = checkpoint.final(place)
     if weights is None:
         raise StoreError(f"{place.path}: {_why_none(place, run)}")
     return weights
-
-
-def _weights(place: RunFolder, run: Run) -> Path | None:
-    """The checkpoint with the final weights of a run, None where there is none."""
-    outcome = place.outcome()
-    if not run.length.cooldown or outcome is None or outcome.status != "finished":
-        return None
-    phase = "cooldown" if run.trunk.recipe.schedule == "constant" else "trunk"
-    names = [name for name in place.checkpoints() if name.startswith(phase)]
-    return place.checkpoints()[max(names)] if names else None
 
 
 def _why_none(place: RunFolder, run: Run) -> str:
