@@ -7,7 +7,7 @@ and `report` run without torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
+from chemscale.table.columns import Columns
 from chemscale.table.errors import (
     DataError,
     Stopped,
@@ -154,20 +155,35 @@ def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
     return found
 
 
-def fit(source: Paths | Sequence[Point], *, metric: str | None = None, level: float = 0.9) -> Fit:
+def fit(
+    source: Paths | Sequence[Point],
+    *,
+    metric: str | None = None,
+    level: float = 0.9,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+) -> Fit:
     """Fit the laws of study folders, tables of curves, or points; prints as sentences.
 
     A study folder gets its `fit.json`, and `points.csv` in the open schema.
 
+    Args:
+        source: where the runs are.
+        metric: the loss to fit.
+        level: of the intervals.
+        columns: of tables, our name → theirs: `{"num_train": "dataset_size"}`.
+        constants: of tables, our name → its value in all rows: `{"family": "painn"}`.
+
     Raises:
-        DataError: nothing that can be fitted.
+        DataError: nothing that can be fitted, or no such column.
     """
     from chemscale.desk.fit import fit as fitting
 
     if not isinstance(source, str | Path) and all(isinstance(item, Point) for item in source):
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
     sources = _sources(source)  # type: ignore[arg-type]
-    points = [point for one in sources for point in _points(one)]
+    reading = _columns(columns, constants)
+    points = [point for one in sources for point in _points(one, reading)]
     found = fitting(points, metric, level, now=_now())
     for one in sources:
         if isinstance(one, StudyFolder):
@@ -204,13 +220,22 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     return planned, folder.write_plan(planned)
 
 
-def report(source: Paths, *, output: Path | None = None, figures: Path | None = None) -> Path:
+def report(
+    source: Paths,
+    *,
+    output: Path | None = None,
+    figures: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+) -> Path:
     """Write one HTML file on study folders or tables; returns where.
 
     Args:
         source: one or several study folders or tables.
         output: where; default `report.html` in the first folder.
         figures: a folder for the figures as SVG and PNG files.
+        columns: of tables, our name → theirs.
+        constants: of tables, our name → its value in all rows.
     """
     from chemscale import __version__
     from chemscale.desk.report import Page, render, save
@@ -238,7 +263,7 @@ def report(source: Paths, *, output: Path | None = None, figures: Path | None = 
                 )
             )
         else:
-            tabled = tuple(read_points(one))
+            tabled = tuple(read_points(one, _columns(columns, constants)))
             found = fit(tabled)
             pages.append(Page(one.name, None, (), tabled, None, (), found, (), (), ()))
     names = ", ".join(page.name for page in pages)
@@ -364,9 +389,13 @@ def _sources(source: Paths) -> list[StudyFolder | Path]:
     return found
 
 
-def _points(source: StudyFolder | Path) -> list[Point]:
+def _columns(named: Mapping[str, str] | None, constants: Mapping[str, Any] | None) -> Columns:
+    return Columns(named or {}, {name: str(value) for name, value in (constants or {}).items()})
+
+
+def _points(source: StudyFolder | Path, columns: Columns | None = None) -> list[Point]:
     if isinstance(source, Path):
-        return read_points(source)
+        return read_points(source, columns)
     points = points_of(source.trained())
     if not points:
         raise DataError(f"{source.path}: no run has ended yet; run `chemscale train` first")
