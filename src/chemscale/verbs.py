@@ -16,12 +16,7 @@ from typing import Any
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
 from chemscale.table.columns import Columns
-from chemscale.table.errors import (
-    DataError,
-    Stopped,
-    StoreError,
-    UsageError,
-)
+from chemscale.table.errors import DataError, Stopped, StoreError, UsageError
 from chemscale.table.files import write as write_whole
 from chemscale.table.points import points_of, read_points, write_points
 from chemscale.table.records import Run, Study
@@ -182,8 +177,7 @@ def fit(
     if not isinstance(source, str | Path) and all(isinstance(item, Point) for item in source):
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
     sources = _sources(source)  # type: ignore[arg-type]
-    reading = _columns(columns, constants)
-    points = [point for one in sources for point in _points(one, reading)]
+    points = [p for one in sources for p in _points(one, _columns(columns, constants))]
     found = fitting(points, metric, level, now=_now())
     for one in sources:
         if isinstance(one, StudyFolder):
@@ -234,8 +228,7 @@ def report(
         source: one or several study folders or tables.
         output: where; default `report.html` in the first folder.
         figures: a folder for the figures as SVG and PNG files.
-        columns: of tables, our name → theirs.
-        constants: of tables, our name → its value in all rows.
+        columns, constants: of tables, as in `fit`.
     """
     from chemscale import __version__
     from chemscale.desk.report import Page, render, save
