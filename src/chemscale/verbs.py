@@ -228,7 +228,8 @@ def report(
         source: one or several study folders or tables.
         output: where; default `report.html` in the first folder.
         figures: a folder for the figures as SVG and PNG files.
-        columns, constants: of tables, as in `fit`.
+        columns: of tables, as in `fit`.
+        constants: of tables, as in `fit`.
     """
     from chemscale import __version__
     from chemscale.desk.report import Page, render, save
