@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from chemscale import cli_exchange, cli_label, cli_using
+from chemscale.table.columns import pairs
 from chemscale.table.errors import ChemscaleError, DataError, Stopped, UsageError
 
 app = typer.Typer(
@@ -40,6 +41,15 @@ StudyPath = Annotated[
 ]
 Sources = Annotated[
     list[Path], typer.Argument(metavar="STUDY...", help="Study folders, or tables of curves.")
+]
+ColumnNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns", help="Of tables, ours=theirs: num_train=dataset_size,test_loss=rmse."
+    ),
+]
+Constants = Annotated[
+    list[str] | None, typer.Option("--set", help="Of tables, the same in all rows: family=painn.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -227,6 +237,8 @@ def fit(
     sources: Sources,
     metric: Annotated[str | None, typer.Option(help="The loss to fit.")] = None,
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
+    columns: ColumnNames = None,
+    constants: Constants = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit how the loss falls with data and size, with intervals. Needs no torch.
@@ -235,7 +247,13 @@ def fit(
     """
     from chemscale import tables, verbs
 
-    found = verbs.fit(sources, metric=metric, level=level)
+    found = verbs.fit(
+        sources,
+        metric=metric,
+        level=level,
+        columns=pairs(columns or (), "--columns"),
+        constants=pairs(constants or (), "--set"),
+    )
     if as_json:
         _print_json(found.model_dump(mode="json"))
     else:
@@ -305,6 +323,8 @@ def report(
     sources: Sources,
     output: Annotated[Path | None, typer.Option(help="Where; default STUDY/report.html.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for SVG and PNG figures.")] = None,
+    columns: ColumnNames = None,
+    constants: Constants = None,
 ) -> None:
     """Write one HTML file that says what was found and how sure it is. Needs no torch.
 
@@ -312,7 +332,9 @@ def report(
     """
     from chemscale import verbs
 
-    print(verbs.report(sources, output=output, figures=figures))
+    mapped = pairs(columns or (), "--columns")
+    constant = pairs(constants or (), "--set")
+    print(verbs.report(sources, output=output, figures=figures, columns=mapped, constants=constant))
 
 
 @app.command("list")

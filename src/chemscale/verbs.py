@@ -7,34 +7,27 @@ and `report` run without torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
-from chemscale.table.errors import (
-    DataError,
-    Stopped,
-    StoreError,
-    UnknownName,
-    UsageError,
-)
+from chemscale.table.columns import Columns
+from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.files import write as write_whole
 from chemscale.table.points import points_of, read_points, write_points
 from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.store import StudyFolder
+from chemscale.work import Work
 
 if TYPE_CHECKING:
-    from chemscale.desk.tenfold import Tenfold
+    pass
 
 Paths = str | Path | Sequence[str | Path]
-
-HELD_SECONDS = 2.0  # between looks at runs that another command holds
 
 
 def _quiet(event: dict[str, Any]) -> None:
@@ -102,7 +95,7 @@ def train(
     folder.release(dropped | expansion.runs)
     if on == "local":
         bench.refuse_what_does_not_fit(expansion.to_train, executor.workers, executor.resources)
-    work = _Work(folder, executor, deadline, expansion, watch)
+    work = Work(folder, executor, deadline, expansion, watch)
     if retry:
         for one in folder.trained():
             if one.roles and one.outcome.status in retry:
@@ -158,20 +151,34 @@ def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
     return found
 
 
-def fit(source: Paths | Sequence[Point], *, metric: str | None = None, level: float = 0.9) -> Fit:
+def fit(
+    source: Paths | Sequence[Point],
+    *,
+    metric: str | None = None,
+    level: float = 0.9,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+) -> Fit:
     """Fit the laws of study folders, tables of curves, or points; prints as sentences.
 
     A study folder gets its `fit.json`, and `points.csv` in the open schema.
 
+    Args:
+        source: where the runs are.
+        metric: the loss to fit.
+        level: of the intervals.
+        columns: of tables, our name → theirs: `{"num_train": "dataset_size"}`.
+        constants: of tables, our name → its value in all rows: `{"family": "painn"}`.
+
     Raises:
-        DataError: nothing that can be fitted.
+        DataError: nothing that can be fitted, or no such column.
     """
     from chemscale.desk.fit import fit as fitting
 
     if not isinstance(source, str | Path) and all(isinstance(item, Point) for item in source):
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
     sources = _sources(source)  # type: ignore[arg-type]
-    points = [point for one in sources for point in _points(one)]
+    points = [p for one in sources for p in _points(one, _columns(columns, constants))]
     found = fitting(points, metric, level, now=_now())
     for one in sources:
         if isinstance(one, StudyFolder):
@@ -208,13 +215,22 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     return planned, folder.write_plan(planned)
 
 
-def report(source: Paths, *, output: Path | None = None, figures: Path | None = None) -> Path:
+def report(
+    source: Paths,
+    *,
+    output: Path | None = None,
+    figures: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+) -> Path:
     """Write one HTML file on study folders or tables; returns where.
 
     Args:
         source: one or several study folders or tables.
         output: where; default `report.html` in the first folder.
         figures: a folder for the figures as SVG and PNG files.
+        columns: of tables, as in `fit`.
+        constants: of tables, as in `fit`.
     """
     from chemscale import __version__
     from chemscale.desk.report import Page, render, save
@@ -242,7 +258,7 @@ def report(source: Paths, *, output: Path | None = None, figures: Path | None = 
                 )
             )
         else:
-            tabled = tuple(read_points(one))
+            tabled = tuple(read_points(one, _columns(columns, constants)))
             found = fit(tabled)
             pages.append(Page(one.name, None, (), tabled, None, (), found, (), (), ()))
     names = ", ".join(page.name for page in pages)
@@ -256,94 +272,6 @@ def report(source: Paths, *, output: Path | None = None, figures: Path | None = 
             save(figure, figures / f"{name}.svg")
             save(figure, figures / f"{name}.png")
     return target
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Hands chapters to the executor, and says when they are done."""
-
-    folder: StudyFolder
-    executor: Any
-    deadline: float | None
-    expansion: Expansion
-    watch: Watch
-
-    def do(self, chapters: dict[str, list[Run]]) -> None:
-        self.folder.ask(chapters)
-        runs = expanding.unique(run for chapter in chapters.values() for run in chapter)
-        ladder = {(size.family, size.size): size for size in self.expansion.sizes}
-        cost = expanding.costs(runs, ladder)
-        folders = {run_id: RunFolder(path) for run_id, path in self.folder.run_folders().items()}
-
-        def not_ended(ids: Iterable[str]) -> list[str]:
-            return [run_id for run_id in ids if not folders[run_id].has_ended()]
-
-        left = [run for run in runs if not folders[run.id].has_ended()]
-        left.sort(key=lambda run: -cost[run.id])  # the longest first, so that none is left over
-        self.watch(
-            {
-                "event": "chapter",
-                "names": list(chapters),
-                "total": len(runs),
-                "done": len(runs) - len(left),
-                "cost": {run.id: cost[run.id] for run in left},
-            }
-        )
-        waiting, in_vain = [run.id for run in left], 0
-        while waiting:
-            before = len(waiting)
-            to_the_end = self.executor.submit(
-                self.folder.path, waiting, deadline=self.deadline, watch=self.watch
-            )
-            waiting = not_ended(waiting)
-            if waiting and not to_the_end:
-                late = self.deadline is not None and time.time() > self.deadline
-                why = "at --max-hours" if late else "because a worker was told to leave"
-                raise Stopped(f"stopped {why}; the same command continues")
-            in_vain = in_vain + 1 if len(waiting) == before else 0
-            # What another command holds is waited for: the next chapter needs how it ended.
-            while waiting and all(folders[i].is_held() for i in waiting):
-                if self.deadline is not None and time.time() > self.deadline:
-                    raise Stopped("other runs are held by another command; run again to continue")
-                in_vain = 0
-                time.sleep(HELD_SECONDS)
-            if in_vain >= 3:
-                raise StoreError(
-                    f"{self.folder.path}: {len(waiting)} runs were handed out {in_vain} times and "
-                    f"none ended; log.txt in their folders may say why"
-                )
-            waiting = not_ended(waiting)
-        self.watch({"event": "chapter-end", "names": list(chapters)})
-        self.note_speeds()
-
-    def note_speeds(self) -> None:
-        """Keep the measured speed of each size in `ladder.json`."""
-        seen: dict[tuple[str, str, str], list[float]] = {}
-        for one in self.folder.trained():
-            out = one.outcome
-            if out.status == "finished" and out.seconds > 0:
-                key = (one.run.trunk.family, one.run.size, out.machine.get("device", "cpu"))
-                seen.setdefault(key, []).append(out.items_seen / out.seconds)
-        sizes = []
-        for size in self.folder.sizes():
-            speeds = {
-                device: sorted(values)[len(values) // 2]
-                for (family, name, device), values in seen.items()
-                if (family, name) == (size.family, size.size)
-            }
-            sizes.append(size.model_copy(update={"items_per_second": speeds}))
-        self.folder.write_sizes(sizes)
-
-
-def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
-    """What ten times more data or size buys each family (`desk.tenfold`)."""
-    from chemscale.desk import tenfold as desk
-
-    folder = StudyFolder(path)
-    fits = {one.family: one for one in (folder.fit() or fit(folder.path)).families}
-    if family is not None and family not in fits:
-        raise UnknownName.of("fitted family", family, fits)
-    return {name: desk.tenfold(one) for name, one in fits.items() if family in (None, name)}
 
 
 def _choose_for(folder: StudyFolder, planned: Study) -> None:
@@ -379,9 +307,13 @@ def _sources(source: Paths) -> list[StudyFolder | Path]:
     return found
 
 
-def _points(source: StudyFolder | Path) -> list[Point]:
+def _columns(named: Mapping[str, str] | None, constants: Mapping[str, Any] | None) -> Columns:
+    return Columns(named or {}, {name: str(value) for name, value in (constants or {}).items()})
+
+
+def _points(source: StudyFolder | Path, columns: Columns | None = None) -> list[Point]:
     if isinstance(source, Path):
-        return read_points(source)
+        return read_points(source, columns)
     points = points_of(source.trained())
     if not points:
         raise DataError(f"{source.path}: no run has ended yet; run `chemscale train` first")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chemscale.table.columns import Columns
 from chemscale.table.errors import DataError
 from chemscale.table.results import Point, Trained
 
@@ -75,22 +76,26 @@ def write_points(points: Sequence[Point]) -> bytes:
     return table(rows)
 
 
-def read_points(path: Path) -> list[Point]:
+def read_points(path: Path, columns: Columns | None = None) -> list[Point]:
     """Read a CSV or Parquet table in the documented schema; the last row of each run counts.
+
+    `columns` says which of its columns are ours under another name, and what is constant.
 
     A run is what agrees in `run`, or else in family, size, num_train, seed and settings.
 
     Raises:
         DataError: a required column is missing, or a value is not a number; says which row.
     """
-    rows = _rows(path)
+    rows = (columns or Columns()).applied(_rows(path), str(path))
     if not rows:
         raise DataError(f"{path}: the table has no rows")
     missing = [name for name in REQUIRED if name not in rows[0]]
     if missing:
         raise DataError(
             f"{path}: no column {', '.join(missing)}; there are {', '.join(rows[0])}. "
-            "Required: family, num_params, num_train and a loss"
+            "Required: family, num_params, num_train and a loss. Where it has another name: "
+            f"--columns {missing[0]}=ITS-NAME; where it is the same for all rows: "
+            f"--set {missing[0]}=VALUE"
         )
     known = {*COUNTS, *NUMBERS, *PASSING, *REQUIRED}
     metrics = [name for name in rows[0] if name not in known]

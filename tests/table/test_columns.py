@@ -1,0 +1,80 @@
+"""Tables under other names: mapped, completed, refused with the nearest name."""
+
+from pathlib import Path
+
+import pytest
+
+from chemscale import tables, verbs
+from chemscale.cli import app
+from chemscale.table.columns import Columns, pairs
+from chemscale.table.errors import DataError, UsageError
+from chemscale.table.points import read_points
+
+THEIRS = "dataset_size,weights,rmse\n10,1000,0.5\n100,1000,0.2\n"
+OURS = "family,num_params,num_train,test_loss\npainn,1000,10,0.5\npainn,1000,100,0.2\n"
+NAMES = {"num_train": "dataset_size", "num_params": "weights", "test_loss": "rmse"}
+
+
+def table(tmp_path: Path, text: str, name: str = "curves.csv") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_a_table_under_other_names_reads_as_under_ours(tmp_path: Path):
+    theirs = read_points(table(tmp_path, THEIRS), Columns(NAMES, {"family": "painn"}))
+    assert theirs == read_points(table(tmp_path, OURS, "ours.csv"))
+
+
+def test_two_columns_can_trade_names(tmp_path: Path):
+    path = table(tmp_path, "family,num_params,num_train,mae\npainn,10,2000,0.5\n")
+    swap = Columns({"num_params": "num_train", "num_train": "num_params"})
+    (point,) = read_points(path, swap)
+    assert (point.num_params, point.num_train) == (2000, 10)
+
+
+def test_a_column_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path):
+    with pytest.raises(DataError, match=r"'dataset_sise' for num_train.*mean 'dataset_size'"):
+        read_points(table(tmp_path, THEIRS), Columns({"num_train": "dataset_sise"}))
+
+
+@pytest.mark.parametrize(
+    "columns", [Columns({"num_train": "num_params"}), Columns({}, {"num_train": "5"})]
+)
+def test_what_the_table_says_itself_is_not_overruled(tmp_path: Path, columns: Columns):
+    with pytest.raises(DataError, match="there is a column"):
+        read_points(table(tmp_path, OURS), columns)
+
+
+def test_a_name_from_both_a_column_and_a_constant_is_refused():
+    with pytest.raises(UsageError, match="not both"):
+        Columns({"family": "model"}, {"family": "painn"})
+
+
+def test_a_missing_column_says_how_to_give_it(tmp_path: Path):
+    with pytest.raises(DataError, match="--columns family=.*--set family="):
+        read_points(table(tmp_path, THEIRS))
+
+
+@pytest.mark.parametrize("text", ["num_train", "=x", "num_train=", "a=b,,c=d", "a=b,a=c"])
+def test_pairs_that_cannot_be_read_are_told(text: str):
+    with pytest.raises(UsageError, match="--columns"):
+        pairs([text], "--columns")
+
+
+def test_the_command_line_and_python_fit_alike(tmp_path: Path):
+    from typer.testing import CliRunner
+
+    path = table(tmp_path, THEIRS + "1000,1000,0.08\n")
+    mapped = ",".join(f"{ours}={theirs}" for ours, theirs in NAMES.items())
+    options = ["fit", str(path), "--columns", mapped, "--set", "family=painn"]
+    said = CliRunner().invoke(app, options)
+    assert said.exit_code == 0
+    found = verbs.fit(path, columns=NAMES, constants={"family": "painn"})
+    assert said.output.splitlines() == tables.wrapped(str(found))
+
+
+def test_a_report_reads_other_names_too(tmp_path: Path):
+    path = table(tmp_path, THEIRS + "1000,1000,0.08\n")
+    html = verbs.report(path, columns=NAMES, constants={"family": "painn"})
+    assert "painn" in html.read_text()
