@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
 from chemscale.table.columns import Columns
-from chemscale.table.errors import DataError, StoreError, UsageError
+from chemscale.table.errors import DataError, StoreError, UnknownName, UsageError
 from chemscale.table.files import write as write_whole
 from chemscale.table.points import points_of, read_points, write_points
 from chemscale.table.records import Run, Study
@@ -26,6 +26,9 @@ from chemscale.work import Work
 
 if TYPE_CHECKING:
     pass
+
+if TYPE_CHECKING:
+    from chemscale.desk.tenfold import Tenfold
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -272,6 +275,17 @@ def report(
             save(figure, figures / f"{name}.svg")
             save(figure, figures / f"{name}.png")
     return target
+
+
+def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
+    """What ten times more data or size buys each family (`desk.tenfold`)."""
+    from chemscale.desk import tenfold as desk
+
+    folder = StudyFolder(path)
+    fits = {one.family: one for one in (folder.fit() or fit(folder.path)).families}
+    if family is not None and family not in fits:
+        raise UnknownName.of("fitted family", family, fits)
+    return {name: desk.tenfold(one) for name, one in fits.items() if family in (None, name)}
 
 
 def _choose_for(folder: StudyFolder, planned: Study) -> None:

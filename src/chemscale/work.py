@@ -97,14 +97,3 @@ class Work:
             }
             sizes.append(size.model_copy(update={"items_per_second": speeds}))
         self.folder.write_sizes(sizes)
-
-
-def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
-    """What ten times more data or size buys each family (`desk.tenfold`)."""
-    from chemscale.desk import tenfold as desk
-
-    folder = StudyFolder(path)
-    fits = {one.family: one for one in (folder.fit() or fit(folder.path)).families}
-    if family is not None and family not in fits:
-        raise UnknownName.of("fitted family", family, fits)
-    return {name: desk.tenfold(one) for name, one in fits.items() if family in (None, name)}
