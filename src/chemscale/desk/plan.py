@@ -136,7 +136,7 @@ def plan(
         left = money - _training(size, study, prices, seeds)
         return prices.available + max(0.0, left) / label_price if label_price else math.inf
 
-    candidates, reasons = _candidates(fits, study, rungs, seeds, limit, bought)
+    candidates, reasons = _candidates(fits, study, rungs, seeds, limit, available, bought)
     if prices is not None:
         candidates = [replace(o, money=_money(o, study, prices, seeds)) for o in candidates]
     if not candidates:
@@ -203,6 +203,7 @@ def _candidates(
     sizes: Sequence[Size],
     seeds: int,
     limit: Callable[[Size], float | None],
+    available: int | None,
     bought: Sequence[Point],
 ) -> tuple[list[Candidate], list[str]]:
     """Every untrained size and `num_train` the fit can answer for, and why others cannot be."""
@@ -211,7 +212,7 @@ def _candidates(
     for one in fits:
         trained = {cell[:2] for cell in _trained(one, bought)}
         for size in (size for size in sizes if size.family == one.family):
-            for amount in _amounts(one, limit(size)):
+            for amount in _amounts(one, limit(size), available):
                 if (size.num_params, amount) in trained:
                     continue
                 try:
@@ -234,8 +235,8 @@ def _candidate(one: FamilyFit, study: Study, size: Size, num_train: int, seeds: 
     return Candidate(one, size, num_train, flops, prediction)
 
 
-def _amounts(one: FamilyFit, limit: float | None) -> list[int]:
-    """Fitted values of `num_train` and round ones between and beyond, as far as there are items."""
+def _amounts(one: FamilyFit, limit: float | None, available: int | None = None) -> list[int]:
+    """Fitted values of `num_train`, round ones between and beyond, all there are, and the limit."""
     fitted = sorted({cell[1] for cell in one.observed})
     if not fitted:
         return []
@@ -243,7 +244,7 @@ def _amounts(one: FamilyFit, limit: float | None) -> list[int]:
     last = int(min(fitted[-1] if limit is None else limit, farthest))
     powers = 10 ** np.arange(math.floor(math.log10(fitted[0])), math.log10(max(last, 1)) + 1)
     between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
-    amounts = {*fitted, *between, last}
+    amounts = {*fitted, *between, available or last, last}
     return sorted(amount for amount in amounts if fitted[0] <= amount <= last)
 
 
