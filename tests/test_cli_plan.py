@@ -118,3 +118,32 @@ def test_tenfold_lists_what_ten_times_more_buys_and_writes_no_plan(
     assert (code, out) == (2, "")
     assert "makes no plan" in err
     assert not (fitted / "plans").exists()
+
+
+def test_pilots_are_listed_with_cost_and_interval_and_the_first_is_written_as_a_plan(
+    chemscale: Chemscale, fitted: Path
+):
+    asked = ("plan", fitted, "--at", "chemgpt:w128", "--num-train", "1600", "--pilot")
+    code, out, err = chemscale(*asked, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    [forecast] = StudyFolder(found["path"]).study().forecast
+    first = found["pilots"][0]
+    assert (forecast.size, forecast.num_train) == (first["size"], first["num_train"])
+    code, out, _ = chemscale(*asked)
+    assert code == 0
+    header, row = out.splitlines()[1:3]
+    assert header.split() == ["size", "num_train", "run", "FLOPs", "interval", "after", "narrower"]
+    assert row.split()[:2] == [first["size"], f"{first['num_train']:,}"]
+    assert "Written to" in out
+
+
+def test_pilots_that_are_not_worth_their_cost_leave_no_plan(chemscale: Chemscale, fitted: Path):
+    asked = ("plan", fitted, "--at", "chemgpt:w128", "--num-train", "1600", "--pilot")
+    code, out, _ = chemscale(*asked, "--flops", "1")
+    assert code == 0
+    assert "Stop piloting chemgpt:w128 on 1,600 items" in out
+    assert not (fitted / "plans").exists()
+    code, out, err = chemscale("plan", fitted, "--flops", "1", "--pilot")
+    assert (code, out) == (2, "")
+    assert "--pilot goes with --at" in err

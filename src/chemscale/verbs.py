@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
@@ -19,7 +19,6 @@ from chemscale.table.errors import (
     DataError,
     Stopped,
     StoreError,
-    UnknownName,
     UsageError,
 )
 from chemscale.table.files import write as write_whole
@@ -28,9 +27,6 @@ from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
 from chemscale.table.store import RunFolder, StudyFolder
-
-if TYPE_CHECKING:
-    from chemscale.desk.tenfold import Tenfold
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -140,7 +136,7 @@ def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
     study = folder.study()
     trained = folder.trained()
     counts = {(s.family, s.size): s.num_params for s in folder.sizes()}
-    found = estimating(trained, counts, now=_now())
+    found = estimating(trained, counts, now=now())
     folder.write_estimate(found)
     kept = [] if choose_again else folder.choices()
     known = {(choice.family, choice.size) for choice in kept}
@@ -151,7 +147,7 @@ def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
     }
     new = [
         choice
-        for choice in choose(found, wanted, now=_now())
+        for choice in choose(found, wanted, now=now())
         if (choice.family, choice.size) not in known
     ]
     folder.write_choices([*kept, *new])
@@ -172,12 +168,12 @@ def fit(source: Paths | Sequence[Point], *, metric: str | None = None, level: fl
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
     sources = _sources(source)  # type: ignore[arg-type]
     points = [point for one in sources for point in _points(one)]
-    found = fitting(points, metric, level, now=_now())
+    found = fitting(points, metric, level, now=now())
     for one in sources:
         if isinstance(one, StudyFolder):
             own = _points(one)
             one.write_file("points.csv", write_points(own))
-            one.write_fit(found if len(sources) == 1 else fitting(own, metric, level, now=_now()))
+            one.write_fit(found if len(sources) == 1 else fitting(own, metric, level, now=now()))
     return found
 
 
@@ -201,10 +197,10 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     wish = {key: value for key, value in wish.items() if value is not None}
     bought = points_of(folder.trained())
     wish |= {"available": folder.available(), "bought": bought}
-    planned = planning(found, study, sizes, now=_now(), **wish)
+    planned = planning(found, study, sizes, now=now(), **wish)
     if not write:
         return planned, None
-    _choose_for(folder, planned)
+    choose_for(folder, planned)
     return planned, folder.write_plan(planned)
 
 
@@ -246,7 +242,7 @@ def report(source: Paths, *, output: Path | None = None, figures: Path | None = 
             found = fit(tabled)
             pages.append(Page(one.name, None, (), tabled, None, (), found, (), (), ()))
     names = ", ".join(page.name for page in pages)
-    html = render(pages, title=names, made=_now(), version=__version__)
+    html = render(pages, title=names, made=now(), version=__version__)
     first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0].parent
     target = output or first / "report.html"
     write_whole(target, html.encode())
@@ -335,18 +331,7 @@ class _Work:
         self.folder.write_sizes(sizes)
 
 
-def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
-    """What ten times more data or size buys each family (`desk.tenfold`)."""
-    from chemscale.desk import tenfold as desk
-
-    folder = StudyFolder(path)
-    fits = {one.family: one for one in (folder.fit() or fit(folder.path)).families}
-    if family is not None and family not in fits:
-        raise UnknownName.of("fitted family", family, fits)
-    return {name: desk.tenfold(one) for name, one in fits.items() if family in (None, name)}
-
-
-def _choose_for(folder: StudyFolder, planned: Study) -> None:
+def choose_for(folder: StudyFolder, planned: Study) -> None:
     """Settings of a size that the study did not train come from its search, extrapolated."""
     from chemscale.desk.choose import choose
 
@@ -360,7 +345,7 @@ def _choose_for(folder: StudyFolder, planned: Study) -> None:
     if missing:
         searched = {(row.family, row.size) for one in found.families for row in one.rows}
         wanted = missing | {key: counts[key] for key in searched}
-        extra = [c for c in choose(found, wanted, now=_now()) if (c.family, c.size) in missing]
+        extra = [c for c in choose(found, wanted, now=now()) if (c.family, c.size) in missing]
         folder.write_choices([*choices, *extra])
 
 
@@ -388,5 +373,6 @@ def _points(source: StudyFolder | Path) -> list[Point]:
     return points
 
 
-def _now() -> str:
+def now() -> str:
+    """Say when, for the record."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
