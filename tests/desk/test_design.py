@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from chemscale.desk.design import Design, design
+from chemscale.desk.design import Design, _scatter, design
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict
 from chemscale.table.errors import NotIdentified
@@ -171,6 +171,13 @@ def test_what_is_held_out_or_not_there_or_was_bought_is_no_pilot(runs):
         role="plans/001", losses={"force_mae": 5.0},
     )  # fmt: skip
     assert ("w96", 3000) not in order(design(runs, STUDY, free, "painn:w96", 3000, bought=[bought]))
+
+
+def test_where_cells_scatter_more_than_seeds_a_further_seed_tells_little_and_the_fewer_the_more():
+    alike = _scatter(np.array([0, 1, 3]), 0.01, 0.01)
+    assert alike == pytest.approx([1e-4, 1e-4, 1e-4])  # nothing but seeds: all the same
+    off = _scatter(np.array([0, 1, 3]), 0.01, 0.05)
+    assert off[0] < off[1] / 10 < off[2] / 10
 
 
 def test_along_one_size_only_runs_of_that_size_are_pilots():

@@ -11,7 +11,8 @@ Both come from three sources: the bootstrap draws of the fitted law, the scatter
 cell (`n²`, in both variances and in no covariance), and what the law's form is off by. The last is
 what the calibrated interval of the forecast holds beyond the other two; a law that is off at the
 target is off likewise nearby, with correlation exp(-d), d the decades between the two, both axes
-together. At a cell with trained runs it is none: they have told it.
+together. At a cell with trained runs it is none: they have told it, and one more seed tells only
+what seeds average away.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def design(
 ) -> Design:
     """Rank the pilot runs for a forecast by how much they narrow its interval per FLOP.
 
-    Candidates are the sizes of the ladder on each fitted `num_train`, those of the study and that
-    of the target: not trained yet, or once more with another seed; not what the study holds out.
+    Candidates are the sizes of the ladder on each fitted `num_train`, those of the study, that of
+    the target and all there are: not trained yet, or once more with another seed; not what the study holds out.
     Nothing is drawn here: the draws are those the fit was recorded with, so the answer is too.
 
     Piloting stops when no affordable run is expected to narrow the interval by `least`. By default
@@ -109,21 +110,35 @@ def design(
     shared = off.T @ off[:, 0] / (len(off) - 1)  # (1 + C,) covariance with the target
     own = (off**2).sum(axis=0) / (len(off) - 1)
     spread = np.array([_spread(run) for run in (target, *(pair[0] for pair in found))])
-    fitted = {cell[:2] for cell in one.observed}
-    untold = np.array([tuple(place) not in fitted for place in places])
-    form = np.sqrt(np.maximum(spread**2 - own - noise**2, 0.0)) * untold
+    fitted = {cell[:2]: cell[3] for cell in one.observed}
+    seeds = np.array([fitted.get(tuple(place), 0) for place in places])
+    form = np.sqrt(np.maximum(spread**2 - own - noise**2, 0.0)) * (seeds == 0)
     distance = np.abs(np.log10(places / places[0])).sum(axis=1)
     shared = shared + form[0] * form * np.exp(-distance)
-    own = own + form**2 + noise**2
+    total = float(own[0] + form[0] ** 2 + noise**2)
+    own = own + form**2 + _scatter(seeds, noise, law.residual or 0.0)
     now = _interval(target)
     pilots = []
     for (run, trained), with_target, alone in zip(found, shared[1:], own[1:], strict=True):
-        told = float(with_target**2 / max(alone * own[0], 1e-300))
+        told = float(with_target**2 / max(alone * total, 1e-300))
         factor = math.sqrt(max(0.0, 1 - told))
         pilots.append(Pilot(run, trained, _narrowed(target, now, factor), 1 - factor))
     worth = [pilot for pilot in pilots if pilot.narrower >= least]
     ranked = tuple(sorted(worth, key=_gain, reverse=True))
     return Design(target, now, ranked, _words(target, pilots, ranked, least, budget))
+
+
+def _scatter(seeds: Array, noise: float, residual: float) -> Array:
+    """Variance (T,) of what one more run tells of the law, given the seeds (T,) of its cell.
+
+    The mean of m seeds is off the law by c² + n²/m, c² what the cells' residuals hold beyond seeds,
+    which no further seed averages away; the next one tells what it adds to the precision of that.
+    """
+    run = max(noise**2, 1e-12)
+    cell = max(residual**2 - run, 0.0)
+    there = np.maximum(seeds, 1)
+    again = (cell + run / there) * (cell + run / (there + 1)) / run * there * (there + 1)
+    return np.where(seeds == 0, run, again)
 
 
 def _gain(pilot: Pilot) -> tuple[float, float]:
@@ -147,7 +162,7 @@ def _candidates(
     fitted = {cell[:2]: cell[3] for cell in one.observed}
     trained = {cell[:2] for cell in trained_cells(one, bought)}
     there = max(amount for _, amount in fitted) if available is None else available
-    amounts = {amount for _, amount in fitted} | {*study.num_train, target.num_train}
+    amounts = {amount for _, amount in fitted} | {*study.num_train, target.num_train, there}
     for size in sizes:
         for amount in sorted(amounts - set(study.hold_out.get(size.size, ()))):
             cell = (size.num_params, amount)
