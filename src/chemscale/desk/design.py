@@ -72,8 +72,8 @@ def design(
     """Rank the pilot runs for a forecast by how much they narrow its interval per FLOP.
 
     Candidates are the sizes of the ladder on each fitted `num_train`, those of the study, that of
-    the target and all there are: not trained yet, or once more with another seed; not what the study holds out.
-    Nothing is drawn here: the draws are those the fit was recorded with, so the answer is too.
+    the target and all there are: not trained yet, or once more with another seed; not what the
+    study holds out. Nothing is drawn here: the draws are those the fit was recorded with.
 
     Piloting stops when no affordable run is expected to narrow the interval by `least`. By default
     5 %: a standard deviation over the 200 draws that a fit keeps is itself uncertain by
