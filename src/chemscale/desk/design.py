@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chemscale.desk.forecast import Prediction
 from chemscale.desk.plan import Candidate, as_study, candidate_at, named, trained_cells
 from chemscale.desk.sentences import number, units
 from chemscale.table.errors import NotIdentified
@@ -95,8 +96,6 @@ def design(
     """
     target = named(fit, study, sizes, at, num_train, 1)
     one = target.fit
-    law = _law(one, target.prediction.held)
-    noise = one.seed_scatter or law.residual or 0.0
     budget = target.flops if flops is None else flops
     rungs = [size for size in sizes if size.family == one.family]
     found = [
@@ -104,12 +103,36 @@ def design(
         for pair in _candidates(one, study, rungs, target, available, bought)
         if pair[0].flops <= budget and pair[0].prediction.held == target.prediction.held
     ]
-    places = np.array([_place(run) for run in (target, *(pair[0] for pair in found))])
+    shares = expected(
+        one,
+        np.array([_place(run) for run in (target, *(pair[0] for pair in found))]),
+        [target.prediction, *(pair[0].prediction for pair in found)],
+    )
+    now = _interval(target.prediction)
+    pilots = [
+        Pilot(run, trained, _narrowed(target, now, 1 - share), share)
+        for (run, trained), share in zip(found, shares.tolist(), strict=True)
+    ]
+    worth = [pilot for pilot in pilots if pilot.narrower >= least]
+    ranked = tuple(sorted(worth, key=_gain, reverse=True))
+    return Design(target, now, ranked, _words(target, pilots, ranked, least, budget))
+
+
+def expected(one: FamilyFit, places: Array, predictions: Sequence[Prediction]) -> Array:
+    """By which share (C,) a run at each candidate is expected to narrow the target's interval.
+
+    Args:
+        one: the laws.
+        places: (1 + C, 2) num_params and num_train, the target's first.
+        predictions: (1 + C,) there, all by the same law.
+    """
+    law = _law(one, predictions[0].held)
+    noise = one.seed_scatter or law.residual or 0.0
     log_loss = _log_loss(law, places)  # (S, 1 + C)
     off = log_loss - log_loss.mean(axis=0)
     shared = off.T @ off[:, 0] / (len(off) - 1)  # (1 + C,) covariance with the target
     own = (off**2).sum(axis=0) / (len(off) - 1)
-    spread = np.array([_spread(run) for run in (target, *(pair[0] for pair in found))])
+    spread = np.array([_spread(prediction) for prediction in predictions])
     fitted = {cell[:2]: cell[3] for cell in one.observed}
     seeds = np.array([fitted.get(tuple(place), 0) for place in places])
     form = np.sqrt(np.maximum(spread**2 - own - noise**2, 0.0)) * (seeds == 0)
@@ -117,15 +140,8 @@ def design(
     shared = shared + form[0] * form * np.exp(-distance)
     total = float(own[0] + form[0] ** 2 + noise**2)
     own = own + form**2 + _scatter(seeds, noise, law.residual or 0.0)
-    now = _interval(target)
-    pilots = []
-    for (run, trained), with_target, alone in zip(found, shared[1:], own[1:], strict=True):
-        told = float(with_target**2 / max(alone * total, 1e-300))
-        factor = math.sqrt(max(0.0, 1 - told))
-        pilots.append(Pilot(run, trained, _narrowed(target, now, factor), 1 - factor))
-    worth = [pilot for pilot in pilots if pilot.narrower >= least]
-    ranked = tuple(sorted(worth, key=_gain, reverse=True))
-    return Design(target, now, ranked, _words(target, pilots, ranked, least, budget))
+    told = shared**2 / np.maximum(own * total, 1e-300)
+    return np.asarray(1 - np.sqrt(np.clip(1 - told, 0.0, 1.0)))[1:]
 
 
 def _scatter(seeds: Array, noise: float, residual: float) -> Array:
@@ -201,13 +217,13 @@ def _log_loss(law: SurfaceFit | LawFit, places: Array) -> Array:
     return np.asarray(np.log(np.maximum(value, 1e-300)))
 
 
-def _interval(run: Candidate) -> Interval:
-    return next(i for i in run.prediction.intervals if i.level == 0.9)
+def _interval(prediction: Prediction) -> Interval:
+    return next(i for i in prediction.intervals if i.level == 0.9)
 
 
-def _spread(run: Candidate) -> float:
+def _spread(prediction: Prediction) -> float:
     """Standard deviation of the log loss of a new run, were its interval that of a normal one."""
-    interval = _interval(run)
+    interval = _interval(prediction)
     return math.log(interval.high / interval.low) / 2 / 1.645
 
 
