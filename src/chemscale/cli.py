@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale import cli_exchange, cli_label, cli_using
+from chemscale import cli_exchange, cli_label, cli_planning, cli_using
 from chemscale.table.columns import pairs
 from chemscale.table.errors import ChemscaleError, DataError, Stopped, UsageError
 
@@ -260,62 +260,7 @@ def fit(
         print("\n".join(tables.wrapped(str(found))))
 
 
-@app.command()
-def plan(
-    study: StudyPath,
-    at: Annotated[str | None, typer.Option(help="Forecast at family:size.")] = None,
-    num_train: Annotated[int | None, typer.Option(help="With --at.")] = None,
-    flops: Annotated[float | None, typer.Option(help="Budget in training FLOPs.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Budget in hours on --device.")] = None,
-    device: Annotated[str | None, typer.Option(help="As in ladder.json: cpu, h200, ….")] = None,
-    money: Annotated[float | None, typer.Option(help="Budget in money, by the prices.")] = None,
-    label_price: Annotated[float | None, typer.Option(help="Per new training item.")] = None,
-    hour_price: Annotated[float | None, typer.Option(help="Per hour on --device.")] = None,
-    target: Annotated[float | None, typer.Option(help="Loss to reach.")] = None,
-    family: Annotated[str | None, typer.Option(help="Consider this one only.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many to train.")] = 1,
-    tenfold: Annotated[
-        bool, typer.Option("--tenfold", help="What 10x more buys; no plan.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Turn a budget into the next run, its forecast written down before it is trained.
-
-    Example: chemscale plan my-study --at painn:w48 --num-train 3000
-    """
-    from chemscale import tables, verbs
-
-    if tenfold:
-        if any(wish is not None for wish in (at, flops, hours, money, target)):
-            raise UsageError(
-                "--tenfold makes no plan: leave out at, flops, hours, money and target"
-            )
-        from pydantic_core import to_jsonable_python
-
-        rows = verbs.tenfold(study, family=family)
-        if as_json:
-            _print_json(to_jsonable_python(rows))
-        else:
-            tables.print_tenfold(rows)
-        return
-    planned, path = verbs.plan(
-        study,
-        at=at,
-        num_train=num_train,
-        flops=flops,
-        hours=hours,
-        device=device,
-        money=money,
-        label_price=label_price,
-        hour_price=hour_price,
-        target=target,
-        family=family,
-        seeds=seeds,
-    )
-    if as_json:
-        _print_json(planned.model_dump(mode="json", exclude_none=True) | {"path": str(path)})
-    else:
-        tables.print_plan(planned, path)
+cli_planning.register(app)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from chemscale.table.store import StudyFolder
 if TYPE_CHECKING:
     from chemscale.bench.data.prepare import Card
     from chemscale.bench.using.probe import Probed
+    from chemscale.desk.design import Design
     from chemscale.desk.tenfold import Tenfold
     from chemscale.expansion import Expansion
 
@@ -222,6 +223,54 @@ def print_plan(planned: Study, path: Path | None) -> None:
             print(f"  holds at this training length only ({forecast.capped_at_items:,} items)")
     if path is not None:
         print(f"Written to {path}; chemscale train {path} checks it.")
+
+
+def print_pilots(found: Design, path: Path | None) -> None:
+    """The first ten pilot runs, their cost and the interval expected after each."""
+    now, target = found.interval, found.target
+    print(
+        f"{target.fit.family} {target.size.size} on {target.num_train:,}: {target.fit.metric} "
+        f"{_number(target.prediction.value)} ({100 * now.level:g} %: {_number(now.low)} to "
+        f"{_number(now.high)})"
+    )
+    rows = [
+        (
+            pilot.candidate.size.size,
+            f"{pilot.candidate.num_train:,}",
+            f"seed {pilot.trained + 1}" if pilot.trained else "new",
+            _number(pilot.candidate.flops),
+            f"{_number(pilot.interval.low)} to {_number(pilot.interval.high)}",
+            f"{100 * pilot.narrower:.0f} %",
+        )
+        for pilot in found.pilots[:10]
+    ]
+    if rows:
+        _print(("size", "num_train", "run", "FLOPs", "interval after", "narrower"), rows)
+    print("\n".join(wrapped(found.sentence[0].upper() + found.sentence[1:] + ".")))
+    if path is not None:
+        print(f"Written to {path}; chemscale train {path} trains it.")
+
+
+def pilots_data(found: Design) -> dict[str, Any]:
+    """All pilot runs as plain data."""
+    return {
+        "at": f"{found.target.size.family}:{found.target.size.size}",
+        "num_train": found.target.num_train,
+        "value": found.target.prediction.value,
+        "interval": found.interval.model_dump(),
+        "pilots": [
+            {
+                "size": pilot.candidate.size.size,
+                "num_train": pilot.candidate.num_train,
+                "trained": pilot.trained,
+                "flops": pilot.candidate.flops,
+                "interval": pilot.interval.model_dump(),
+                "narrower": pilot.narrower,
+            }
+            for pilot in found.pilots
+        ],
+        "sentence": found.sentence,
+    }
 
 
 def print_tenfold(found: Mapping[str, Sequence[Tenfold]]) -> None:

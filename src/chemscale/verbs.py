@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
 from chemscale.table.columns import Columns
-from chemscale.table.errors import DataError, StoreError, UnknownName, UsageError
+from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.files import write as write_whole
 from chemscale.table.points import points_of, read_points, write_points
 from chemscale.table.records import Run, Study
@@ -23,12 +23,6 @@ from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
 from chemscale.table.store import StudyFolder
 from chemscale.work import Work
-
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    from chemscale.desk.tenfold import Tenfold
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -136,7 +130,7 @@ def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
     study = folder.study()
     trained = folder.trained()
     counts = {(s.family, s.size): s.num_params for s in folder.sizes()}
-    found = estimating(trained, counts, now=_now())
+    found = estimating(trained, counts, now=now())
     folder.write_estimate(found)
     kept = [] if choose_again else folder.choices()
     known = {(choice.family, choice.size) for choice in kept}
@@ -147,7 +141,7 @@ def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
     }
     new = [
         choice
-        for choice in choose(found, wanted, now=_now())
+        for choice in choose(found, wanted, now=now())
         if (choice.family, choice.size) not in known
     ]
     folder.write_choices([*kept, *new])
@@ -182,12 +176,12 @@ def fit(
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
     sources = _sources(source)  # type: ignore[arg-type]
     points = [p for one in sources for p in _points(one, _columns(columns, constants))]
-    found = fitting(points, metric, level, now=_now())
+    found = fitting(points, metric, level, now=now())
     for one in sources:
         if isinstance(one, StudyFolder):
             own = _points(one)
             one.write_file("points.csv", write_points(own))
-            one.write_fit(found if len(sources) == 1 else fitting(own, metric, level, now=_now()))
+            one.write_fit(found if len(sources) == 1 else fitting(own, metric, level, now=now()))
     return found
 
 
@@ -211,10 +205,10 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     wish = {key: value for key, value in wish.items() if value is not None}
     bought = points_of(folder.trained())
     wish |= {"available": folder.available(), "bought": bought}
-    planned = planning(found, study, sizes, now=_now(), **wish)
+    planned = planning(found, study, sizes, now=now(), **wish)
     if not write:
         return planned, None
-    _choose_for(folder, planned)
+    choose_for(folder, planned)
     return planned, folder.write_plan(planned)
 
 
@@ -265,7 +259,7 @@ def report(
             found = fit(tabled)
             pages.append(Page(one.name, None, (), tabled, None, (), found, (), (), ()))
     names = ", ".join(page.name for page in pages)
-    html = render(pages, title=names, made=_now(), version=__version__)
+    html = render(pages, title=names, made=now(), version=__version__)
     first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0].parent
     target = output or first / "report.html"
     write_whole(target, html.encode())
@@ -277,18 +271,7 @@ def report(
     return target
 
 
-def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
-    """What ten times more data or size buys each family (`desk.tenfold`)."""
-    from chemscale.desk import tenfold as desk
-
-    folder = StudyFolder(path)
-    fits = {one.family: one for one in (folder.fit() or fit(folder.path)).families}
-    if family is not None and family not in fits:
-        raise UnknownName.of("fitted family", family, fits)
-    return {name: desk.tenfold(one) for name, one in fits.items() if family in (None, name)}
-
-
-def _choose_for(folder: StudyFolder, planned: Study) -> None:
+def choose_for(folder: StudyFolder, planned: Study) -> None:
     """Settings of a size that the study did not train come from its search, extrapolated."""
     from chemscale.desk.choose import choose
 
@@ -302,7 +285,7 @@ def _choose_for(folder: StudyFolder, planned: Study) -> None:
     if missing:
         searched = {(row.family, row.size) for one in found.families for row in one.rows}
         wanted = missing | {key: counts[key] for key in searched}
-        extra = [c for c in choose(found, wanted, now=_now()) if (c.family, c.size) in missing]
+        extra = [c for c in choose(found, wanted, now=now()) if (c.family, c.size) in missing]
         folder.write_choices([*choices, *extra])
 
 
@@ -334,5 +317,6 @@ def _points(source: StudyFolder | Path, columns: Columns | None = None) -> list[
     return points
 
 
-def _now() -> str:
+def now() -> str:
+    """Say when, for the record."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

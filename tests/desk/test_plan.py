@@ -225,6 +225,13 @@ def test_a_target_is_reached_by_the_cheapest_run_that_was_not_trained(fitted):
         plan(fitted, STUDY, LADDER, target=0.1, now=NOW)
 
 
+def test_a_target_that_all_there_is_reaches_asks_for_no_more_labels(fitted):
+    target = 1.0001 * predict(fitted.families[0], PARAMS["w32"], 14_736).value
+    made = plan(fitted, STUDY, LADDER, target=target, available=14_736, now=NOW)
+    assert (made.families, made.num_train) == ({"painn": ("w32",)}, (14_736,))
+    assert "more than" not in made.forecast[0].why
+
+
 def test_dear_labels_turn_the_cheapest_way_to_a_target_from_more_data_to_a_larger_size(fitted):
     target = 1.001 * predict(fitted.families[0], PARAMS["w32"], 15_000).value
     asked = {"target": target, "available": 4000, "now": NOW}

@@ -179,6 +179,7 @@ class Prediction:
     beyond: float  # decades outside the fitted windows, both axes together
     last_observation: float  # the forecast of one who expects no change from there
     last_observed_at: tuple[int, int]  # num_params, num_train
+    held: Mapping[str, float]  # the axis that the law holds fixed; none over a surface
 
 
 def predict(
@@ -319,6 +320,7 @@ def _predict(
         beyond=outside,
         last_observation=last[2],
         last_observed_at=last[:2],
+        held=held,
     )
 
 

@@ -108,7 +108,9 @@ def plan(
         if isinstance(value, int | float) and not value > 0:
             raise UsageError(f"{name} must be above 0, not {value:g}")
     if at is not None:
-        return _study(study, _at(fit, study, sizes, at, num_train, seeds), seeds, now, f"at {at}")
+        return as_study(
+            study, named(fit, study, sizes, at, num_train, seeds), seeds, now, f"at {at}"
+        )
 
     fits = _families(fit, family)
     rungs = [size for size in sizes if size.family in {one.family for one in fits}]
@@ -136,7 +138,7 @@ def plan(
         left = money - _training(size, study, prices, seeds)
         return prices.available + max(0.0, left) / label_price if label_price else math.inf
 
-    candidates, reasons = _candidates(fits, study, rungs, seeds, limit, bought)
+    candidates, reasons = _candidates(fits, study, rungs, seeds, limit, available, bought)
     if prices is not None:
         candidates = [replace(o, money=_money(o, study, prices, seeds)) for o in candidates]
     if not candidates:
@@ -150,7 +152,7 @@ def plan(
         if available is not None and chosen.num_train > available:
             missing = f"{chosen.num_train - available:,} {units(chosen.fit.unit)}"
             why += f" (it needs {missing} more than the {available:,} there are to train on)"
-        return _study(study, chosen, seeds, now, why, prices)
+        return as_study(study, chosen, seeds, now, why, prices)
     if flops is not None:
         affordable = [one for one in candidates if one.flops <= flops]
         least = min(one.flops for one in candidates)
@@ -169,19 +171,20 @@ def plan(
     if not affordable:
         raise NotIdentified(f"nothing fits the budget: the cheapest run {need}")
     best = min(affordable, key=lambda one: (one.prediction.value, one.money, one.flops))
-    return _study(study, best, seeds, now, why, prices)
+    return as_study(study, best, seeds, now, why, prices)
 
 
-def _at(
+def named(
     fit: Fit, study: Study, sizes: Sequence[Size], at: str, num_train: int | None, seeds: int
 ) -> Candidate:
+    """The run at "family:size", by default on as many items as the largest that was fitted."""
     family, _, name = at.partition(":")
     [one] = _families(fit, family)
     rungs = {size.size: size for size in sizes if size.family == family}
     if name not in rungs:
         raise UnknownName.of("size", name, rungs, where=at)
     amount = num_train or max((cell[1] for cell in one.observed), default=0)
-    return _candidate(one, study, rungs[name], amount, seeds)
+    return candidate_at(one, study, rungs[name], amount, seeds)
 
 
 def _families(fit: Fit, family: str | None) -> list[FamilyFit]:
@@ -203,25 +206,27 @@ def _candidates(
     sizes: Sequence[Size],
     seeds: int,
     limit: Callable[[Size], float | None],
+    available: int | None,
     bought: Sequence[Point],
 ) -> tuple[list[Candidate], list[str]]:
     """Every untrained size and `num_train` the fit can answer for, and why others cannot be."""
     found: list[Candidate] = []
     reasons: dict[str, None] = {}
     for one in fits:
-        trained = {cell[:2] for cell in _trained(one, bought)}
+        trained = {cell[:2] for cell in trained_cells(one, bought)}
         for size in (size for size in sizes if size.family == one.family):
-            for amount in _amounts(one, limit(size)):
+            for amount in _amounts(one, limit(size), available):
                 if (size.num_params, amount) in trained:
                     continue
                 try:
-                    found.append(_candidate(one, study, size, amount, seeds))
+                    found.append(candidate_at(one, study, size, amount, seeds))
                 except NotIdentified as error:
                     reasons[str(error)] = None
     return found, list(reasons)[:1]
 
 
-def _candidate(one: FamilyFit, study: Study, size: Size, num_train: int, seeds: int) -> Candidate:
+def candidate_at(one: FamilyFit, study: Study, size: Size, num_train: int, seeds: int) -> Candidate:
+    """Cost and forecast of a run; NotIdentified where the fit does not answer."""
     ceiling = study.budget.items
     if one.at_this_training_length and one.max_items and ceiling and ceiling > one.max_items:
         raise NotIdentified(
@@ -234,8 +239,8 @@ def _candidate(one: FamilyFit, study: Study, size: Size, num_train: int, seeds: 
     return Candidate(one, size, num_train, flops, prediction)
 
 
-def _amounts(one: FamilyFit, limit: float | None) -> list[int]:
-    """Fitted values of `num_train` and round ones between and beyond, as far as there are items."""
+def _amounts(one: FamilyFit, limit: float | None, available: int | None = None) -> list[int]:
+    """Fitted values of `num_train`, round ones between and beyond, all there are, and the limit."""
     fitted = sorted({cell[1] for cell in one.observed})
     if not fitted:
         return []
@@ -243,7 +248,7 @@ def _amounts(one: FamilyFit, limit: float | None) -> list[int]:
     last = int(min(fitted[-1] if limit is None else limit, farthest))
     powers = 10 ** np.arange(math.floor(math.log10(fitted[0])), math.log10(max(last, 1)) + 1)
     between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
-    amounts = {*fitted, *between, last}
+    amounts = {*fitted, *between, available or last, last}
     return sorted(amount for amount in amounts if fitted[0] <= amount <= last)
 
 
@@ -294,7 +299,7 @@ def _measured(sizes: Sequence[Size], device: str, study: Study) -> list[Size]:
     return measured
 
 
-def _trained(one: FamilyFit, bought: Sequence[Point]) -> list[tuple[int, int, float]]:
+def trained_cells(one: FamilyFit, bought: Sequence[Point]) -> list[tuple[int, int, float]]:
     """Parameters, `num_train` and loss of what was trained: by the sweep, then by plans."""
     swept = [cell[:3] for cell in one.observed]
     return swept + [
@@ -312,7 +317,7 @@ def _refuse_reached(
     """Tell of a trained run that reached the target, so that none is bought again."""
     names = {(size.family, size.num_params): size.size for size in sizes}
     for one in fits:
-        for num_params, num_train, loss in _trained(one, bought):
+        for num_params, num_train, loss in trained_cells(one, bought):
             if loss <= target:
                 size = names.get((one.family, num_params), f"{num_params:,} parameters")
                 raise UsageError(
@@ -334,7 +339,7 @@ def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
     return min(reaching, key=lambda o: (o.money, o.flops, o.num_train, o.prediction.value))
 
 
-def _study(
+def as_study(
     study: Study, one: Candidate, seeds: int, now: str, why: str, prices: Prices | None = None
 ) -> Study:
     """The plan as a study: one family, size and `num_train`; nothing else is changed."""

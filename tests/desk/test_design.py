@@ -1,0 +1,191 @@
+import math
+
+import numpy as np
+import pytest
+
+from chemscale.desk.design import Design, _scatter, design
+from chemscale.desk.fit import fit
+from chemscale.desk.forecast import predict
+from chemscale.table.errors import NotIdentified
+from chemscale.table.records import Study
+from chemscale.table.results import Fit, Point, Size
+
+PARAMS = {
+    "w8": 2_000,
+    "w16": 6_000,
+    "w32": 22_000,
+    "w64": 80_000,
+    "w96": 200_000,
+    "w512": 9_000_000,
+}
+NUM_TRAIN = (30, 100, 300, 1000, 3000)
+NOW = "2026-01-01T00:00:00Z"
+STUDY = Study.read(
+    {
+        "name": "alkanes",
+        "families": {"painn": list(PARAMS)},
+        "dataset": {"format": "extxyz", "path": "alkanes.xyz"},
+        "num_train": list(NUM_TRAIN),
+        "recipe": "energy-and-forces",
+        "budget": {"items": 10_000},
+    },
+    "study.toml",
+)
+
+
+def fitted(
+    sizes: tuple[str, ...] = ("w8", "w16", "w32"), scatter: float = 0.02, seeds: int = 1
+) -> Fit:
+    """Runs of L = 2 + 3000 N^-0.6 + 400 D^-0.4, and what was fitted to them."""
+    noise = np.random.default_rng(7)
+    return fit(
+        [
+            Point(
+                run=f"{size}-{amount}-{seed}",
+                family="painn",
+                size=size,
+                num_params=PARAMS[size],
+                num_params_total=PARAMS[size],
+                num_train=amount,
+                unit="structure",
+                seed=seed,
+                losses={
+                    "force_mae": (2 + 3000 * PARAMS[size] ** -0.6 + 400 * amount**-0.4)
+                    * math.exp(scatter * noise.standard_normal())
+                },
+            )
+            for size in sizes
+            for amount in NUM_TRAIN
+            for seed in range(seeds)
+        ]
+    )
+
+
+def ladder(price: dict[str, float] | None = None, each: float = 100.0) -> list[Size]:
+    """FLOPs of an item: `each` a parameter, or by size."""
+    return [
+        Size(
+            family="painn",
+            size=size,
+            revision=1,
+            config={},
+            num_params=count,
+            num_params_total=count,
+            bytes_training=16 * count,
+            flops_per_item=(price or {}).get(size, each * count),
+            flops_formula={},
+            items_per_second={},
+        )
+        for size, count in PARAMS.items()
+    ]
+
+
+def order(found: Design) -> list[tuple[str, int]]:
+    return [(one.candidate.size.size, one.candidate.num_train) for one in found.pilots]
+
+
+@pytest.fixture(scope="module")
+def runs() -> Fit:
+    return fitted()
+
+
+def test_where_runs_are_free_the_target_itself_tells_most_about_the_target(runs):
+    found = design(runs, STUDY, ladder(each=0.0), "painn:w96", 3000)
+    assert order(found)[0] == ("w96", 3000)
+    assert found.pilots[0].narrower == max(pilot.narrower for pilot in found.pilots)
+
+
+def test_runs_are_ranked_by_what_they_narrow_per_flop_so_a_dearer_size_falls_behind(runs):
+    even = dict.fromkeys(PARAMS, 100.0)
+    first = order(design(runs, STUDY, ladder(even), "painn:w96", 3000))[0]
+    dear = even | {first[0]: 1e6}
+    again = design(runs, STUDY, ladder(dear), "painn:w96", 3000, flops=math.inf)
+    assert first in order(again)
+    assert order(again)[0][0] != first[0]
+    rates = [-math.log(1 - p.narrower) / p.candidate.flops for p in again.pilots]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_no_pilot_costs_more_than_the_budget_or_by_default_the_target(runs):
+    found = design(runs, STUDY, ladder(), "painn:w64", 3000)
+    assert {size for size, _ in order(found)} <= {"w8", "w16", "w32", "w64"}
+    small = 1.2 * 10_000 * 100.0 * PARAMS["w32"]
+    found = design(runs, STUDY, ladder(), "painn:w64", 3000, flops=small, least=0.0)
+    assert {size for size, _ in order(found)} == {"w8", "w16", "w32"}
+
+
+def test_the_same_fit_is_answered_the_same_and_sizes_in_any_order(runs):
+    one = design(runs, STUDY, ladder(), "painn:w96", 3000)
+    assert one == design(runs, STUDY, ladder(), "painn:w96", 3000)
+    other = design(runs, STUDY, ladder()[::-1], "painn:w96", 3000)
+    assert order(one) == order(other)
+    narrower = [[pilot.narrower for pilot in found.pilots] for found in (one, other)]
+    assert narrower[0] == pytest.approx(narrower[1])
+
+
+def test_intervals_expected_are_nested_in_the_one_there_is_about_the_same_forecast(runs):
+    found = design(runs, STUDY, ladder(), "painn:w96", 3000)
+    now = predict(runs.families[0], PARAMS["w96"], 3000)
+    assert found.interval == now.intervals[-1]
+    for pilot in found.pilots:
+        assert found.interval.low < pilot.interval.low < now.value
+        assert now.value < pilot.interval.high < found.interval.high
+        widths = [math.log(one.high / one.low) for one in (pilot.interval, found.interval)]
+        assert widths[0] / widths[1] == pytest.approx(1 - pilot.narrower)
+
+
+def test_piloting_stops_where_no_run_is_expected_to_narrow_by_enough(runs):
+    found = design(runs, STUDY, ladder(), "painn:w96", 3000, least=0.99)
+    assert found.pilots == ()
+    assert found.sentence.startswith("stop piloting painn:w96 on 3,000 structures")
+    assert "by 99 % (the best, " in found.sentence
+    assert found.plan(STUDY, now=NOW) is None
+
+
+def test_the_first_pilot_is_a_study_with_its_forecast_and_another_seed_where_one_is_there(runs):
+    found = design(runs, STUDY, ladder(), "painn:w96", 3000)
+    made = found.plan(STUDY, now=NOW)
+    assert made is not None
+    size, amount = order(found)[0]
+    assert (made.families, made.num_train) == ({"painn": (size,)}, (amount,))
+    assert made.seeds == found.pilots[0].trained + 1
+    assert "narrows the forecast of painn:w96 on 3,000 structures" in made.forecast[0].why
+    assert Study.model_validate(made.model_dump()) == made
+    there = {cell[:2]: cell[3] for cell in runs.families[0].observed}
+    everything = design(runs, STUDY, ladder(), "painn:w96", 3000, least=0.0)
+    for pilot in everything.pilots:
+        cell = (pilot.candidate.size.num_params, pilot.candidate.num_train)
+        assert pilot.trained == there.get(cell, 0)
+    assert {pilot.trained for pilot in everything.pilots} == {0, 1}
+
+
+def test_what_is_held_out_or_not_there_or_was_bought_is_no_pilot(runs):
+    held = STUDY.model_copy(update={"hold_out": {"w96": (3000,)}})
+    free = ladder(each=0.0)
+    assert ("w96", 3000) not in order(design(runs, held, free, "painn:w96", 3000))
+    few = design(runs, STUDY, free, "painn:w96", 3000, available=1000)
+    assert max(amount for _, amount in order(few)) == 1000
+    bought = Point(
+        run="plan", family="painn", size="w96", num_params=PARAMS["w96"],
+        num_params_total=PARAMS["w96"], num_train=3000, unit="structure", seed=0,
+        role="plans/001", losses={"force_mae": 5.0},
+    )  # fmt: skip
+    assert ("w96", 3000) not in order(design(runs, STUDY, free, "painn:w96", 3000, bought=[bought]))
+
+
+def test_where_cells_scatter_more_than_seeds_a_further_seed_tells_little_and_the_fewer_the_more():
+    alike = _scatter(np.array([0, 1, 3]), 0.01, 0.01)
+    assert alike == pytest.approx([1e-4, 1e-4, 1e-4])  # nothing but seeds: all the same
+    off = _scatter(np.array([0, 1, 3]), 0.01, 0.05)
+    assert off[0] < off[1] / 10 < off[2] / 10
+
+
+def test_along_one_size_only_runs_of_that_size_are_pilots():
+    found = design(fitted(sizes=("w32",)), STUDY, ladder(), "painn:w32", 30_000, available=30_000)
+    assert {size for size, _ in order(found)} == {"w32"}
+    assert found.pilots[0].candidate.num_train > 1000
+
+
+def test_a_target_out_of_reach_is_refused_with_the_run_that_would_help(runs):
+    with pytest.raises(NotIdentified, match="a run near num_params"):
+        design(runs, STUDY, ladder(), "painn:w512", 3000)
