@@ -67,7 +67,8 @@ def label(
     print(told.path)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in told.config_types.items())
     print(f"{told.structures:,} structures: {kinds}", file=sys.stderr)
-    print(f"{told.rejects:,} rejected: {told.path}.rejects.csv", file=sys.stderr)
+    twins = f", of them {told.duplicates:,} met before" if told.duplicates else ""
+    print(f"{told.rejects:,} rejected{twins}: {told.path}.rejects.csv", file=sys.stderr)
     print(f"{told.cpu_seconds:.1f} s of processors", file=sys.stderr)
 
 

@@ -45,6 +45,13 @@ class Shape:
     seed: int
 
 
+def canonical_smiles(smiles: str) -> str | None:
+    """The canonical SMILES, None where it is no SMILES."""
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles)
+        return None if molecule is None else Chem.MolToSmiles(molecule)
+
+
 def structures(smiles: str, shape: Shape) -> list[Atoms]:
     """Make the structures of one molecule, `per_molecule` shared out evenly over the methods.
 
@@ -74,8 +81,9 @@ def structures(smiles: str, shape: Shape) -> list[Atoms]:
     shares = np.bincount(np.arange(shape.per_molecule) % len(shape.methods))
     wanted = dict(zip(shape.methods, shares.tolist(), strict=False))
     parameters = rdDistGeom.ETKDGv3()
-    parameters.randomSeed = int.from_bytes(digest[8:12], "little") >> 1
-    parameters.numThreads = 1
+    # RDKit's stubs give every attribute the type of the class
+    parameters.randomSeed = int.from_bytes(digest[8:12], "little") >> 1  # type: ignore[assignment]
+    parameters.numThreads = 1  # type: ignore[assignment]
     places = list(rdDistGeom.EmbedMultipleConfs(molecule, max(wanted.values()), parameters))
     if not places:
         raise ValueError("no conformer could be embedded")

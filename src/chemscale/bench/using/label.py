@@ -20,7 +20,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -32,9 +32,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from ase.io import iread, write
+from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
 from chemscale.bench.data.structure_files import _unpaired
-from chemscale.bench.using.conformers import Shape, structures
+from chemscale.bench.using.conformers import Shape, canonical_smiles, structures
 from chemscale.table.errors import ChemscaleError, DataError, MissingPackage, UsageError
 
 XTB = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
@@ -57,7 +58,8 @@ class Labelled:
 
     path: Path
     structures: int
-    rejects: int
+    rejects: int  # rows and structures, duplicates among them
+    duplicates: int  # rows with a molecule that an earlier row has
     config_types: dict[str, int]
     cpu_seconds: float  # of all workers, 0 where nothing was left to do
 
@@ -110,10 +112,8 @@ def run(
     parts.mkdir(parents=True, exist_ok=True)
     _replace(marker, json.dumps(settings).encode())
 
-    size = STRUCTURES if work.shape is None else MOLECULES
-    chunks = [(at, items[at : at + size]) for at in range(0, len(items), size)]
     begun = _children_seconds()
-    used = _label_all(chunks, parts, work, count, workers, tell)
+    used = _label_all(_chunks(items, work), parts, work, count, workers, tell)
     spent = _children_seconds() - begun
     _join(output, parts, used, settings, count)
     shutil.rmtree(parts, ignore_errors=True)
@@ -185,11 +185,31 @@ def _structures(path: Path, work: Work) -> list[Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive rows of the input."""
+
+    start: int  # the first row, from 0
+    items: list[Any]  # SMILES or Atoms
+    twins: dict[int, int]  # rows with a molecule that an earlier row has: that row
+
+
+def _chunks(items: list[Any], work: Work) -> Iterator[Chunk]:
+    seen: dict[str, int] = {}  # canonical SMILES: its first row
+    size = STRUCTURES if work.shape is None else MOLECULES
+    for start in range(0, len(items), size):
+        chunk = Chunk(start, items[start : start + size], {})
+        for row, item in enumerate(chunk.items if work.shape else (), start=start):
+            if (known := canonical_smiles(item)) and seen.setdefault(known, row) != row:
+                chunk.twins[row] = seen[known]
+        yield chunk
+
+
 # --- the work ------------------------------------------------------------------------------------
 
 
 def _label_all(
-    chunks: Sequence[tuple[int, list[Any]]],
+    ahead: Iterator[Chunk],
     parts: Path,
     work: Work,
     count: int | None,
@@ -204,12 +224,11 @@ def _label_all(
     )
     waiting: deque[tuple[Path, Future[None] | None]] = deque()
     try:
-        ahead = iter(chunks)
         while count is None or made < count:
             while len(waiting) < 4 * workers and (chunk := next(ahead, None)) is not None:
-                part = parts / f"{chunk[0]:09d}.json"
+                part = parts / f"{chunk.start:09d}.json"
                 there = part.is_file()
-                waiting.append((part, None if there else pool.submit(_chunk, part, *chunk, work)))
+                waiting.append((part, None if there else pool.submit(_label, part, chunk, work)))
             if not waiting:
                 break
             part, future = waiting.popleft()
@@ -239,11 +258,14 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _chunk(part: Path, start: int, items: list[Any], work: Work) -> None:
+def _label(part: Path, chunk: Chunk, work: Work) -> None:
     frames: list[list[str]] = []  # config_type, text
     rejects: list[list[str | int]] = []  # row, what, why
-    for row, item in enumerate(items, start=start):
+    for row, item in enumerate(chunk.items, start=chunk.start):
         what = item if isinstance(item, str) else item.get_chemical_formula()
+        if row in chunk.twins:
+            rejects.append([row, what, f"the same molecule as row {chunk.twins[row]}"])
+            continue
         try:
             made = [item] if work.shape is None else structures(item, work.shape)
         except (ValueError, RuntimeError) as error:
@@ -255,7 +277,8 @@ def _chunk(part: Path, start: int, items: list[Any], work: Work) -> None:
                 frames.append([kind, labelled(atoms, work)])
             except Exception as error:  # calculators raise whatever befalls them
                 rejects.append([row, what, f"{kind}: {_line(error)}".removeprefix(": ")])
-    _replace(part, json.dumps({"frames": frames, "rejects": rejects}).encode())
+    told = {"frames": frames, "rejects": rejects, "duplicates": len(chunk.twins)}
+    _replace(part, json.dumps(told).encode())
 
 
 def labelled(atoms: Atoms, work: Work) -> str:
@@ -278,11 +301,25 @@ def labelled(atoms: Atoms, work: Work) -> str:
     if not np.isfinite(energy) or not np.isfinite(forces).all():
         raise ValueError("the energy or a force is not finite")
     known = {"energy", "forces", "stress", "free_energy"}
-    bare.info = {key: value for key, value in atoms.info.items() if key not in known}
+    bare.info = {key: _kept(value) for key, value in atoms.info.items() if key not in known}
     bare.calc = SinglePointCalculator(bare, energy=energy, forces=forces)
     text = io.StringIO()
     write(text, bare, format="extxyz")
     return text.getvalue()
+
+
+def _kept(value: Any) -> Any:
+    r"""An entry such that ASE reads back what was written.
+
+    As it stands, ASE reads the SMILES `F` as False, and loses the backslashes of `F/C=C\F`.
+    """
+    if not isinstance(value, str):
+        return value
+    written = value.replace("\\", "\\\\")
+    back = key_val_str_to_dict(key_val_dict_to_str({"key": written}))["key"]
+    if isinstance(back, str) and back == value and value.isprintable():
+        return written
+    return "_JSON " + json.dumps(value).replace("\\", "\\\\")
 
 
 def _line(error: Exception) -> str:
@@ -302,11 +339,12 @@ def _join(
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["row", "what", "why"])
-    num_rejects = 0
+    num_rejects = duplicates = 0
     for part in used:
         told = json.loads(part.read_text())
         rows.writerows(told["rejects"])
         num_rejects += len(told["rejects"])
+        duplicates += told["duplicates"]
         for kind, text in told["frames"][: None if count is None else count - len(texts)]:
             texts.append(text)
             kinds[kind or "given"] += 1
@@ -320,6 +358,7 @@ def _join(
         "units": {"energy": "eV", "forces": "eV/Å", "positions": "Å"},
         "structures": len(texts),
         "rejects": num_rejects,
+        "duplicates": duplicates,
         "config_types": dict(sorted(kinds.items())),
         "elements": sorted(elements),
         "settings": settings,
@@ -330,7 +369,8 @@ def _join(
 
 
 def _told(output: Path, card: dict[str, Any], seconds: float) -> Labelled:
-    return Labelled(output, card["structures"], card["rejects"], card["config_types"], seconds)
+    counts = {name: card[name] for name in ("structures", "rejects", "duplicates", "config_types")}
+    return Labelled(path=output, cpu_seconds=seconds, **counts)
 
 
 def _replace(path: Path, data: bytes) -> None:
