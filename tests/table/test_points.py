@@ -47,6 +47,7 @@ def test_points_read_back_as_they_were_written(tmp_path: Path):
         point("b", ending=None, seconds=None, losses={"loss": 1 / 3}),
         point("c", cooled=False, role="search", status="diverged", losses={}),
         point("d", role="plans/001", family='with "quotes", and a comma'),
+        point("e", losses={"force_mae": 1.5}, non_finite={"loss": "nan"}),
     ]
     path = tmp_path / "points.csv"
     path.write_bytes(write_points(points))

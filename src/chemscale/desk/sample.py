@@ -89,8 +89,9 @@ def law_metric(points: Sequence[Point], metric: str | None) -> str:
     """
     family = points[0].family
     known = {name for point in points for name in point.losses}
+    spoiled = {name for point in points for name in point.non_finite}
     if metric is not None:
-        if metric not in known:
+        if metric not in known | spoiled:
             raise UsageError(f"{family}: no loss named {metric!r}{hint(metric, known)}")
         return metric
     usual = LAW_METRICS.get(points[0].unit)
@@ -98,6 +99,8 @@ def law_metric(points: Sequence[Point], metric: str | None) -> str:
         return str(usual)
     if len(known) == 1:
         return known.pop()
+    if not known and spoiled:
+        raise DataError(f"{family}: {_list(spoiled)} is nan or infinite in every run that has one")
     if not known:
         raise DataError(f"{family}: no run has a loss, so there is nothing to fit")
     raise UsageError(f"{family}: which loss shall be fitted? Say --metric. Known: {_list(known)}.")
@@ -107,10 +110,16 @@ def select(points: Sequence[Point], metric: str) -> tuple[list[Point], tuple[tup
     """Split one family's points into those to fit and (run, reason) of those left out."""
     kept: dict[str, Point] = {}
     excluded: list[tuple[str, str]] = []
-    for point in sorted(points, key=lambda p: (p.run, p.role, p.num_train, p.num_params, p.seed)):
+
+    def order(p: Point) -> tuple[object, ...]:
+        # Of two losses of one run the worse counts, whichever came first.
+        return p.run, p.role, p.num_train, p.num_params, p.seed, -p.losses.get(metric, 0.0)
+
+    for point in sorted(points, key=order):
         reason = _reason(point, metric)
         if reason is None and point.run in kept:
-            reason = "given twice"
+            same = kept[point.run].losses[metric] == point.losses[metric]
+            reason = "given twice" if same else f"given twice, with another {metric}"
         if reason is None:
             kept[point.run] = point
         else:
@@ -144,6 +153,8 @@ def _reason(point: Point, metric: str) -> str | None:
         return point.status.replace("_", " ")
     if not point.cooled:
         return "loss from the middle of a schedule"
+    if metric in point.non_finite:
+        return f"its {metric} is {point.non_finite[metric]}, which has no logarithm"
     if loss is None:
         return f"has no {metric}"
     if not (math.isfinite(loss) and loss > 0):

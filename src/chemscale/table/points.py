@@ -65,12 +65,16 @@ def write_points(points: Sequence[Point]) -> bytes:
     """Points as CSV in the open schema: what `read_points` reads."""
     from chemscale.table.files import table
 
-    metrics = sorted({name for point in points for name in point.losses})
-    plain = [name for name in Point.model_fields if name not in ("losses", "cooled")]
+    metrics = sorted({name for p in points for name in (*p.losses, *p.non_finite)})
+    apart = ("losses", "non_finite", "cooled")
+    plain = [name for name in Point.model_fields if name not in apart]
     rows = [
         {name: getattr(point, name) for name in plain}
         | {"phase": "cooldown" if point.cooled else "stable"}
-        | {("test_loss" if m == "loss" else m): point.losses.get(m) for m in metrics}
+        | {
+            ("test_loss" if m == "loss" else m): point.losses.get(m, point.non_finite.get(m))
+            for m in metrics
+        }
         for point in points
     ]
     return table(rows)
@@ -116,9 +120,9 @@ def _tabled(path: Path, number: int, row: Mapping[str, Any], metrics: Sequence[s
     def value(name: str) -> float | None:
         return _number(path, number, row, name)
 
-    losses = {name: v for name in metrics if (v := value(name)) is not None}
-    if "test_loss" in losses:
-        losses.setdefault("loss", losses.pop("test_loss"))
+    read = {name: v for name in metrics if (v := _float(path, number, row, name)) is not None}
+    if "test_loss" in read:
+        read.setdefault("loss", read.pop("test_loss"))
     num_params = value("num_params")
     for name in REQUIRED[1:]:
         if not (value(name) or 0) > 0:
@@ -141,7 +145,8 @@ def _tabled(path: Path, number: int, row: Mapping[str, Any], metrics: Sequence[s
             "size": str(row.get("size") or f"{int(num_params or 0):,} parameters"),
             "unit": "item",
             "cooled": phase in (None, "", "cooldown"),
-            "losses": losses,
+            "losses": {name: v for name, v in read.items() if math.isfinite(v)},
+            "non_finite": {name: f"{v:g}" for name, v in read.items() if not math.isfinite(v)},
             **({"max_items": int(v)} if (v := value("max_items")) is not None else {}),
             **fields,
             **text,
@@ -174,11 +179,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _number(path: Path, number: int, row: Mapping[str, Any], name: str) -> float | None:
+    found = _float(path, number, row, name)
+    return found if found is not None and math.isfinite(found) else None
+
+
+def _float(path: Path, number: int, row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None or value == "":
         return None
     try:
-        found = float(value)
+        return float(value)
     except (TypeError, ValueError):
         raise DataError(f"{path} row {number}: {name} is not a number: {value!r}") from None
-    return found if math.isfinite(found) else None

@@ -120,6 +120,7 @@ class Point(Record):
     role: str = "sweep"  # search, finish, sweep, check, or the plan it belongs to
     max_items: int | None = None  # the ceiling of its trunk
     losses: dict[str, float] = {}  # metric → value; the law metric among them
+    non_finite: dict[str, str] = {}  # metric → nan, inf or -inf, where a table says so
 
 
 @dataclass(frozen=True)
