@@ -7,7 +7,6 @@ dynamics. Loading this imports no torch; calling does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from chemscale.table.errors import DataError, UsageError
 from chemscale.table.results import ErrorSettings, Evaluated, Evaluation, SampleSettings
 from chemscale.table.store import RunFolder, StudyFolder
 from chemscale.using import Watch, _Counter, _event, _quiet, need_bench
+from chemscale.verbs import now
 
 if TYPE_CHECKING:
     from chemscale.bench.data.tokens import Molecules
@@ -110,7 +110,7 @@ def _evaluate_potentials(
         if len(some := dataset.indices(split))
     }
     counts = {split: len(some) for split, some in items.items()}
-    evaluation = known or Evaluation(settings=settings, num_reference=counts, made=_now())
+    evaluation = known or Evaluation(settings=settings, num_reference=counts, made=now())
     for place in left:
         run = place.run()
         if dataset.fingerprint(run.trunk.num_train, run.trunk.seed) != run.trunk.dataset:
@@ -136,7 +136,7 @@ def _evaluate_potentials(
                     progress=lambda done: counter("moving", done),
                 )
         one = Evaluated(run=run.id, metrics=found)
-        evaluation = evaluation.model_copy(update={"runs": (*evaluation.runs, one), "made": _now()})
+        evaluation = evaluation.model_copy(update={"runs": (*evaluation.runs, one), "made": now()})
         folder.write_evaluation(evaluation)
     return evaluation
 
@@ -175,13 +175,13 @@ def _evaluate_languages(
     evaluation = known or Evaluation(
         settings=settings,
         num_reference={split: len(items[split]) for split in judged},
-        made=_now(),
+        made=now(),
     )
     evaluation = evaluation.model_copy(update={"floor": floor})
     for place in left:
         one = _evaluate_run(place, dataset, judge, settings, batch_size, watch)
         others = tuple(other for other in evaluation.runs if other.run != one.run)
-        evaluation = evaluation.model_copy(update={"runs": (*others, one), "made": _now()})
+        evaluation = evaluation.model_copy(update={"runs": (*others, one), "made": now()})
         folder.write_evaluation(evaluation)
     return evaluation
 
@@ -289,7 +289,3 @@ def _open(folder: StudyFolder, watch: Watch) -> Any:
 def _words(settings: SampleSettings | ErrorSettings) -> str:
     said = settings.model_dump(exclude_none=True)
     return ", ".join(f"{name} {value:g}" for name, value in said.items())
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +73,7 @@ def label(
         if not value > 0:
             raise UsageError(f"--{name} {value}: must be above zero")
     need_bench()
+    from chemscale.bench.data.encoding import num_cores
     from chemscale.bench.using import label as bench
     from chemscale.bench.using.conformers import Shape
 
@@ -83,13 +83,12 @@ def label(
             tuple(methods), per_molecule, temperature, tuple(sorted(elements)), max_heavy, seed
         )
     work = bench.Work(calculator, dict(options or {}), shape)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return bench.run(
         source,
         output,
         work,
         column=column,
         count=count,
-        workers=workers or cores or 1,
+        workers=workers or num_cores(),
         tell=bench.every(15.0, tell),
     )

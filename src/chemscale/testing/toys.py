@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.data.graph_batch import GraphBatch
 
 REFERENCE = {1: -13.6, 6: -1030.0, 7: -1485.0, 8: -2042.0}  # eV
 NAMES = ("CH4", "H2O", "NH3", "CH3OH", "HCN", "H2CO", "N2H4", "HCOOH")

@@ -14,7 +14,7 @@ import torch
 from ase.build import molecule
 
 from chemscale.bench.data.encoding import encode
-from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.data.tokens import TokenBatch
 from chemscale.bench.models.base import Family, build, load_family
 from chemscale.table.records import RECIPES

@@ -222,7 +222,7 @@ def encode_all(
         yield from ((chunk, encode_rows(chunk.rows, choices)) for chunk in first)
         return
     with ExitStack() as stack:
-        idle = [_Worker(stack) for _ in range(workers or _num_cores())]
+        idle = [_Worker(stack) for _ in range(workers or num_cores())]
         busy: deque[tuple[_Worker, Chunk]] = deque()
         for chunk in chain(first, chunks):
             if not idle:
@@ -236,7 +236,7 @@ def encode_all(
             yield sent, worker.receive()
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Cores that this process may use, which under a scheduler are fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

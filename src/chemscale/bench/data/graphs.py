@@ -25,7 +25,7 @@ from chemscale.bench.data.base import (
     silent,
     spans,
 )
-from chemscale.bench.data.graph_batch import GraphBatch as GraphBatch
+from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record

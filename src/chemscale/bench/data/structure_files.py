@@ -97,6 +97,7 @@ class Labels:
         key, forces = self._find(self.spec.forces_key, self.known[1], results, atoms.arrays)
         if forces is not None and np.shape(forces) != (size, 3):
             raise ValueError(f"forces of shape {np.shape(forces)}, expected ({size}, 3)")
+        charge, unpaired = electrons(atoms)
         return Frame(
             atomic_numbers=np.asarray(atoms.numbers, dtype=np.int64),
             positions=np.asarray(atoms.positions, dtype=np.float64) * factors.length,
@@ -108,8 +109,8 @@ class Labels:
             else np.asarray(forces, dtype=np.float64)
             * (-factors.forces if key.endswith("gradient") else factors.forces),
             info=atoms.info,
-            charge=_whole("charge", atoms.info.get("charge", 0)),
-            unpaired=_unpaired(atoms),
+            charge=charge,
+            unpaired=unpaired,
         )
 
     def _find(
@@ -168,24 +169,28 @@ def describe_electrons(frames: list[Frame]) -> list[str]:
     ]
 
 
-def _unpaired(atoms: Atoms) -> int:
-    """Unpaired electrons by the entry `multiplicity` or `spin`, both 2S + 1; zero where not told.
+def electrons(atoms: Atoms) -> tuple[int, int]:
+    """Charge (e) and unpaired electrons by the entries of `info`; zero where not told.
 
-    `spin` is the multiplicity, and 0 says nothing, as in OMol25 and fairchem.
+    The latter by `multiplicity` or `spin`, both 2S + 1; 0 says nothing, as in OMol25 and fairchem.
+
+    Raises:
+        ValueError: no whole number, or a multiplicity that so many electrons cannot have.
     """
+    charge = _whole("charge", atoms.info.get("charge", 0))
     key = "multiplicity" if "multiplicity" in atoms.info else "spin"
     multiplicity = _whole(key, atoms.info.get(key, 0))
     if multiplicity == 0:
-        return 0
+        return charge, 0
     if multiplicity < 0:
         raise ValueError(f"{key} = {multiplicity}; it is 2S + 1, at least 1")
-    electrons = int(atoms.numbers.sum()) - _whole("charge", atoms.info.get("charge", 0))
-    if (electrons - multiplicity + 1) % 2:
+    count = int(atoms.numbers.sum()) - charge
+    if (count - multiplicity + 1) % 2:
         raise ValueError(
-            f"{key} = {multiplicity} cannot be with {electrons} electrons; it is 2S + 1: 1 for a "
+            f"{key} = {multiplicity} cannot be with {count} electrons; it is 2S + 1: 1 for a "
             "closed shell, 2 for a radical"
         )
-    return multiplicity - 1
+    return charge, multiplicity - 1
 
 
 def _whole(key: str, value: Any) -> int:

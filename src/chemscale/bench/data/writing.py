@@ -44,13 +44,8 @@ def num_atoms(dataset: Dataset, items: Indices) -> int:
 def _atoms(dataset: Structures, item: int, energy_key: str, forces_key: str) -> Atoms:
     arrays = dataset.arrays
     inside = slice(*dataset.start[item : item + 2])
-    atoms = Atoms(
-        numbers=arrays["atomic_numbers"][inside],
-        positions=arrays["positions"][inside],
-        cell=arrays["cell"][item],
-        pbc=arrays["pbc"][item],
-    )
-    atoms.info[energy_key] = float(arrays["energy"][item])
+    atoms = dataset.atoms(int(item))
+    atoms.info = {energy_key: float(arrays["energy"][item])}
     atoms.arrays[forces_key] = np.array(arrays["forces"][inside])
     if arrays["charge"].any() or arrays["unpaired"].any():
         atoms.info["charge"] = int(arrays["charge"][item])

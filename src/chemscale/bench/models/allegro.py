@@ -19,7 +19,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.models.base import Passes, Potential, widths
 from chemscale.bench.nn.activations import silu
 from chemscale.bench.nn.layers import SILU_SCALE, NormalMLP

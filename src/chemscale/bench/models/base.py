@@ -26,7 +26,7 @@ from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices
-    from chemscale.bench.data.graphs import GraphBatch
+    from chemscale.bench.data.graph_batch import GraphBatch
     from chemscale.bench.data.tokens import TokenBatch
     from chemscale.bench.models.counterpart import Counterpart
     from chemscale.bench.models.scaling import Scaling

@@ -17,7 +17,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.models.base import Passes, Potential, widths
 from chemscale.bench.nn.contraction import SymmetricContraction
 from chemscale.bench.nn.layers import NormalMLP

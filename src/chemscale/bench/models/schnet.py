@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.models.base import Passes, Potential, widths
 from chemscale.bench.nn.activations import shifted_softplus
 from chemscale.bench.nn.layers import MLP, linear

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from chemscale.bench.data.graphs import GraphBatch
+from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.models.base import Passes, Potential, Seen, widths
 from chemscale.bench.nn.activations import silu
 from chemscale.bench.nn.layers import linear

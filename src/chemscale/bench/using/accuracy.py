@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 from ase.data import chemical_symbols
-from ase.formula import Formula
 from numpy.typing import NDArray
 
 from chemscale.bench.data.base import Indices
 from chemscale.bench.data.graphs import Structures
+from chemscale.bench.training.step import shares
 from chemscale.bench.using.trained import TrainedPotential
 
 MOST_EDGES = 50_000  # computed at a time
@@ -41,7 +41,9 @@ def errors(
         sums[name][1] += values.size
 
     kinds = _kinds(dataset, items)
-    for part in _parts(dataset.loads(items, trained.config)):
+    places = np.arange(len(items))
+    [parts] = shares(places, dataset.loads(items, trained.config), MOST_EDGES, 1)
+    for part in parts:
         graph = collate(items[part])
         told = trained.model.predict(graph.to(scale.device, scale.dtype))
         sizes = graph.atoms_per_structure.numpy()
@@ -78,25 +80,8 @@ def errors(
 
 def _kinds(dataset: Structures, items: Indices) -> NDArray[np.str_]:
     """Formula of each structure, empty for all but the commonest, and if there is but one."""
-    names: list[str] = []
-    for item in items:
-        count = dataset.arrays["counts"][item]
-        parts = {chemical_symbols[z]: int(count[z]) for z in np.flatnonzero(count)}
-        names.append(Formula.from_dict(parts).format("hill"))
+    names = [dataset.atoms(int(item)).get_chemical_formula() for item in items]
     found, counts = np.unique(names, return_counts=True)
     kept = set(found[np.argsort(-counts, kind="stable")][:MOST_KINDS].tolist())
     several = len(found) > 1
     return np.array([name if several and name in kept else "" for name in names], dtype=np.str_)
-
-
-def _parts(loads: Indices) -> list[NDArray[np.int64]]:
-    """Places cut in order into parts of at most so many edges, or of one structure."""
-    parts: list[list[int]] = [[]]
-    weight = 0
-    for place, load in enumerate(loads.tolist()):
-        if parts[-1] and weight + load > MOST_EDGES:
-            parts.append([])
-            weight = 0
-        parts[-1].append(place)
-        weight += load
-    return [np.array(part, dtype=np.int64) for part in parts if part]

@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from chemscale.bench.data.graph_batch import GraphBatch
-from chemscale.bench.data.structure_files import _unpaired, _whole
+from chemscale.bench.data.structure_files import electrons
 from chemscale.bench.models.base import Prediction
 from chemscale.bench.using.neighbours import Edges, Neighbours
 from chemscale.bench.using.trained import TrainedPotential
@@ -181,7 +181,7 @@ def _graph(atoms: Atoms, edges: Edges, electrons: tuple[int, int] | None) -> Gra
 def _electrons(atoms: Atoms) -> tuple[int, int]:
     """Charge (e) and unpaired electrons, as readers of data files take them."""
     try:
-        return _whole("charge", atoms.info.get("charge", 0)), _unpaired(atoms)
+        return electrons(atoms)
     except ValueError as error:
         raise DataError(f"atoms.info: {error}") from error
 

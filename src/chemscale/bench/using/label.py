@@ -34,9 +34,10 @@ from ase.data import chemical_symbols
 from ase.io import iread, write
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
-from chemscale.bench.data.structure_files import _unpaired
+from chemscale.bench.data.structure_files import electrons
 from chemscale.bench.using.conformers import Shape, canonical_smiles, structures
 from chemscale.table.errors import ChemscaleError, DataError, MissingPackage, UsageError
+from chemscale.table.files import write as replace
 
 XTB = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
 XTB_ELEMENTS = frozenset(chemical_symbols[1:87])  # H to Rn
@@ -110,7 +111,7 @@ def run(
         )
     items = _structures(source, work) if work.shape is None else _molecules(source, column)
     parts.mkdir(parents=True, exist_ok=True)
-    _replace(marker, json.dumps(settings).encode())
+    replace(marker, json.dumps(settings).encode(), sync=False)
 
     begun = _children_seconds()
     used = _label_all(_chunks(items, work), parts, work, count, workers, tell)
@@ -278,7 +279,7 @@ def _label(part: Path, chunk: Chunk, work: Work) -> None:
             except Exception as error:  # calculators raise whatever befalls them
                 rejects.append([row, what, f"{kind}: {_line(error)}".removeprefix(": ")])
     told = {"frames": frames, "rejects": rejects, "duplicates": len(chunk.twins)}
-    _replace(part, json.dumps(told).encode())
+    replace(part, json.dumps(told).encode(), sync=False)
 
 
 def labelled(atoms: Atoms, work: Work) -> str:
@@ -286,13 +287,13 @@ def labelled(atoms: Atoms, work: Work) -> str:
 
     Each has a calculator of its own: what came before must not show in the last digits.
     """
-    unpaired = _unpaired(atoms)
+    charge, unpaired = electrons(atoms)
     if work.calculator in XTB:
         from tblite.ase import TBLite
 
-        electrons = {"charge": int(atoms.info.get("charge", 0)), "multiplicity": unpaired + 1}
+        state = {"charge": charge, "multiplicity": unpaired + 1}
         method = XTB[work.calculator]
-        calculator = TBLite(**{"method": method, "verbosity": 0, **electrons, **work.options})
+        calculator = TBLite(**{"method": method, "verbosity": 0, **state, **work.options})
     else:
         calculator = _calculator_class(work.calculator)(**work.options)
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=atoms.info)
@@ -349,7 +350,7 @@ def _join(
             texts.append(text)
             kinds[kind or "given"] += 1
             elements |= {line.split(None, 1)[0] for line in text.splitlines()[2:]}
-    _replace(Path(f"{output}.rejects.csv"), table.getvalue().encode())
+    replace(Path(f"{output}.rejects.csv"), table.getvalue().encode())
     if not texts:
         shutil.rmtree(parts, ignore_errors=True)
         raise DataError(f"nothing could be labelled; {output}.rejects.csv says why, row by row")
@@ -363,20 +364,14 @@ def _join(
         "elements": sorted(elements),
         "settings": settings,
     }
-    _replace(Path(f"{output}.json"), (json.dumps(card, indent=2, ensure_ascii=False)).encode())
+    replace(Path(f"{output}.json"), (json.dumps(card, indent=2, ensure_ascii=False)).encode())
     data = "".join(texts).encode()
-    _replace(output, gzip.compress(data, mtime=0) if output.suffix == ".gz" else data)
+    replace(output, gzip.compress(data, mtime=0) if output.suffix == ".gz" else data)
 
 
 def _told(output: Path, card: dict[str, Any], seconds: float) -> Labelled:
     counts = {name: card[name] for name in ("structures", "rejects", "duplicates", "config_types")}
     return Labelled(path=output, cpu_seconds=seconds, **counts)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_bytes(data)
-    os.replace(aside, path)
 
 
 def _children_seconds() -> float:
