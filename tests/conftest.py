@@ -1,8 +1,9 @@
 """What all tests share."""
 
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,24 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     monkeypatch.setattr(verbs.executors, "load", lambda name: Here)
+
+
+@pytest.fixture
+def chemscale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """Run the command line in this process: exit code, standard output, standard error."""
+
+    from chemscale import cli
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["chemscale", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

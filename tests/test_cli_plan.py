@@ -1,13 +1,12 @@
 """The door to planning: what is printed, written and refused, by a study with a fit."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from chemscale import cli, verbs
+from chemscale import verbs
 from chemscale.table.results import Size
 from chemscale.table.store import StudyFolder
 
@@ -22,23 +21,6 @@ recipe = "molecules"
 budget = { items = 1500 }
 """
 NUM_PARAMS = {"w16": 2_000, "w32": 8_000, "w64": 30_000, "w128": 120_000}
-
-
-@pytest.fixture
-def chemscale(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Chemscale:
-    """Run the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["chemscale", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

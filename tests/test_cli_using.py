@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rdkit")
 
-from chemscale import cli
 from chemscale.bench.training.loop import train_run
 from chemscale.bench.using import fcd
 from chemscale.expansion import open_workbench
@@ -47,21 +45,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def chemscale(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Chemscale:
+@pytest.fixture(autouse=True)
+def _without_fcd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcd, "is_there", lambda: False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["chemscale", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_generate_prints_smiles_and_says_how_many_keep_the_prompt(chemscale, study):
