@@ -69,9 +69,11 @@ class DatasetSpec(Record):
     stereo: Stereo = "keep"
     energy_key: str | None = None  # structures: where the labels are, when not found by themselves
     forces_key: str | None = None
+    stress_key: str | None = None
     energy_unit: Literal["eV", "kcal/mol", "Ha"] = "eV"  # forces are in this unit per Å
-    # structures, instead of energy_unit: what their files are in; default eV, Å and energy/length
-    units: dict[Literal["energy", "length", "forces"], str] | None = None
+    # structures, instead of energy_unit: what their files are in; default eV, Å, energy/length and
+    # energy/length^3
+    units: dict[Literal["energy", "length", "forces", "stress"], str] | None = None
     group: str | None = None  # content, scaffold, formula, blocks, or the name of a column
     validation: Share | Paths = 0.05
     test: Share | Paths = 0.1

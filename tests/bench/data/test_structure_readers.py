@@ -15,10 +15,14 @@ pytest.importorskip("lmdb")
 
 import h5py
 import lmdb
-from ase import units
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import write as write_atoms
 
 from chemscale.bench.data.base import open_dataset
 from chemscale.bench.data.graphs import Structures
+from chemscale.bench.models.base import load_family
 from chemscale.table.errors import DataError, StudyError
 from chemscale.table.records import DatasetSpec
 from chemscale.testing.toys import Structure, morse, toy_molecules
@@ -180,6 +184,7 @@ def test_declared_units_are_converted_once(tmp_path, declared, energy, length, f
         ({"energy": "cal"}, "units.energy = 'cal' is not known: eV"),
         ({"length": "parsec"}, "units.length = 'parsec' is not known: Å"),
         ({"forces": "newton"}, "no energy by length"),
+        ({"stress": "eV/Å"}, "neither a pressure"),
         ({"mass": "u"}, "mass"),
     ],
 )
@@ -192,3 +197,104 @@ def test_units_are_declared_in_one_way(tmp_path):
     given = {"format": "npz", "path": "a", "energy_unit": "Ha", "units": {"energy": "eV"}}
     with pytest.raises(StudyError, match="units or energy_unit, not both"):
         DatasetSpec.read(given, "study.toml")
+
+
+# --- stress --------------------------------------------------------------------------------------
+
+CELL = np.array([[4.0, 0.5, 0.0], [0.0, 5.0, 0.0], [0.3, 0.0, 6.0]])
+VOLUME = abs(np.linalg.det(CELL))
+VOIGT = np.random.default_rng(0).normal(0.0, 0.01, (len(FRAMES), 6))  # xx, yy, zz, yz, xz, xy
+STRESS = VOIGT[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+
+
+def crystals(*, periodic: bool = True, **labels) -> list[Atoms]:
+    made = []
+    for number, frame in enumerate(FRAMES):
+        atoms = Atoms(frame.numbers, frame.positions, cell=CELL, pbc=periodic)
+        given = {key: value[number] for key, value in labels.items()}
+        atoms.calc = SinglePointCalculator(atoms, energy=float(ENERGY[number]), **given)
+        made.append(atoms)
+    return made
+
+
+def by_ase(folder: Path) -> Path:
+    path = folder / "a.xyz"
+    write_atoms(path, crystals(stress=VOIGT))
+    return path
+
+
+def by_virial(folder: Path) -> Path:
+    path = folder / "a.xyz"
+    made = crystals()
+    for atoms, stress in zip(made, STRESS, strict=True):
+        atoms.info["REF_virials"] = -stress * VOLUME
+    write_atoms(path, made)
+    return path
+
+
+def by_database(folder: Path) -> Path:
+    path = folder / "a.db"
+    with connect(path) as opened:
+        for atoms in crystals(stress=VOIGT):
+            opened.write(atoms)
+    return path
+
+
+def by_lmdb(folder: Path) -> Path:
+    path = folder / "a.lmdb"
+    with lmdb.open(str(path), subdir=False) as file, file.begin(write=True) as transaction:
+        for number, atoms in enumerate(crystals()):
+            row = {
+                "numbers": atoms.numbers.tolist(),
+                "positions": atoms.positions.tolist(),
+                "cell": CELL.tolist(),
+                "pbc": [True] * 3,
+                "energy": float(ENERGY[number]),
+                "stress": VOIGT[number].tolist(),
+            }
+            transaction.put(str(number).encode(), zlib.compress(json.dumps(row).encode()))
+    return path
+
+
+@pytest.mark.parametrize("write", [by_ase, by_virial, by_database, by_lmdb])
+def test_stress_is_read_as_ase_has_it(tmp_path, write):
+    path = write(tmp_path)
+    data = read(path, {".xyz": "extxyz", ".db": "db", ".lmdb": "aselmdb"}[path.suffix])
+    data.check(("stress",))
+    assert np.allclose(data.arrays["stress"], STRESS, atol=1e-8)
+    batch = data.collate(load_family("schnet").ladder["w16"])(np.array([3, 7]))
+    assert np.allclose(batch.stress, STRESS[[3, 7]], atol=1e-8)
+
+
+def test_stress_in_gigapascal_becomes_electronvolts_by_cubic_angstrom(tmp_path):
+    made = crystals()
+    for atoms, stress in zip(made, STRESS, strict=True):
+        atoms.info["dft"] = stress / units.GPa
+    write_atoms(tmp_path / "a.xyz", made)
+    data = read(tmp_path / "a.xyz", "extxyz", stress_key="dft", units={"stress": "GPa"})
+    assert np.allclose(data.arrays["stress"], STRESS, atol=1e-8)
+
+
+def test_stress_of_what_is_not_periodic_is_left_out_and_said_so(tmp_path):
+    write_atoms(tmp_path / "a.xyz", crystals(periodic=False, stress=VOIGT))
+    data = read(tmp_path / "a.xyz", "extxyz")
+    assert "stress of 40 structures left out: they are not periodic" in data.notes[0]
+    with pytest.raises(DataError, match="have no stress.*stress_key"):
+        data.check(("stress",))
+
+
+def test_a_stress_that_is_not_symmetric_is_rejected(tmp_path):
+    made = crystals()
+    for atoms in made[::2]:
+        atoms.info["REF_stress"] = np.arange(9.0).reshape(3, 3)
+    write_atoms(tmp_path / "a.xyz", made)
+    with pytest.raises(DataError, match="REF_stress is not symmetric; stress_key"):
+        read(tmp_path / "a.xyz", "extxyz")
+
+
+def test_stress_changes_the_fingerprint_of_runs_that_learn_it_only(tmp_path):
+    one = read(by_ase(tmp_path), "extxyz")
+    write_atoms(tmp_path / "b.xyz", crystals(stress=2 * VOIGT))
+    two = read(tmp_path / "b.xyz", "extxyz")
+    assert one.fingerprint(10, 0) == two.fingerprint(10, 0)
+    assert one.fingerprint(10, 0, ["stress"]) != two.fingerprint(10, 0, ["stress"])

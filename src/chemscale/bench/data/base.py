@@ -118,8 +118,14 @@ class Dataset(ABC):
         order = np.argsort(mixed(self.content[members, 0], seed), kind="stable")
         return members[order[:num_train]]
 
-    def fingerprint(self, num_train: int, seed: int) -> str:
-        """Identity of what a run trains and is judged on."""
+    def fingerprint(self, num_train: int, seed: int, more_labels: Sequence[str] = ()) -> str:
+        """Identity of what a run trains and is judged on.
+
+        Args:
+            num_train: size of the training subset.
+            seed: that chooses it.
+            more_labels: what the loss uses beyond energies and forces.
+        """
         digest = hashlib.sha256()
         digest.update("\n".join(self.vocabulary()).encode())
         parts = (
@@ -128,10 +134,14 @@ class Dataset(ABC):
             self.evaluated("test"),
         )
         for part in parts:
-            rows = self.labelled[part]
+            rows = self._told(part, more_labels)
             digest.update(f"|{len(rows)}|".encode())
             digest.update(rows[np.lexsort((rows[:, 1], rows[:, 0]))].tobytes())
         return digest.hexdigest()[:20]
+
+    def _told(self, items: Indices, more_labels: Sequence[str]) -> NDArray[np.uint64]:
+        """A row of integers for each item that says what it is and its labels."""
+        return self.labelled[items]
 
     def _settle(self, group: NDArray[np.float64], source: NDArray[np.int8]) -> None:
         """Assign splits.

@@ -1,4 +1,4 @@
-"""Units of a file, declared once and turned into Å, eV and eV/Å as it is read."""
+"""Units of a file, declared once and turned into Å, eV, eV/Å and eV/Å³ as it is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ase import units
 
 from chemscale.table.records import DatasetSpec
-from chemscale.table.units import force_unit
+from chemscale.table.units import force_unit, stress_unit
 
 ENERGIES = {
     "eV": 1.0,
@@ -18,16 +18,18 @@ ENERGIES = {
     "kcal/mol": units.kcal / units.mol,
     "kJ/mol": units.kJ / units.mol,
 }
+PRESSURES = {"GPa": units.GPa, "kbar": units.bar * 1e3}
 LENGTHS = {"Å": 1.0, "A": 1.0, "Angstrom": 1.0, "bohr": units.Bohr, "nm": units.nm}
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Factors from the units of a file to Å, eV and eV/Å."""
+    """Factors from the units of a file to Å, eV, eV/Å and eV/Å³."""
 
     energy: float
     length: float
     forces: float
+    stress: float
     told: str  # in words; empty where nothing is converted by the layout alone
 
     @classmethod
@@ -49,6 +51,7 @@ class Conversion:
         if forces is None:
             forces = f"{energy}/{length}" if declared else usual.get("forces", f"{energy}/{length}")
         by_energy, by_length = force_unit(forces)
+        over, by = stress_unit(declared.get("stress", f"{energy}/{length}^3"))
         told = ""
         if usual and not declared:
             told = (
@@ -59,5 +62,6 @@ class Conversion:
             energy=ENERGIES[energy],
             length=LENGTHS[length],
             forces=ENERGIES[by_energy] / LENGTHS[by_length],
+            stress=ENERGIES[over] / LENGTHS[by] ** 3 if by else PRESSURES[over],
             told=told,
         )

@@ -14,7 +14,7 @@ from chemscale.bench.nn.messages import Links
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Several structures as one graph. A atoms, E edges, S structures; Å, eV, eV/Å.
+    """Several structures as one graph. A atoms, E edges, S structures; Å, eV, eV/Å, eV/Å³.
 
     Messages flow from senders to receivers; every edge is there in both directions.
     """
@@ -31,6 +31,7 @@ class GraphBatch:
     charge: Tensor | None = None  # (S,) e; None: all are neutral
     unpaired: Tensor | None = None  # (S,) electrons; None: all closed shells, or not told
     cell: Tensor | None = None  # (S, 3, 3), zero where not periodic; None: none is
+    stress: Tensor | None = None  # (S, 3, 3), NaN where missing; None: nowhere known
 
     @property
     def num_atoms(self) -> int:
@@ -110,6 +111,7 @@ class GraphBatch:
             "charge",
             "unpaired",
             "cell",
+            "stress",
         )
         moved = {
             field.name: value.to(device, dtype if field.name in cast else None)

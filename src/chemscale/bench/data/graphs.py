@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 2", "source": [index for _, index in sources], **options},
+            {"kind": "structures 3", "source": [index for _, index in sources], **options},
         )
         arrays = cache.load("structures", self._identity)
         if arrays is None:
@@ -89,6 +89,7 @@ class Structures(Dataset):
         has = {
             "energy": np.isfinite(self.arrays["energy"]),
             "forces": np.isfinite(self.arrays["forces"][self.start[:-1], 0]),
+            "stress": np.isfinite(self.arrays["stress"]).all(axis=(1, 2)),
         }
         for label in needs:
             for split in ("train", "validation"):
@@ -141,6 +142,7 @@ class Structures(Dataset):
         arrays = self.arrays
         periodic = bool(arrays["pbc"].any())
         charged = bool(arrays["charge"].any() or arrays["unpaired"].any())
+        stressed = bool(np.isfinite(arrays["stress"]).any())
 
         def batch(items: Indices) -> GraphBatch:
             sizes = (self.start[items + 1] - self.start[items]).astype(np.int64)
@@ -165,6 +167,7 @@ class Structures(Dataset):
                 charge=torch.from_numpy(arrays["charge"][items]) if charged else None,
                 unpaired=torch.from_numpy(arrays["unpaired"][items]) if charged else None,
                 cell=torch.from_numpy(arrays["cell"][items]) if periodic else None,
+                stress=torch.from_numpy(arrays["stress"][items]) if stressed else None,
             )
 
         return batch
@@ -184,6 +187,11 @@ class Structures(Dataset):
     def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
         first = self._neighbours(float(config.cutoff))[0]  # type: ignore[attr-defined]
         return np.asarray(first[items + 1] - first[items], dtype=np.int64)
+
+    def _told(self, items: Indices, more_labels: Sequence[str]) -> NDArray[np.uint64]:
+        # Stress joined later: where no loss uses it, data keep the identity they had.
+        more = [self.arrays[name][items].reshape(len(items), -1) for name in more_labels]
+        return np.hstack([super()._told(items, more_labels), *(x.view(np.uint64) for x in more)])
 
     def _atoms(self, name: str, item: int) -> NDArray[Any]:
         return np.asarray(self.arrays[name][self.start[item] : self.start[item + 1]])
@@ -279,6 +287,7 @@ def _read(
         "positions": np.concatenate([f.positions for f in frames]),
         "forces": np.concatenate([f.forces for f in frames]),
         "energy": np.array([f.energy for f in frames]),
+        "stress": np.array([f.stress for f in frames]),
         "charge": np.array([f.charge for f in frames], dtype=np.float64),
         "unpaired": np.array([f.unpaired for f in frames], dtype=np.float64),
         "cell": np.array([f.cell for f in frames]),
@@ -312,7 +321,9 @@ def _group_keys(
         return [np.sort(f.atomic_numbers).tobytes() for f in frames], "split by molecular formula"
     missing = sum(group not in frame.info for frame in frames if len(frame.atomic_numbers) > 1)
     if missing:
-        known = sorted({key for frame in frames for key in frame.info} - {"energy", "forces"})
+        known = sorted(
+            {key for frame in frames for key in frame.info} - {"energy", "forces", "stress"}
+        )
         raise DataError(
             f"group = {group!r}: {missing:,} of {len(frames):,} frames have no such entry; "
             f"known: content, blocks, formula{''.join(', ' + key for key in known)}"

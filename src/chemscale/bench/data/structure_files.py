@@ -1,4 +1,4 @@
-"""Structures of files as plain arrays in Å, eV and eV/Å, labels found and checked."""
+"""Structures of files as plain arrays in Å, eV, eV/Å and eV/Å³, labels found and checked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from chemscale.bench.data import structure_readers as readers
@@ -20,6 +21,9 @@ from chemscale.table.records import DatasetSpec
 
 ENERGY_KEYS = ("REF_energy", "energy", "total_energy", "Energy")
 FORCES_KEYS = ("REF_forces", "forces", "force", "Forces")
+# A virial is minus the stress times the volume, an energy.
+STRESS_KEYS = ("REF_stress", "stress", "REF_virials", "REF_virial", "virials", "virial")
+ASYMMETRY = 0.01  # of the largest entry: beyond that, a stress is taken for something else
 # What the layouts of HDF5 call their labels, and the units each is published in. A gradient is
 # the forces with the other sign.
 LAYOUTS: tuple[tuple[str, str, dict[str, str]], ...] = (
@@ -43,7 +47,7 @@ LAYOUTS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 @dataclass(frozen=True)
 class Frame:
-    """One structure: Å, eV, eV/Å. A missing label is NaN."""
+    """One structure: Å, eV, eV/Å, eV/Å³. A missing label is NaN."""
 
     atomic_numbers: NDArray[np.int64]  # (atoms,)
     positions: NDArray[np.float64]  # (atoms, 3)
@@ -51,6 +55,7 @@ class Frame:
     pbc: NDArray[np.bool_]  # (3,)
     energy: float
     forces: NDArray[np.float64]  # (atoms, 3)
+    stress: NDArray[np.float64]  # (3, 3), negative under pressure; NaN where not periodic
     info: dict[str, Any]
     charge: int = 0  # e
     unpaired: int = 0  # electrons: the multiplicity less one
@@ -66,7 +71,7 @@ class Frame:
 
 
 class Labels:
-    """Finds energies and forces in frames, and remembers which keys it used."""
+    """Finds energies, forces and stresses in frames, and remembers which keys it used."""
 
     def __init__(self, spec: DatasetSpec):
         self.spec = spec
@@ -74,6 +79,7 @@ class Labels:
         self.conversion = Conversion.of(spec)
         self.used: Counter[str] = Counter()
         self.notes: list[str] = []
+        self.meaningless = 0  # stresses of structures that are not periodic
 
     def _look(self, atoms: Atoms) -> None:
         """Take the keys and the units of the layout that a structure of HDF5 is in."""
@@ -108,10 +114,30 @@ class Labels:
             if forces is None
             else np.asarray(forces, dtype=np.float64)
             * (-factors.forces if key.endswith("gradient") else factors.forces),
+            stress=self._stress(atoms, results),
             info=atoms.info,
             charge=charge,
             unpaired=unpaired,
         )
+
+    def _stress(self, atoms: Atoms, results: dict[str, Any]) -> NDArray[np.float64]:
+        """By ASE's conventions: the sign, six numbers as xx, yy, zz, yz, xz, xy; or (3, 3)."""
+        # A layout of HDF5 may keep six numbers of six atoms among the arrays.
+        places = (results, atoms.info, atoms.arrays)
+        key, value = self._find(self.spec.stress_key, STRESS_KEYS, *places)
+        if value is None or not atoms.pbc.any():
+            self.meaningless += value is not None
+            return np.full((3, 3), np.nan)
+        value = np.asarray(value, dtype=np.float64)
+        if value.shape not in ((6,), (9,), (3, 3)):
+            raise ValueError(f"{key} of shape {value.shape}, expected (6,), (9,) or (3, 3)")
+        full = voigt_6_to_full_3x3_stress(value) if value.size == 6 else value.reshape(3, 3)
+        if np.abs(full - full.T).max() > ASYMMETRY * np.abs(full).max():
+            raise ValueError(f"{key} is not symmetric; stress_key in [dataset] can name another")
+        factor = self.conversion.stress
+        if key.endswith(("virial", "virials")):
+            factor = -self.conversion.energy / (atoms.cell.volume * self.conversion.length**3)
+        return np.asarray(factor * (full + full.T) / 2)
 
     def _find(
         self, wanted: str | None, known: tuple[str, ...], *places: dict[str, Any]
@@ -129,6 +155,10 @@ class Labels:
             return f"no energies or forces found in {frames:,} frames"
         parts = (f"{key!r} in {count:,}" for key, count in sorted(self.used.items()))
         told = [f"labels read from {', '.join(parts)} of {frames:,} frames", *self.notes]
+        if self.meaningless:
+            told.append(
+                f"stress of {self.meaningless:,} structures left out: they are not periodic"
+            )
         return "; ".join(told)
 
 
@@ -208,7 +238,7 @@ def _check(frame: Frame) -> None:
         raise ValueError("atomic numbers outside 1 to 100")
     if frame.pbc.any() and abs(np.linalg.det(frame.cell)) < 1e-6:
         raise ValueError("periodic, but the cell has no volume")
-    if np.isinf(frame.energy) or np.isinf(frame.forces).any():
+    if np.isinf(frame.energy) or np.isinf(frame.forces).any() or np.isinf(frame.stress).any():
         raise ValueError("a label is infinite")
     missing = np.isnan(frame.forces)
     if missing.any() and not missing.all():

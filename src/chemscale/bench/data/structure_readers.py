@@ -193,8 +193,8 @@ def _row(path: Path, data: bytes) -> Atoms:
     if isinstance(extra, dict):
         atoms.info.update({k: v for k, v in extra.items() if k in ("charge", "spin")})
     labels = {
-        key: np.asarray(row[key], dtype=float) if key == "forces" else float(row[key])
-        for key in ("energy", "forces")
+        key: float(row[key]) if key == "energy" else np.asarray(row[key], dtype=float)
+        for key in ("energy", "forces", "stress")
         if row.get(key) is not None
     }
     if labels:
