@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from chemscale.desk.bootstrap import fit_sample
+from chemscale.desk.influence import leave_out
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import law_words, metric_words, units
@@ -114,6 +115,7 @@ def fit_along(
         points=sample.runs,
         residual=fitted.residual if fitted else None,
         draws=tuple(map(tuple, fitted.kept_draws().tolist())) if fitted else (),
+        influence=leave_out(sample, [axis], floor=None, delta=fitted.delta) if fitted else (),
     )
 
 

@@ -95,6 +95,7 @@ class Fitted:
     best: Array  # (P,)
     draws: Array  # (S, P)
     residual: float  # root mean square, of the log loss
+    delta: float  # of the Huber loss
 
     def interval(self, which: int, level: float) -> Interval:
         """Percentile interval of one parameter."""
@@ -140,7 +141,7 @@ def fit_sample(
     if floor is None and len(np.unique(log_x, axis=0)) >= 5:
         forms = [False, True]
     fits = {form: _best(law, log_x, log_loss, form) for form in forms}
-    floor = min(forms, key=lambda form: _criterion(fits[form][2], 2 * log_x.shape[1] + form))
+    floor = min(forms, key=lambda form: criterion(fits[form][2], 2 * log_x.shape[1] + form))
     best, delta, residual = fits[floor]
     num_free = 2 * log_x.shape[1] + floor
     spread = scatter(residual, cell, num_free, delta, seeds)
@@ -152,21 +153,21 @@ def fit_sample(
         weights,
         floor=floor,
         delta=delta,
-        candidates=_grid(law, 8),
+        candidates=grid(law, 8),
         tolerance=1e-6,
     )
-    draws, best = (_uncentred(rows, centre) for rows in (draws, best[None]))
-    return Fitted(best[0], draws, float(np.sqrt(np.mean(residual**2))))
+    draws, best = (uncentred(rows, centre) for rows in (draws, best[None]))
+    return Fitted(best[0], draws, float(np.sqrt(np.mean(residual**2))), delta)
 
 
-def _grid(law: Law, count: int) -> Array:
+def grid(law: Law, count: int) -> Array:
     """Exponents (C, K) tried before refinement; not 0, where a term is a second floor."""
     ticks = np.linspace(0.0, MAX_EXPONENT, count + 1)[1:]
     sides = np.meshgrid(*[ticks] * law.num_axes, indexing="ij")
     return np.stack(sides, axis=-1).reshape(-1, law.num_axes)
 
 
-def _uncentred(rows: Array, centre: Array) -> Array:
+def uncentred(rows: Array, centre: Array) -> Array:
     """From E, A_1 … A_K, a_1 … a_K about the middle to E, A_1, a_1, … of x itself."""
     num_axes = len(centre)
     exponents = rows[:, 1 + num_axes :]
@@ -177,26 +178,31 @@ def _uncentred(rows: Array, centre: Array) -> Array:
 
 def _best(law: Law, log_x: Array, log_loss: Array, floor: bool) -> tuple[Array, float, Array]:
     """Parameters, the Huber delta they were fitted with, residuals."""
-    once, data, grid = np.ones((1, len(log_loss))), log_loss[None], _grid(law, 40)
+    once, data, ticks = np.ones((1, len(log_loss))), log_loss[None], grid(law, 40)
     spare = len(log_loss) - 2 * log_x.shape[1] - floor
     delta = math.inf  # with under five spare runs an odd one cannot be told
     if spare >= 5:
         rough = solve(
-            law, log_x, data, once, floor=floor, delta=1e-3, candidates=grid, tolerance=1e-4
+            law, log_x, data, once, floor=floor, delta=1e-3, candidates=ticks, tolerance=1e-4
         )
         sizes = np.sort(np.abs(log_law(law, log_x, rough)[0] - log_loss))
         # The rough fit runs through as many runs as it has parameters: leave those out.
         spread = 1.4826 * float(np.median(sizes[-spare:]))
         delta = 1.345 * max(spread, 1e-6)
-    best = solve(law, log_x, data, once, floor=floor, delta=delta, candidates=grid)
+    best = solve(law, log_x, data, once, floor=floor, delta=delta, candidates=ticks)
     return best[0], delta, log_law(law, log_x, best)[0] - log_loss
 
 
-def _criterion(residual: Array, num_free: int) -> float:
+def criterion(residual: Array, num_free: int) -> float:
     """AICc for normal residuals of the log loss; infinite where it is not defined."""
-    count = len(residual)
-    if count - num_free - 1 <= 0:
-        return math.inf
-    squares = max(float((residual**2).mean()), 1e-20)
-    correction = 2 * num_free * (num_free + 1) / (count - num_free - 1)
-    return count * math.log(squares) + 2 * num_free + correction
+    return float(criteria(residual[None], np.ones((1, len(residual))), num_free)[0])
+
+
+def criteria(residual: Array, weights: Array, num_free: int) -> Array:
+    """The same for every row of residuals (S, n), of which those of weight 0 do not count."""
+    count = weights.sum(axis=1)
+    spare = np.maximum(count - num_free - 1, 0)
+    squares = np.maximum((weights * residual**2).sum(axis=1) / np.maximum(count, 1), 1e-20)
+    with np.errstate(divide="ignore"):
+        correction = 2 * num_free * (num_free + 1) / spare
+    return np.asarray(count * np.log(squares) + 2 * num_free + correction)

@@ -17,6 +17,7 @@ import numpy as np
 
 from chemscale.desk.along import Question, fit_along
 from chemscale.desk.check import check_words
+from chemscale.desk.influence import influence_words
 from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select
 from chemscale.desk.sentences import excluded_words
 from chemscale.desk.surface import fit_surface
@@ -91,7 +92,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         caveat=f" at this training length{limit}" if mostly_capped else "",
     )
     laws: list[LawFit] = []
-    told: list[str] = []
+    told: list[str | None] = []
     surface = None
     if kept:
         size = _richest(sample.log_params, sample.log_train)
@@ -113,6 +114,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         told.append(laws[-1].sentence)
         surface = fit_surface(sample, question)
         told.append(surface.sentence if surface else "too few sizes or num_train for a surface")
+        told.append(influence_words([*laws, *([surface] if surface else [])], question))
     else:
         told.append(f"nothing to fit, none of {len(points)} runs gives a {metric}")
     check = check_words(
@@ -122,7 +124,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         seeds[0] if seeds else None,
         question.names,
     )
-    told += [words for words in (check, excluded_words(excluded, len(kept))) if words]
+    told += [check, excluded_words(excluded, len(kept))]
     return FamilyFit(
         family=family,
         metric=metric,
@@ -136,7 +138,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         max_items=max_items,
         check=check,
         excluded=excluded,
-        sentence=f"{family}: {'; '.join(told)}.",
+        sentence=f"{family}: {'; '.join(filter(None, told))}.",
         observed=sample.observed(),
     )
 

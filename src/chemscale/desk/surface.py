@@ -8,6 +8,7 @@ import numpy as np
 
 from chemscale.desk.along import Question, ending
 from chemscale.desk.bootstrap import fit_sample
+from chemscale.desk.influence import leave_out
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import interval_words, metric_words, number, units
 from chemscale.table.results import FitStatus, Quantity, SurfaceFit
@@ -74,4 +75,5 @@ def fit_surface(sample: Sample, question: Question) -> SurfaceFit | None:
         points=sample.runs,
         residual=fitted.residual,
         draws=tuple(map(tuple, fitted.kept_draws().tolist())),
+        influence=leave_out(sample, ["num_params", "num_train"], floor=True, delta=fitted.delta),
     )

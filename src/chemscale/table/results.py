@@ -220,6 +220,15 @@ class Choice(Record):
 FitStatus = Literal["converged", "at_bound", "not_identified", "too_short", "failed"]
 
 
+class LeftOut(Record):
+    """What a law would have been without one run, size or amount."""
+
+    what: Literal["run", "num_params", "num_train"]
+    value: int | str  # the amount, or the run's id
+    exponents: dict[str, float] = {}  # axis → exponent; empty where the rest identifies no law
+    tenfold: float | None = None  # the law's loss at ten times the largest x (a surface: of both)
+
+
 class LawFit(Record):
     """One law along one axis: loss = irreducible_loss + coefficient · x^-exponent."""
 
@@ -237,6 +246,7 @@ class LawFit(Record):
     residual: float | None = None  # root mean square of the log residuals
     # the best fit, then bootstrap draws: E, coefficient, exponent
     draws: tuple[tuple[float, float, float], ...] = ()
+    influence: tuple[LeftOut, ...] = ()
 
 
 class SurfaceFit(Record):
@@ -255,6 +265,7 @@ class SurfaceFit(Record):
     residual: float | None = None
     # the best fit, then bootstrap draws: E, A, a, B, b
     draws: tuple[tuple[float, float, float, float, float], ...] = ()
+    influence: tuple[LeftOut, ...] = ()
 
 
 class FamilyFit(Record):

@@ -14,6 +14,7 @@ from chemscale.desk.report.evaluation import evaluation_table, models_table
 from chemscale.desk.report.figures import all_figures
 from chemscale.desk.report.findings import capped_note, excluded, found, verdict
 from chemscale.desk.report.page import Page, named
+from chemscale.desk.report.sensitivity import influence_table
 from chemscale.desk.report.shift import shift_table
 from chemscale.desk.report.words import clauses, number, scientific, share
 from chemscale.table.results import FamilyEstimate
@@ -136,6 +137,7 @@ def _family(page: Page, family: str, figure: dict[str, Any] | None) -> dict[str,
         "figure": figure,
         "sentence": "" if fitted else "No law has been fitted yet.",
         "table": tables.laws_table(page, fitted) if fitted else None,
+        "influence": influence_table(page, fitted) if fitted else None,
         "shift": shift_table(page, family),
         "capped": capped_note(page, fitted) if fitted else "",
         "check": " ".join(clauses(fitted.check or "")) if fitted else "",
