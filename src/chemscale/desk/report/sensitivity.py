@@ -11,7 +11,8 @@ from chemscale.table.results import FamilyFit, LawFit, LeftOut, SurfaceFit
 
 def influence_table(page: Page, family: FamilyFit) -> Table | None:
     """Exponents and far losses of every law, whole and without each of its parts."""
-    laws = [*family.laws, *([family.surface] if family.surface else [])]
+    laws: list[LawFit | SurfaceFit] = [*family.laws]
+    laws += [family.surface] if family.surface else []
     rows = tuple(row for law in laws for row in _rows(page, law))
     head = "law | left out | #exponent | #change | #loss at ten times the window | #change, %"
     caption = f"What the laws of {family.family} owe to single runs, sizes and amounts"
