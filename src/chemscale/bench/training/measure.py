@@ -324,7 +324,19 @@ def start_model(
 def items_per_second(
     bench: Workbench, family: str, size: str, device: torch.device, num_steps: int = 10
 ) -> float:
-    """Time training steps of one size on one device, batches made as in training: the median."""
+    """Time training steps of one size on one device: the median.
+
+    Batches and threads are as in training.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(ORDINARY.threads)
+    try:
+        return _timed(bench, family, size, device, num_steps)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _timed(bench: Workbench, family: str, size: str, device: torch.device, num_steps: int) -> float:
     recipe = bench.study.recipe.resolve()
     kind = bench.family(family)
     config = kind.fitted_config(size, bench.dataset)
