@@ -14,8 +14,10 @@ from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 
+from chemscale.bench.data import structure_readers, structure_store
 from chemscale.bench.data.base import REMOVED, open_dataset
-from chemscale.bench.data.graphs import BLOCK, Structures
+from chemscale.bench.data.graphs import Structures
+from chemscale.bench.data.structure_store import BLOCK
 from chemscale.bench.models.base import load_family
 from chemscale.bench.nn import native
 from chemscale.table.errors import DataError
@@ -202,6 +204,26 @@ def test_the_extension_does_not_matter(tmp_path, name):
         path.write_bytes(gzip.compress(path.read_bytes()))
     plain = read(write(tmp_path / "plain.xyz"))
     assert (read(path).labelled == plain.labelled).all()
+
+
+def test_what_is_held_at_a_time_changes_nothing(tmp_path, monkeypatch):
+    once = read(write(tmp_path / "a.xyz"))
+    monkeypatch.setattr(structure_store, "HELD", 7)
+    monkeypatch.setattr(structure_readers, "FRAMES", 3)
+    path = tmp_path / "b.xyz"
+    path.write_text("\n" + (tmp_path / "a.xyz").read_text().replace("\n5\n", "\n\n5\n"))
+    parts = read(path)
+    for name, values in once.arrays.items():
+        assert np.array_equal(values, parts.arrays[name]), name
+    for one, other in zip(once._neighbours(4.0), parts._neighbours(4.0), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_file_that_breaks_off_is_told(tmp_path):
+    path = write(tmp_path / "a.xyz")
+    path.write_text(path.read_text()[:-20].rpartition("\n")[0])
+    with pytest.raises(DataError, match=r"a\.xyz: .*it ends within frame 150"):
+        read(path)
 
 
 def test_an_md17_archive_is_read(tmp_path):

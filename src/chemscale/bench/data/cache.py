@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,14 @@ def load(name: str, identity: str) -> dict[str, NDArray[Any]] | None:
     return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
 
 
-def save(name: str, identity: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Store the arrays of a preparation whole, and return them as `load` would."""
+def make(name: str, identity: str, write: Callable[[Path], None]) -> dict[str, NDArray[Any]]:
+    """Have the arrays of a preparation written into a folder, and return them as `load` would."""
 
-    def write(part: Path) -> None:
+    def whole(part: Path) -> None:
         part.mkdir()
-        for array, value in arrays.items():
-            np.save(part / f"{array}.npy", value)
+        write(part)
 
-    put(place(name, identity), write)
+    put(place(name, identity), whole)
     stored = load(name, identity)
     assert stored is not None
     return stored

@@ -19,19 +19,15 @@ from chemscale.bench.data.base import (
     Indices,
     Progress,
     Reject,
-    group_numbers,
-    hash_items,
     resolve_paths,
     silent,
     spans,
 )
 from chemscale.bench.data.graph_batch import GraphBatch
-from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
+from chemscale.bench.data.structure_store import write_neighbours, write_structures
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
 from chemscale.table.records import DatasetSpec
-
-BLOCK = 100  # consecutive frames of one file that go to one split together
 
 
 class Structures(Dataset):
@@ -53,11 +49,15 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 3", "source": [index for _, index in sources], **options},
+            {"kind": "structures 4", "source": [index for _, index in sources], **options},
         )
         arrays = cache.load("structures", self._identity)
         if arrays is None:
-            arrays = cache.save("structures", self._identity, _read(spec, sources, progress))
+            arrays = cache.make(
+                "structures",
+                self._identity,
+                lambda part: write_structures(part, spec, sources, progress),
+            )
         self.arrays = arrays
         self.content, self.labelled = arrays["content"], arrays["labelled"]
         self.start = arrays["start"]  # (items + 1,) first atom of each structure
@@ -109,26 +109,28 @@ class Structures(Dataset):
         Isolated-atom frames give the reference of their element; least squares over the subset
         gives the rest. Without forces the scale is the spread of the energy per atom that is left.
         """
-        counts = self.arrays["counts"].astype(np.float64)  # (items, 101)
-        energy = self.arrays["energy"]
-        references = np.full(101, np.nan)
+        elements = np.array(self.elements())
+        counts = np.asarray(self.arrays["counts"][:, elements], dtype=np.float64)
+        energy = np.asarray(self.arrays["energy"])
+        found = np.full(len(elements), np.nan)
         single = self.isolated & np.isfinite(energy)
-        for number in np.flatnonzero(counts[single].sum(axis=0)):
-            references[number] = energy[single & (counts[:, number] > 0)].mean()
-        present = counts[subset].sum(axis=0) > 0
-        solve = present & ~np.isfinite(references)
-        known = np.where(np.isfinite(references), references, 0.0)
+        for place in np.flatnonzero(counts[single].sum(axis=0)):
+            found[place] = energy[single & (counts[:, place] > 0)].mean()
+        solve = (counts[subset].sum(axis=0) > 0) & ~np.isfinite(found)
         labelled = subset[np.isfinite(energy[subset])]
-        rest = energy[labelled] - counts[labelled] @ known
+        counts = counts[labelled]
+        rest = energy[labelled] - counts @ np.nan_to_num(found)
         if solve.any():
             # Minimum norm: elements in a fixed ratio to each other cannot be told apart.
-            references[solve] = np.linalg.lstsq(counts[labelled][:, solve], rest, rcond=1e-10)[0]
-            known = np.where(np.isfinite(references), references, 0.0)
-            rest = energy[labelled] - counts[labelled] @ known
-        forces = np.concatenate([self._atoms("forces", item) for item in subset])
+            found[solve] = np.linalg.lstsq(counts[:, solve], rest, rcond=1e-10)[0]
+            rest = energy[labelled] - counts @ np.nan_to_num(found)
+        references = np.full(101, np.nan)
+        references[elements] = found
+        sizes = np.diff(self.start)[subset].astype(np.int64)
+        forces = self.arrays["forces"][spans(self.start[subset], sizes)]
         scale = float(np.sqrt(np.nanmean(forces**2))) if np.isfinite(forces).any() else 0.0
         if scale == 0.0:
-            scale = float(np.std(rest / counts[labelled].sum(axis=1)))
+            scale = float(np.std(rest / counts.sum(axis=1)))
         return references, scale if scale > 0 else 1.0
 
     def collate(self, config: Record) -> Callable[[Indices], GraphBatch]:
@@ -202,7 +204,11 @@ class Structures(Dataset):
         identity = f"{self._identity}-{cutoff!r}-{importlib.metadata.version('vesin')}"
         arrays = cache.load("neighbours", identity)
         if arrays is None:
-            arrays = cache.save("neighbours", identity, self._find_neighbours(cutoff))
+            arrays = cache.make(
+                "neighbours",
+                identity,
+                lambda part: write_neighbours(part, self.arrays, cutoff, self._progress),
+            )
         lonely = arrays["lonely"]
         if len(lonely):
             first = int(lonely[0])
@@ -215,132 +221,3 @@ class Structures(Dataset):
         names = ("first", "senders", "receivers", "shifts")
         self._edges[cutoff] = tuple(arrays[name] for name in names)
         return self._edges[cutoff]
-
-    def _find_neighbours(self, cutoff: float) -> dict[str, NDArray[Any]]:
-        from vesin import NeighborList
-
-        finder = NeighborList(cutoff=cutoff, full_list=True)
-        counts, senders, receivers, shifts = [], [], [], []
-        lonely = []
-        total = len(self.start) - 1
-        for item in range(total):
-            if item % 500 == 0:
-                self._progress("finding neighbours", item, total)
-            size = int(self.start[item + 1] - self.start[item])
-            i, j, s = finder.compute(
-                points=self._atoms("positions", item),
-                box=np.asarray(self.arrays["cell"][item]),
-                periodic=np.asarray(self.arrays["pbc"][item]),
-                quantities="ijS",
-            )
-            order = np.lexsort((j, i))
-            counts.append(len(i))
-            receivers.append(i[order].astype(np.int64))
-            senders.append(j[order].astype(np.int64))
-            shifts.append(s[order].astype(np.int8))
-            if size > 1 and len(np.unique(i)) < size:
-                lonely.append(item)
-        self._progress("finding neighbours", total, total)
-        return {
-            "first": np.concatenate([[0], np.cumsum(counts)]),
-            "senders": np.concatenate(senders),
-            "receivers": np.concatenate(receivers),
-            "shifts": np.concatenate(shifts),
-            "lonely": np.array(lonely, dtype=np.int64),
-        }
-
-
-def _read(
-    spec: DatasetSpec, sources: list[tuple[Path, int]], progress: Progress
-) -> dict[str, NDArray[Any]]:
-    """Read all files into arrays, in file order."""
-    labels = Labels(spec)
-    frames: list[Frame] = []
-    origin: list[int] = []  # which source file
-    source: list[int] = []
-    rejects: list[tuple[str, str, str]] = []
-    for number, (path, split) in enumerate(sources):
-        for row, frame in enumerate(read_frames(path, spec, labels), start=1):
-            if isinstance(frame, ValueError):
-                rejects.append((path.name, str(row), str(frame)))
-                continue
-            frames.append(frame)
-            origin.append(number)
-            source.append(split)
-            if len(frames) % 200 == 0:
-                progress(f"reading {path.name}", number, len(sources))
-    progress("reading structures", len(sources), len(sources))
-    if not frames:
-        raise DataError(f"{', '.join(spec.path)}: no structure could be read")
-    content = [frame.content() for frame in frames]
-    labelled = [
-        text + b"|" + np.float64(f.energy).tobytes() + f.forces.tobytes()
-        for text, f in zip(content, frames, strict=True)
-    ]
-    keys, note = _group_keys(spec, frames, origin, content)
-    counts = np.zeros((len(frames), 101), dtype=np.int16)
-    for item, frame in enumerate(frames):
-        counts[item] = np.bincount(frame.atomic_numbers, minlength=101)
-    return {
-        "start": np.cumsum([0] + [len(f.atomic_numbers) for f in frames]),
-        "atomic_numbers": np.concatenate([f.atomic_numbers for f in frames]).astype(np.int8),
-        "positions": np.concatenate([f.positions for f in frames]),
-        "forces": np.concatenate([f.forces for f in frames]),
-        "energy": np.array([f.energy for f in frames]),
-        "stress": np.array([f.stress for f in frames]),
-        "charge": np.array([f.charge for f in frames], dtype=np.float64),
-        "unpaired": np.array([f.unpaired for f in frames], dtype=np.float64),
-        "cell": np.array([f.cell for f in frames]),
-        "pbc": np.array([f.pbc for f in frames]),
-        "counts": counts,
-        "content": hash_items(content),
-        "labelled": hash_items(labelled),
-        "group": group_numbers(keys),
-        "source": np.array(source, dtype=np.int8),
-        "rejects": np.array(rejects, dtype=str).reshape(-1, 3),
-        "notes": np.array([labels.describe(len(frames)), note, *describe_electrons(frames)]),
-    }
-
-
-def _group_keys(
-    spec: DatasetSpec, frames: list[Frame], origin: list[int], content: list[bytes]
-) -> tuple[list[bytes], str]:
-    """Keys that say which frames must share a split, and a note on how they were formed."""
-    group = spec.group
-    trajectory = len(frames) >= 2 * BLOCK * len(set(origin))
-    if group is None and spec.format in ("extxyz", "npz") and trajectory:
-        return _blocks(origin, content), (
-            f"split in blocks of {BLOCK} consecutive frames, as neighbours in a trajectory are "
-            'alike; group = "content" splits frame by frame'
-        )
-    if group in (None, "content"):
-        return content, "split frame by frame"
-    if group == "blocks":
-        return _blocks(origin, content), f"split in blocks of {BLOCK} consecutive frames"
-    if group == "formula":
-        return [np.sort(f.atomic_numbers).tobytes() for f in frames], "split by molecular formula"
-    missing = sum(group not in frame.info for frame in frames if len(frame.atomic_numbers) > 1)
-    if missing:
-        known = sorted(
-            {key for frame in frames for key in frame.info} - {"energy", "forces", "stress"}
-        )
-        raise DataError(
-            f"group = {group!r}: {missing:,} of {len(frames):,} frames have no such entry; "
-            f"known: content, blocks, formula{''.join(', ' + key for key in known)}"
-        )
-    return [str(f.info.get(group)).encode() for f in frames], f"split by {group}"
-
-
-def _blocks(origin: list[int], content: list[bytes]) -> list[bytes]:
-    """Key each run of BLOCK frames of a file by its first.
-
-    A partial last block joins the one before.
-    """
-    keys: list[bytes] = []
-    for number in dict.fromkeys(origin):
-        members = [index for index, file in enumerate(origin) if file == number]
-        last = max(len(members) // BLOCK - 1, 0)
-        keys += [
-            content[members[min(place // BLOCK, last) * BLOCK]] for place in range(len(members))
-        ]
-    return keys

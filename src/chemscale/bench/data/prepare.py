@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from chemscale.bench.data import cache
 from chemscale.bench.data.base import Progress, Reject, silent, spans
+from chemscale.bench.data.columns import blocks
 from chemscale.bench.data.encoding import GROUPS, Choices, Encoded, encode_all
 from chemscale.bench.data.molecule_files import (
     CUT_OFF,
@@ -38,7 +39,6 @@ from chemscale.bench.data.runs import (
     ITEM,
     RUN_ROWS,
     Run,
-    blocks,
     join_rejects,
     merge,
     write_run,

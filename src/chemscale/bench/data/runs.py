@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import shutil
 import time
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.bench.data.base import spans
+from chemscale.bench.data.columns import Column
 from chemscale.bench.data.encoding import Encoded
 from chemscale.bench.data.molecule_files import Chunk
 from chemscale.table.errors import DataError
@@ -166,11 +166,11 @@ def merge(runs: Sequence[Run], folder: Path, progress: Callable[[str, int, int],
     done = read_json(journal) or {"bucket": 0, "items": 0, "symbols": 0}
     with ExitStack() as stack:
         columns = {
-            name: stack.enter_context(_Column(folder / f"{name}.npy", ITEM[name], done["items"]))
+            name: stack.enter_context(Column(folder / f"{name}.npy", ITEM[name], done["items"]))
             for name in ITEM.names or ()
         }
         kind = np.dtype(np.uint16)
-        flat = stack.enter_context(_Column(folder / "symbols.npy", kind, done["symbols"]))
+        flat = stack.enter_context(Column(folder / "symbols.npy", kind, done["symbols"]))
         noted = time.monotonic()
         while done["bucket"] < BUCKETS:
             low = done["bucket"]
@@ -213,51 +213,6 @@ def _of_range(
     if not items:
         return np.empty(0, dtype=ITEM), np.empty(0, dtype=np.uint16)
     return _unique(np.concatenate(items)), np.concatenate(symbols)
-
-
-class _Column:
-    """An array on disk that grows; numpy reads it once it is finished."""
-
-    HEADER = 128
-
-    def __init__(self, path: Path, kind: np.dtype[Any], size: int):
-        self.kind, self.size = kind, size
-        self.stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        self.stream.truncate(self.HEADER + size * kind.itemsize)
-        self.stream.seek(0, os.SEEK_END)
-
-    def __enter__(self) -> _Column:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()
-
-    def append(self, values: NDArray[Any]) -> None:
-        self.stream.write(values.tobytes())
-        self.size += len(values)
-
-    def sync(self) -> None:
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
-
-    def finish(self) -> None:
-        shape = (self.size, *self.kind.shape)
-        told = {"descr": self.kind.base.str, "fortran_order": False, "shape": shape}
-        text = repr(told).encode().ljust(self.HEADER - 11) + b"\n"
-        self.stream.seek(0)
-        self.stream.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
-        self.sync()
-
-
-def blocks(column: Path) -> Iterator[NDArray[Any]]:
-    """A column some million values at a time: read, as mapped pages would stay in memory."""
-    with column.open("rb") as stream:
-        np.lib.format.read_magic(stream)
-        shape, _, kind = np.lib.format.read_array_header_1_0(stream)
-        width = math.prod(shape[1:])
-        for begin in range(0, shape[0], 1 << 20):
-            count = min(1 << 20, shape[0] - begin)
-            yield np.fromfile(stream, dtype=kind, count=count * width).reshape(count, *shape[1:])
 
 
 def join_rejects(runs: Sequence[Run], target: Path) -> None:

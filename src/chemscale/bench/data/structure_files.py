@@ -187,15 +187,14 @@ def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame
         raise DataError(f"{path}: cannot be read as {spec.format}: {error}") from error
 
 
-def describe_electrons(frames: list[Frame]) -> list[str]:
+def describe_electrons(charge: NDArray[np.float64], unpaired: NDArray[np.float64]) -> list[str]:
     """A note where structures are charged or have unpaired electrons."""
-    count = sum(bool(frame.charge or frame.unpaired) for frame in frames)
+    count = int(np.count_nonzero((charge != 0) | (unpaired != 0)))
     if not count:
         return []
-    charges = [frame.charge for frame in frames]
     return [
-        f"{count:,} structures are charged or have unpaired electrons (charge {min(charges)} "
-        f"to {max(charges)}); only families that take charge and spin can tell them from others"
+        f"{count:,} structures are charged or have unpaired electrons (charge {charge.min():g} "
+        f"to {charge.max():g}); only families that take charge and spin can tell them from others"
     ]
 
 

@@ -10,8 +10,9 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from ase import Atoms
@@ -22,17 +23,53 @@ from chemscale.table.errors import DataError
 POSITIONS = ("coordinates", "conformations", "coords", "positions")
 NUMBERS = ("atomic_numbers", "species", "numbers", "z")
 CHUNK = 1024  # conformations of one molecule held at a time
+FRAMES = 200  # of extended XYZ
 
 
 def extxyz(path: Path) -> Iterator[Atoms]:
     """Extended XYZ, gzip'd or not."""
     from ase.io import iread
 
-    # The format is named, so the file may bear any extension. The text is held in memory because
-    # the reader seeks backwards, which in a compressed file means to start again each time.
-    data = path.read_bytes()
-    text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    yield from iread(io.StringIO(text.decode()), index=":", format="extxyz")
+    # The format is named, so the file may bear any extension. ASE seeks backwards, which in a
+    # compressed file means to start again each time, so it is given some frames at a time.
+    with path.open("rb") as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+    with (
+        gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as stream
+    ):
+        for piece in _whole_frames(stream):
+            yield from iread(io.StringIO(piece), index=":", format="extxyz")
+
+
+def _whole_frames(stream: TextIO) -> Iterator[str]:
+    """The text of some frames at a time. Empty lines between frames are passed over."""
+    held: list[str] = []
+    frames = 0
+    line = stream.readline()
+    while line:
+        following = ""
+        if line.strip():
+            try:
+                size = int(line)
+            except ValueError:
+                raise ValueError(
+                    f"after {frames:,} frames a number of atoms was expected, not {line[:60]!r}"
+                ) from None
+            lines = [line, *islice(stream, size + 1)]
+            frames += 1
+            if len(lines) < size + 2:
+                raise ValueError(f"it ends within frame {frames:,}")
+            held += lines
+            following = stream.readline()
+            while following.lstrip().startswith("VEC"):  # a cell in the form of ADF
+                held.append(following)
+                following = stream.readline()
+            if frames % FRAMES == 0:
+                yield "".join(held)
+                held = []
+        line = following or stream.readline()
+    if held:
+        yield "".join(held)
 
 
 def database(path: Path) -> Iterator[Atoms]:
