@@ -40,16 +40,17 @@ StudyPath = Annotated[
     Path, typer.Argument(metavar="STUDY", help="Study folder, its study.toml, or a plan in it.")
 ]
 Sources = Annotated[
-    list[Path], typer.Argument(metavar="STUDY...", help="Study folders, or tables of curves.")
+    list[Path], typer.Argument(metavar="STUDY...", help="Study folders, tables, or logs.")
 ]
 ColumnNames = Annotated[
     list[str] | None,
     typer.Option(
-        "--columns", help="Of tables, ours=theirs: num_train=dataset_size,test_loss=rmse."
+        "--columns", help="Of tables and logs, ours=theirs: num_train=dataset_size,test_loss=rmse."
     ),
 ]
 Constants = Annotated[
-    list[str] | None, typer.Option("--set", help="Of tables, the same in all rows: family=painn.")
+    list[str] | None,
+    typer.Option("--set", help="Of tables and logs, the same in all rows: family=painn."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -239,11 +240,14 @@ def fit(
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
     columns: ColumnNames = None,
     constants: Constants = None,
+    table: Annotated[
+        Path | None, typer.Option(help="CSV for what was read from tables and logs.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit how the loss falls with data and size, with intervals. Needs no torch.
 
-    Example: chemscale fit my-study, or: chemscale fit curves.csv
+    Example: chemscale fit my-study, or: chemscale fit curves.csv, or: chemscale fit lightning_logs
     """
     from chemscale import tables, verbs
 
@@ -253,6 +257,7 @@ def fit(
         level=level,
         columns=pairs(columns or (), "--columns"),
         constants=pairs(constants or (), "--set"),
+        table=table,
     )
     if as_json:
         _print_json(found.model_dump(mode="json"))

@@ -16,8 +16,10 @@ from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
 from chemscale.table import expand as expanding
 from chemscale.table.columns import Columns
 from chemscale.table.errors import DataError, StoreError, UsageError
+from chemscale.table.files import table as as_csv
 from chemscale.table.files import write as write_whole
-from chemscale.table.points import points_of, read_points, write_points
+from chemscale.table.logs.rows import alike
+from chemscale.table.points import points_in, points_of, read_points, read_rows, write_points
 from chemscale.table.records import Run, Study
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
@@ -155,8 +157,11 @@ def fit(
     level: float = 0.9,
     columns: Mapping[str, str] | None = None,
     constants: Mapping[str, Any] | None = None,
+    table: Path | None = None,
 ) -> Fit:
-    """Fit the laws of study folders, tables of curves, or points; prints as sentences.
+    """Fit the laws of study folders, tables, logs of other trainers, or points.
+
+    Prints as sentences.
 
     A study folder gets its `fit.json`, and `points.csv` in the open schema.
 
@@ -166,6 +171,7 @@ def fit(
         level: of the intervals.
         columns: of tables, our name → theirs: `{"num_train": "dataset_size"}`.
         constants: of tables, our name → its value in all rows: `{"family": "painn"}`.
+        table: a CSV for the rows as they were read, written before anything is asked of them.
 
     Raises:
         DataError: nothing that can be fitted, or no such column.
@@ -175,7 +181,14 @@ def fit(
     if not isinstance(source, str | Path) and all(isinstance(item, Point) for item in source):
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
     sources = _sources(source)  # type: ignore[arg-type]
-    points = [p for one in sources for p in _points(one, _columns(columns, constants))]
+    mapped = _columns(columns, constants)
+    read = {one: read_rows(one, mapped) for one in sources if isinstance(one, Path)}
+    if table is not None:
+        if not read:
+            raise UsageError("--table writes what logs and tables hold; a study has points.csv")
+        write_whole(table, as_csv(alike([row for rows in read.values() for row in rows])))
+    points = [p for one, rows in read.items() for p in points_in(rows, str(one))]
+    points += [p for one in sources if isinstance(one, StudyFolder) for p in _points(one)]
     found = fitting(points, metric, level, now=now())
     for one in sources:
         if isinstance(one, StudyFolder):
@@ -220,10 +233,10 @@ def report(
     columns: Mapping[str, str] | None = None,
     constants: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one HTML file on study folders or tables; returns where.
+    """Write one HTML file on study folders, tables or logs; returns where.
 
     Args:
-        source: one or several study folders or tables.
+        source: one or several study folders, tables, or logs of other trainers.
         output: where; default `report.html` in the first folder.
         figures: a folder for the figures as SVG and PNG files.
         columns: of tables, as in `fit`.
@@ -257,11 +270,12 @@ def report(
         else:
             tabled = tuple(read_points(one, _columns(columns, constants)))
             found = fit(tabled)
-            pages.append(Page(one.name, None, (), tabled, None, (), found, (), (), ()))
+            name = one.resolve().name
+            pages.append(Page(name, None, (), tabled, None, (), found, (), (), ()))
     names = ", ".join(page.name for page in pages)
     html = render(pages, title=names, made=now(), version=__version__)
-    first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0].parent
-    target = output or first / "report.html"
+    first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0]
+    target = output or (first if first.is_dir() else first.parent) / "report.html"
     write_whole(target, html.encode())
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
@@ -292,15 +306,15 @@ def choose_for(folder: StudyFolder, planned: Study) -> None:
 def _sources(source: Paths) -> list[StudyFolder | Path]:
     items = [source] if isinstance(source, str | Path) else list(source)
     if not items:
-        raise UsageError("give a study folder or a table of curves")
+        raise UsageError("give a study folder, a table, or logs of runs")
     found: list[StudyFolder | Path] = []
     for item in map(Path, items):
-        if item.is_dir() or item.suffix == ".toml":
+        if item.suffix == ".toml" or (item / "study.toml").is_file():
             found.append(StudyFolder(item))
         elif item.exists():
             found.append(item)
         else:
-            raise StoreError(f"{item}: neither a study folder nor a table of curves")
+            raise StoreError(f"{item}: neither a study folder nor a table or log of runs")
     return found
 
 
@@ -308,9 +322,7 @@ def _columns(named: Mapping[str, str] | None, constants: Mapping[str, Any] | Non
     return Columns(named or {}, {name: str(value) for name, value in (constants or {}).items()})
 
 
-def _points(source: StudyFolder | Path, columns: Columns | None = None) -> list[Point]:
-    if isinstance(source, Path):
-        return read_points(source, columns)
+def _points(source: StudyFolder) -> list[Point]:
     points = points_of(source.trained())
     if not points:
         raise DataError(f"{source.path}: no run has ended yet; run `chemscale train` first")

@@ -15,15 +15,15 @@ OURS = "family,num_params,num_train,test_loss\npainn,1000,10,0.5\npainn,1000,100
 NAMES = {"num_train": "dataset_size", "num_params": "weights", "test_loss": "rmse"}
 
 
-def table(tmp_path: Path, text: str, name: str = "curves.csv") -> Path:
-    path = tmp_path / name
+def table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "curves.csv"
     path.write_text(text)
     return path
 
 
 def test_a_table_under_other_names_reads_as_under_ours(tmp_path: Path):
     theirs = read_points(table(tmp_path, THEIRS), Columns(NAMES, {"family": "painn"}))
-    assert theirs == read_points(table(tmp_path, OURS, "ours.csv"))
+    assert theirs == read_points(table(tmp_path, OURS))
 
 
 def test_two_columns_can_trade_names(tmp_path: Path):

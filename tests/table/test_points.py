@@ -8,6 +8,7 @@ import pytest
 from chemscale.table.errors import DataError
 from chemscale.table.points import read_points, write_points
 from chemscale.table.results import Point
+from chemscale.verbs import fit
 
 HEADER = "family,num_params,num_train,seed,test_loss\n"
 
@@ -74,7 +75,8 @@ def test_a_parquet_table_reads_alike(tmp_path: Path):
     }
     path = tmp_path / "curves.parquet"
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    assert read_points(path) == read_points(plain)
+    nameless = [one.model_copy(update={"run": ""}) for one in read_points(plain)]
+    assert [one.model_copy(update={"run": ""}) for one in read_points(path)] == nameless
 
 
 def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path):
@@ -124,9 +126,26 @@ def test_without_steps_the_last_row_of_each_run_counts(tmp_path: Path):
     assert [one.losses for one in read_points(path)] == [{"loss": 0.2}]
 
 
-def test_rows_of_one_named_run_are_one_run_though_settings_differ(tmp_path: Path):
-    text = "run,family,num_params,num_train,loss\nr,painn,1000,10,0.9\nr,painn,1000,20,0.2\n"
-    assert [one.num_train for one in read_points(table(tmp_path, text))] == [20]
+def test_one_name_for_two_models_is_refused_and_not_the_last_of_them_taken(tmp_path: Path):
+    text = "run,family,num_params,num_train,loss\nr,painn,1000,10,0.9\nr,painn,1e3,20,0.2\n"
+    with pytest.raises(DataError, match=r"row 2: run 'r' has num_train 20.* and 10.* in row 1"):
+        read_points(table(tmp_path, text))
+
+
+def test_nameless_rows_of_two_tables_are_different_runs(tmp_path: Path):
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path, amounts in zip(paths, ((10, 30), (100, 300)), strict=True):
+        path.write_text(HEADER + "".join(f"painn,1000,{n},0,{1 / n}\n" for n in amounts))
+    family = fit(paths).families[0]
+    assert (family.num_points, family.excluded) == (4, ())
+    assert fit([*paths, paths[0]]).families[0].num_points == 4
+
+
+def test_a_name_reused_for_another_amount_in_another_table_is_another_run(tmp_path: Path):
+    paths = [tmp_path / f"{n}.csv" for n in (10, 30, 100)]
+    for path in paths:
+        path.write_text(f"run,{HEADER}best,painn,1000,{path.stem},0,{1 / int(path.stem)}\n")
+    assert fit(paths).families[0].excluded == ()
 
 
 @pytest.mark.parametrize(

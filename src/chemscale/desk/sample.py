@@ -108,7 +108,7 @@ def law_metric(points: Sequence[Point], metric: str | None) -> str:
 
 def select(points: Sequence[Point], metric: str) -> tuple[list[Point], tuple[tuple[str, str], ...]]:
     """Split one family's points into those to fit and (run, reason) of those left out."""
-    kept: dict[str, Point] = {}
+    kept: dict[tuple[object, ...], Point] = {}
     excluded: list[tuple[str, str]] = []
 
     def order(p: Point) -> tuple[object, ...]:
@@ -117,11 +117,12 @@ def select(points: Sequence[Point], metric: str) -> tuple[list[Point], tuple[tup
 
     for point in sorted(points, key=order):
         reason = _reason(point, metric)
-        if reason is None and point.run in kept:
-            same = kept[point.run].losses[metric] == point.losses[metric]
+        one = point.run, point.num_params, point.num_train, point.seed  # tables reuse names
+        if reason is None and one in kept:
+            same = kept[one].losses[metric] == point.losses[metric]
             reason = "given twice" if same else f"given twice, with another {metric}"
         if reason is None:
-            kept[point.run] = point
+            kept[one] = point
         else:
             excluded.append((point.run, reason))
     return list(kept.values()), tuple(excluded)

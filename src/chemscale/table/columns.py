@@ -38,7 +38,7 @@ class Columns:
                     f"{where}: {ours} is to be read from {theirs!r}, and there is a column {ours!r}"
                 )
         for ours in self.constant:
-            if ours in there and ours not in self.named.values():
+            if ours not in self.named.values() and any(_says(row.get(ours)) for row in rows):
                 raise DataError(f"{where}: {ours} is set for all rows, and there is a column of it")
         taken = set(self.named.values())
         return [
@@ -47,6 +47,11 @@ class Columns:
             | dict(self.constant)
             for row in rows
         ]
+
+
+def _says(cell: Any) -> bool:
+    """Whether a cell holds what a constant may not replace."""
+    return cell not in (None, "", "unknown")
 
 
 def pairs(given: Iterable[str], option: str) -> dict[str, str]:

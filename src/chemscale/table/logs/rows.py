@@ -1,0 +1,99 @@
+"""What the readers of logs share: the last value of each column, and settings as flat names."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from chemscale.table.errors import DataError, MissingPackage
+
+Row = dict[str, Any]
+
+
+def alike(rows: Sequence[Row]) -> list[Row]:
+    """The rows with all columns that any of them has; what a row lacks is None."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def csv_rows(path: Path) -> list[dict[str, str | None]]:
+    """Rows of a CSV; cells that a half-written row lacks are None."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        return [
+            {str(name).strip(): row[name] for name in row if name is not None} for row in reader
+        ]
+
+
+def header(path: Path) -> list[str]:
+    """The column names of a CSV."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return [name.strip() for name in next(csv.reader(file), [])]
+
+
+def last_values(rows: Iterable[Mapping[str, Any]]) -> Row:
+    """The last value that each column has; text is a setting, no metric."""
+    last: Row = {}
+    for row in rows:
+        last |= {name: value for name, value in row.items() if value not in (None, "")}
+    return {name: value for name, value in last.items() if _is_number(value)} | settings(
+        {name: value for name, value in last.items() if not _is_number(value)}
+    )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def settings(config: Mapping[str, Any], prefix: str = "config") -> Row:
+    """Nested settings under flat names, `config.model.width`; a list is its JSON."""
+    found: Row = {}
+    for key, value in config.items():
+        name = f"{prefix}.{key}"
+        if isinstance(value, Mapping):
+            found |= settings(value, name)
+        elif value is None or isinstance(value, str | int | float):
+            found[name] = value
+        else:
+            found[name] = json.dumps(value, default=str)
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as plain data; objects of Python become what they are written as, never built.
+
+    Raises:
+        DataError: it is no YAML, or holds no names.
+        MissingPackage: PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise MissingPackage.of("PyYAML", "track", str(path)) from None
+
+    loads: Any = type("Plain", (yaml.SafeLoader,), {})
+
+    def plain(loader: Any, suffix: str, node: Any) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return loader.construct_sequence(node, deep=True)
+        return node.value or suffix
+
+    loads.add_multi_constructor("", plain)
+    try:
+        read = yaml.load(path.read_text(errors="replace"), Loader=loads)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not valid YAML: {error}") from None
+    if read is None:
+        return {}
+    if not isinstance(read, dict):
+        raise DataError(f"{path}: settings are names with values; this is a {type(read).__name__}")
+    return read
