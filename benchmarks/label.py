@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from chemscale.bench.using.reading import read_smiles
+from chemscale.bench.data.molecule_files import read_smiles
 from chemscale.labelling import METHODS, label
 
 

@@ -52,10 +52,11 @@ def imported(path: Path) -> set[str]:
         (["chemscale"], ("torch", "scipy", "numpy")),
         (["chemscale.cli"], ("torch", "scipy")),
         (["chemscale.verbs"], ("torch", "scipy")),
+        (["chemscale.labelling", "chemscale.bench.using.label"], ("torch",)),
         (modules("table"), ("torch", "scipy")),
         (modules("desk"), ("torch",)),
     ],
-    ids=["chemscale", "cli", "verbs", "table", "desk"],
+    ids=["chemscale", "cli", "verbs", "label", "table", "desk"],
 )
 def test_imports_stay_light(names, heavy):
     code = f"import sys, {', '.join(names)}; print(*[n for n in {heavy!r} if n in sys.modules])"

@@ -182,8 +182,8 @@ def embed(
     using.need_bench()
     import numpy as np
 
+    from chemscale.bench.data.molecule_files import read_smiles
     from chemscale.bench.using.embed import nearest as nearest_of
-    from chemscale.bench.using.reading import read_smiles
 
     texts = read_smiles(molecules, column)
     settings: dict[str, Any] = {"layer": layer, "pooling": pooling.value, "unknown": unknown.value}
@@ -236,7 +236,7 @@ def probe(
     if not target:
         raise UsageError("probe: name at least one column, --target NAME")
     using.need_bench()
-    from chemscale.bench.using.reading import read_smiles, read_targets
+    from chemscale.bench.data.molecule_files import read_smiles, read_targets
 
     texts, values = read_smiles(molecules, column), read_targets(molecules, column, target)
     with watching() as watch:
@@ -258,7 +258,7 @@ def _some(path: Path, column: str, count: int) -> list[str]:
     from chemscale import using
 
     using.need_bench()
-    from chemscale.bench.using.reading import read_smiles
+    from chemscale.bench.data.molecule_files import read_smiles
 
     def place(text: str) -> bytes:
         return hashlib.blake2b(text.encode(), digest_size=8).digest()

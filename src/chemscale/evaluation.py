@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chemscale.progress import Watch, counting, preparing, quiet
 from chemscale.table.errors import DataError, UsageError
 from chemscale.table.results import ErrorSettings, Evaluated, Evaluation, SampleSettings
 from chemscale.table.store import RunFolder, StudyFolder
-from chemscale.using import Watch, _Counter, _event, _quiet, need_bench
+from chemscale.using import need_bench
 from chemscale.verbs import now
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def evaluate(
     top_p: float | None = None,
     batch_size: int = 256,
     dynamics: float = 0.0,
-    watch: Watch = _quiet,
+    watch: Watch = quiet,
 ) -> Evaluation:
     """Say what the trained models of a study are good for; writes `evaluation.json`.
 
@@ -120,7 +121,7 @@ def _evaluate_potentials(
             )
         trained = load_potential(place.path)
         steps = round(1000 * settings.dynamics / STEP)
-        with _Counter(watch, sum(counts.values()) + steps, place.path.name) as counter:
+        with counting(watch, sum(counts.values()) + steps, place.path.name) as counter:
             found: dict[str, float] = {}
             for split, some in items.items():
                 before = "" if split == "test" else f"{split}_"
@@ -169,7 +170,7 @@ def _evaluate_languages(
     items = reference_items(dataset, num_samples)
     judged = [split for split in ("test", "shift") if split in items]
     count = sum(len(items[split]) for split in ("train", *judged))
-    with _Counter(watch, count * (2 if fcd.is_there() else 1)) as counter:
+    with counting(watch, count * (2 if fcd.is_there() else 1)) as counter:
         judge = Judge({split: dataset.smiles(items[split]) for split in judged}, counter)
         floor = judge.likeness(dataset.smiles(items["train"]), "describing training molecules")
     evaluation = known or Evaluation(
@@ -204,7 +205,7 @@ def _evaluate_run(
     run = place.run()
     trained = load(place.path, dataset=dataset)
     count = settings.num_samples
-    with _Counter(watch, count * (3 if judge.chemnet else 2), place.path.name) as counter:
+    with counting(watch, count * (3 if judge.chemnet else 2), place.path.name) as counter:
         judge.progress = counter
         samples = generating(
             trained,
@@ -222,7 +223,7 @@ def _evaluate_run(
 
 
 def compare(
-    smiles: Sequence[str], against: Sequence[str], *, watch: Watch = _quiet
+    smiles: Sequence[str], against: Sequence[str], *, watch: Watch = quiet
 ) -> dict[str, float]:
     """Measure anybody's molecules against others: what `evaluate` measures, without a model.
 
@@ -237,20 +238,21 @@ def compare(
     need_bench()
     import numpy as np
 
+    from chemscale.bench.data.notation import canonical
     from chemscale.bench.using import fcd
-    from chemscale.bench.using.evaluate import Judge, canonical, originality
+    from chemscale.bench.using.evaluate import Judge, originality
 
-    reference = canonical(against)
+    reference = [canonical(text) for text in against]
     if (bad := [text for text, good in zip(against, reference, strict=True) if not good]) or (
         len(reference) < 2
     ):
         raise DataError(f"the reference needs two molecules or more; these are none: {bad[:5]}")
-    own = canonical(smiles)
+    own = [canonical(text) for text in smiles]
     valid = [text for text in own if text]
     if not fcd.is_there():
         watch({"event": "note", "text": NO_FCD})
     total = (len(valid) + len(reference)) * (2 if fcd.is_there() else 1)
-    with _Counter(watch, total) as counter:
+    with counting(watch, total) as counter:
         judge = Judge({"test": reference}, counter)
         nothing = np.zeros(0, dtype=np.uint64)
         found = originality(own, nothing, nothing)
@@ -280,10 +282,8 @@ def _evaluated_runs(path: str | Path) -> tuple[StudyFolder, list[RunFolder], int
 def _open(folder: StudyFolder, watch: Watch) -> Any:
     from chemscale.bench.data.base import open_dataset
 
-    try:
-        return open_dataset(folder.study().dataset, folder.path, lambda *told: watch(_event(*told)))
-    finally:
-        watch({"event": "prepared"})
+    with preparing(watch) as progress:
+        return open_dataset(folder.study().dataset, folder.path, progress)
 
 
 def _words(settings: SampleSettings | ErrorSettings) -> str:

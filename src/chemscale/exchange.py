@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chemscale.progress import Watch, quiet
 from chemscale.table.errors import DataError, UsageError
-from chemscale.using import Watch, _language, _quiet, need_bench
+from chemscale.using import _language, need_bench
 
 if TYPE_CHECKING:
     from chemscale.bench.using.adopted import Adopted
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 FORMATS = ("hf",)
 
 
-def export(path: str | Path, folder: str | Path, *, to: str = "hf", watch: Watch = _quiet) -> Gate:
+def export(path: str | Path, folder: str | Path, *, to: str = "hf", watch: Watch = quiet) -> Gate:
     """Write a trained model for another library, with its card; returns what the gate saw.
 
     A model with faults is written all the same, and its card says so: it is what was trained.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from chemscale.progress import Watch, preparing
 from chemscale.table import expand as expanding
 from chemscale.table.errors import MissingPackage, StudyError
 from chemscale.table.records import Run, Study
@@ -14,8 +14,6 @@ from chemscale.table.store import RunFolder, StudyFolder
 
 if TYPE_CHECKING:
     from chemscale.bench.training.measure import Workbench
-
-Watch = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -74,17 +72,12 @@ def open_workbench(folder: StudyFolder, watch: Watch) -> Workbench:
     except ModuleNotFoundError as error:
         raise MissingPackage.of(str(error.name), "train", "training") from error
 
-    def progress(what: str, done: int, total: int) -> None:
-        watch({"event": "prepare", "what": what, "done": done, "total": total})
-
     study = folder.study()
     unknown = expanding.unknown_families(study)
     if unknown:
         raise StudyError(str(folder.study_file), unknown)
-    try:
+    with preparing(watch) as progress:
         return Workbench(study, folder.path, progress)
-    finally:
-        watch({"event": "prepared"})
 
 
 def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Watch) -> Expansion:
@@ -99,10 +92,10 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
         timed = {}
         ours = {f: names for f, names in study.families.items() if f not in study.external}
         wanted = [(f, size) for f, names in ours.items() for size in names]
-        for number, (family, size) in enumerate(wanted):
-            watch({"event": "prepare", "what": "timing", "done": number, "total": len(wanted)})
-            timed[family, size] = items_per_second(bench, family, size, device)
-        watch({"event": "prepared"})
+        with preparing(watch) as progress:
+            for number, (family, size) in enumerate(wanted):
+                progress("timing", number, len(wanted))
+                timed[family, size] = items_per_second(bench, family, size, device)
         sizes = [
             s.model_copy(
                 update={"items_per_second": {device_name(device): timed[s.family, s.size]}}

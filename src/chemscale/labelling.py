@@ -1,4 +1,4 @@
-"""The verb `label`. Loading this imports no torch."""
+"""The verb `label`. Neither loading nor calling this imports torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chemscale.table.errors import UsageError
-from chemscale.using import need_bench
+from chemscale.table.errors import MissingPackage, UsageError
 
 if TYPE_CHECKING:
     from chemscale.bench.using.label import Labelled
@@ -72,10 +71,12 @@ def label(
     ):
         if not value > 0:
             raise UsageError(f"--{name} {value}: must be above zero")
-    need_bench()
-    from chemscale.bench.data.encoding import num_cores
-    from chemscale.bench.using import label as bench
-    from chemscale.bench.using.conformers import Shape
+    try:
+        from chemscale.bench.data.encoding import num_cores
+        from chemscale.bench.using import label as bench
+        from chemscale.bench.using.conformers import Shape
+    except ModuleNotFoundError as error:
+        raise MissingPackage.of(str(error.name), "train", "labelling") from error
 
     shape = None
     if bench.is_molecules(source):

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from chemscale.progress import Watch
+from chemscale.progress import Watch, preparing, quiet
 from chemscale.table.errors import MissingPackage, UsageError
 
 if TYPE_CHECKING:
     from chemscale.bench.data.prepare import Card
-
-
-def _quiet(event: dict[str, Any]) -> None:
-    return None
 
 
 def prepare(
@@ -29,7 +25,7 @@ def prepare(
     stereo: str = "keep",
     group: str = "content",
     workers: int | None = None,
-    watch: Watch = _quiet,
+    watch: Watch = quiet,
 ) -> Card:
     """Encode molecules once into a folder that a study can name; after a kill, go on.
 
@@ -53,22 +49,24 @@ def prepare(
     try:
         from chemscale.bench.data.base import resolve_paths
         from chemscale.bench.data.encoding import Choices
-        from chemscale.bench.data.prepare import prepare as preparing
+        from chemscale.bench.data.molecule_files import FORMS, form_of
+        from chemscale.bench.data.prepare import prepare as encode_once
     except ModuleNotFoundError as error:
         raise MissingPackage.of(str(error.name), "train", "preparing molecules") from error
 
     choices = Choices(notation, fragments, charges, stereo, group)  # type: ignore[arg-type]
     given = [source] if isinstance(source, str | Path) else list(source)
     files = resolve_paths([str(path) for path in given], Path())
-    form = format or _form(files[0])
+    form = format or form_of(files[0])
+    if form is None:
+        raise UsageError(
+            f"{files[0]}: not named as {', '.join(FORMS)}; say csv, smi or parquet with --format"
+        )
     if form not in ("csv", "smi", "parquet"):
         raise UsageError(f"no format named {form!r}: csv, smi or parquet")
 
-    def progress(what: str, done: int, total: int) -> None:
-        watch({"event": "prepare", "what": what, "done": done, "total": total})
-
-    try:
-        return preparing(
+    with preparing(watch) as progress:
+        return encode_once(
             Path(to),
             files,
             form,
@@ -77,14 +75,3 @@ def prepare(
             workers=workers,
             progress=progress,
         ).card
-    finally:
-        watch({"event": "prepared"})
-
-
-def _form(path: Path) -> str:
-    """The format that a file's name says."""
-    suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    known = {"csv": "csv", "smi": "smi", "smiles": "smi", "txt": "smi", "parquet": "parquet"}
-    if suffix not in known:
-        raise UsageError(f"{path}: not named as csv, smi or parquet; say which with --format")
-    return known[suffix]

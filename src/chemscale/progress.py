@@ -11,6 +11,39 @@ from typing import Any
 Watch = Callable[[dict[str, Any]], None]
 
 LINE_SECONDS = 15.0  # between plain lines
+QUIET_SECONDS = 2.0  # work that takes no longer is not counted aloud
+
+
+def quiet(event: dict[str, Any]) -> None:
+    """Show nothing."""
+
+
+@contextmanager
+def preparing(watch: Watch) -> Iterator[Callable[[str, int, int], None]]:
+    """What tells a watch of what, how much is done, and of how much, while the block runs."""
+
+    def tell(what: str, done: int, total: int) -> None:
+        watch({"event": "prepare", "what": what, "done": done, "total": total})
+
+    try:
+        yield tell
+    finally:
+        watch({"event": "prepared"})
+
+
+@contextmanager
+def counting(watch: Watch, total: int, about: str = "") -> Iterator[Callable[[str, int], None]]:
+    """What adds up how much more is done and tells it, with what it is about."""
+    done, quiet_until = 0, time.monotonic() + QUIET_SECONDS
+    with preparing(watch) as tell:
+
+        def count(what: str, more: int) -> None:
+            nonlocal done
+            done += more
+            if time.monotonic() > quiet_until:
+                tell(f"{about}: {what}" if about else what, min(done, total), total)
+
+        yield count
 
 
 @contextmanager

@@ -6,11 +6,11 @@ before. Loading this imports no torch; calling does.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chemscale.progress import Watch, counting, preparing, quiet
 from chemscale.table.errors import MissingPackage, UsageError
 
 if TYPE_CHECKING:
@@ -20,14 +20,8 @@ if TYPE_CHECKING:
     from chemscale.bench.using.probe import Probed
     from chemscale.bench.using.trained import TrainedModel, TrainedPotential
 
-Watch = Callable[[dict[str, Any]], None]
 
-
-def _quiet(event: dict[str, Any]) -> None:
-    return None
-
-
-def load_model(path: str | Path, *, watch: Watch = _quiet) -> TrainedModel | TrainedPotential:
+def load_model(path: str | Path, *, watch: Watch = quiet) -> TrainedModel | TrainedPotential:
     """Load the model of a run, or the best one of a study.
 
     Raises:
@@ -80,7 +74,7 @@ def calculator(
 
 
 def generate(
-    model: str | Path | TrainedModel, count: int = 100, *, watch: Watch = _quiet, **settings: Any
+    model: str | Path | TrainedModel, count: int = 100, *, watch: Watch = quiet, **settings: Any
 ) -> list[Sample]:
     """Sample molecules; the settings are those of `chemscale.bench.using.generate.generate`.
 
@@ -94,7 +88,7 @@ def generate(
     from chemscale.bench.using.generate import generate as generating
 
     total = count * max(1, len(settings.get("prompts") or ()))
-    with _Counter(watch, total) as counter:
+    with counting(watch, total) as counter:
         told = lambda done: counter("sampling", done)  # noqa: E731
         return generating(trained, count, progress=told, **settings)
 
@@ -103,7 +97,7 @@ def embed(
     model: str | Path | TrainedModel,
     smiles: Sequence[str],
     *,
-    watch: Watch = _quiet,
+    watch: Watch = quiet,
     **settings: Any,
 ) -> Embedded:
     """Turn molecules into vectors; the settings are those of `chemscale.bench.using.embed.embed`.
@@ -117,7 +111,7 @@ def embed(
     trained = _loaded(model, watch)
     from chemscale.bench.using.embed import embed as embedding
 
-    with _Counter(watch, len(smiles)) as counter:
+    with counting(watch, len(smiles)) as counter:
         told = lambda done: counter("embedding", done)  # noqa: E731
         return embedding(trained, smiles, progress=told, **settings)
 
@@ -127,7 +121,7 @@ def probe(
     smiles: Sequence[str],
     targets: Mapping[str, Sequence[float]],
     *,
-    watch: Watch = _quiet,
+    watch: Watch = quiet,
     **settings: Any,
 ) -> Probed:
     """Read properties off embeddings and fingerprints; see `chemscale.bench.using.probe.probe`.
@@ -142,12 +136,8 @@ def probe(
     trained = _loaded(model, watch)
     from chemscale.bench.using.probe import probe as probing
 
-    try:
-        return probing(
-            trained, smiles, targets, progress=lambda *told: watch(_event(*told)), **settings
-        )
-    finally:
-        watch({"event": "prepared"})
+    with preparing(watch) as progress:
+        return probing(trained, smiles, targets, progress=progress, **settings)
 
 
 def _loaded(model: str | Path | TrainedModel, watch: Watch) -> TrainedModel:
@@ -158,10 +148,8 @@ def _loaded(model: str | Path | TrainedModel, watch: Watch) -> TrainedModel:
 def _language(path: str | Path, watch: Watch) -> TrainedModel:
     from chemscale.bench.using.trained import load
 
-    try:
-        return load(path, progress=lambda *told: watch(_event(*told)))
-    finally:
-        watch({"event": "prepared"})
+    with preparing(watch) as progress:
+        return load(path, progress=progress)
 
 
 def need_bench() -> None:
@@ -175,28 +163,3 @@ def need_bench() -> None:
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingPackage.of(str(error.name), "train", "using a trained model") from error
-
-
-def _event(what: str, done: int, total: int) -> dict[str, Any]:
-    return {"event": "prepare", "what": what, "done": done, "total": total}
-
-
-class _Counter:
-    """Adds up what is done and tells it, with what it is about; short work passes in silence."""
-
-    def __init__(self, watch: Watch, total: int, about: str = ""):
-        self.watch, self.total, self.about = watch, total, about
-        self.done = 0
-        self.quiet_until = time.monotonic() + 2
-
-    def __enter__(self) -> _Counter:
-        return self
-
-    def __call__(self, what: str, more: int) -> None:
-        self.done += more
-        said = f"{self.about}: {what}" if self.about else what
-        if time.monotonic() > self.quiet_until:
-            self.watch(_event(said, min(self.done, self.total), self.total))
-
-    def __exit__(self, *_: object) -> None:
-        self.watch({"event": "prepared"})

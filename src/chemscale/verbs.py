@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chemscale.expansion import Expansion, Watch, expand_with, open_workbench
+from chemscale.expansion import Expansion, expand_with, open_workbench
+from chemscale.progress import Watch, quiet
 from chemscale.table import expand as expanding
 from chemscale.table.columns import Columns
 from chemscale.table.errors import DataError, StoreError, UsageError
@@ -29,11 +30,7 @@ from chemscale.work import Work
 Paths = str | Path | Sequence[str | Path]
 
 
-def _quiet(event: dict[str, Any]) -> None:
-    return None
-
-
-def expand(path: str | Path, *, measure: bool = False, watch: Watch = _quiet) -> Expansion:
+def expand(path: str | Path, *, measure: bool = False, watch: Watch = quiet) -> Expansion:
     """Turn a study into runs, before anything is spent; writes `ladder.json`.
 
     Args:
@@ -57,7 +54,7 @@ def train(
     workers: int | None = None,
     max_hours: float | None = None,
     retry: Sequence[str] = (),
-    watch: Watch = _quiet,
+    watch: Watch = quiet,
     **resources: Any,
 ) -> None:
     """Train what a study or plan asks for and what is not done: search, estimate, sweep.

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from chemscale.expansion import Expansion, Watch
+from chemscale.expansion import Expansion
+from chemscale.progress import Watch
 from chemscale.table import expand as expanding
 from chemscale.table.errors import Stopped, StoreError
 from chemscale.table.records import Run

@@ -15,8 +15,8 @@ FURAN = "C1CC(C)CO1"
 
 
 def test_a_sample_says_what_it_is(trained: TrainedModel):
-    samples = generate(trained, 30, max_length=12)
-    assert len(samples) == 30 and {one.finished for one in samples} == {True, False}
+    samples = generate(trained, 100, max_length=16)
+    assert len(samples) == 100 and {one.finished for one in samples} == {True, False}
     for one in samples:
         assert one.keeps is None and one.prompt == "" and one.text.startswith("[")
         assert one.smiles == "" or (one.finished and Chem.CanonSmiles(one.smiles) == one.smiles)

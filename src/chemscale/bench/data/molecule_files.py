@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from chemscale.table.errors import DataError, hint
 
 CHUNK = 1_000  # rows handed on at once
+FORMS = {".csv": "csv", ".smi": "smi", ".smiles": "smi", ".txt": "smi", ".parquet": "parquet"}
 _BROKEN = (OSError, EOFError, ValueError, zlib.error)  # what reading a damaged file raises
 
 
@@ -32,6 +33,56 @@ class Chunk(NamedTuple):
     file: int
     start: int  # rows of the file before it
     rows: list[Row]
+
+
+def form_of(path: Path) -> str | None:
+    """The form that a file's name says; None where it says none of molecules."""
+    return FORMS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+
+
+def read_smiles(path: Path, column: str = "smiles") -> list[str]:
+    """The SMILES of all rows, as the file has them.
+
+    Args:
+        path: CSV, Parquet or a list of SMILES; may be gzip'd.
+        column: of the SMILES, in any case; a list has none.
+
+    Raises:
+        DataError: no such file or column, no row, or another format.
+    """
+    texts = [row.text for row in read_rows(path, _form(path), column, None)]
+    if not texts:
+        raise DataError(f"{path}: no rows")
+    return texts
+
+
+def read_targets(path: Path, column: str, targets: Sequence[str]) -> dict[str, list[float]]:
+    """Columns of numbers, NaN where a cell is empty.
+
+    Raises:
+        DataError: no such column, or a cell that is neither empty nor a number.
+    """
+    found = {}
+    for name in targets:
+        values = []
+        for number, row in enumerate(read_rows(path, _form(path), column, name), start=1):
+            try:
+                values.append(float(row.group or "nan"))
+            except ValueError:
+                raise DataError(
+                    f"{path} row {number}: {name} is not a number: {row.group!r}"
+                ) from None
+        found[name] = values
+    return found
+
+
+def _form(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    form = form_of(path)
+    if form is None:
+        raise DataError(f"{path}: molecules come as {', '.join(FORMS)}, gzip'd or not")
+    return form
 
 
 def read_chunks(

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import selfies
 from numpy.typing import NDArray
+from rdkit import Chem, rdBase
 
 from chemscale.bench.building import TROUBLES, built
 from chemscale.table.records import Notation
@@ -87,6 +88,13 @@ def unspell(text: str, notation: Notation) -> str:
         return str(selfies.decoder(text))
     except selfies.DecoderError:
         return ""
+
+
+def canonical(smiles: str) -> str:
+    """The canonical SMILES; empty where RDKit accepts none."""
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles) if smiles else None
+        return "" if molecule is None else str(Chem.MolToSmiles(molecule))
 
 
 def split(text: str, notation: Notation) -> list[str]:

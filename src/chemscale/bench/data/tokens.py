@@ -32,7 +32,7 @@ from chemscale.bench.data.base import (
     spans,
 )
 from chemscale.bench.data.encoding import ALLOWED, Choices, encode
-from chemscale.bench.data.notation import tokenize, unspell
+from chemscale.bench.data.notation import canonical, tokenize, unspell
 from chemscale.bench.data.prepare import LISTED, TokenStore, prepare, prepared_with
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
@@ -154,11 +154,7 @@ class Tokenizer:
 
         SELFIES always decode to something, but not always to something that RDKit accepts.
         """
-        from rdkit import Chem, rdBase
-
-        with rdBase.BlockLogs():
-            molecule = Chem.MolFromSmiles(unspell(self.text(tokens), self.choices.notation))
-            return "" if molecule is None else str(Chem.MolToSmiles(molecule))
+        return canonical(unspell(self.text(tokens), self.choices.notation))
 
 
 class Molecules(Dataset):

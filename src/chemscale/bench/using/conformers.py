@@ -45,13 +45,6 @@ class Shape:
     seed: int
 
 
-def canonical_smiles(smiles: str) -> str | None:
-    """The canonical SMILES, None where it is no SMILES."""
-    with rdBase.BlockLogs():
-        molecule = Chem.MolFromSmiles(smiles)
-        return None if molecule is None else Chem.MolToSmiles(molecule)
-
-
 def structures(smiles: str, shape: Shape) -> list[Atoms]:
     """Make the structures of one molecule, `per_molecule` shared out evenly over the methods.
 

@@ -106,12 +106,3 @@ def reference_items(dataset: Molecules, count: int) -> dict[str, Indices]:
         items = dataset.indices(split)
         found[split] = items[dataset.known[items]][:count]
     return {split: items for split, items in found.items() if len(items) > 1}
-
-
-def canonical(smiles: Sequence[str]) -> list[str]:
-    """Canonical SMILES; empty for what RDKit does not accept."""
-    from rdkit import Chem, rdBase
-
-    with rdBase.BlockLogs():
-        molecules = [Chem.MolFromSmiles(text) if text else None for text in smiles]
-    return ["" if molecule is None else str(Chem.MolToSmiles(molecule)) for molecule in molecules]

@@ -34,8 +34,10 @@ from ase.data import chemical_symbols
 from ase.io import iread, write
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
+from chemscale.bench.data.molecule_files import form_of, read_smiles
+from chemscale.bench.data.notation import canonical
 from chemscale.bench.data.structure_files import electrons
-from chemscale.bench.using.conformers import Shape, canonical_smiles, structures
+from chemscale.bench.using.conformers import Shape, structures
 from chemscale.table.errors import ChemscaleError, DataError, MissingPackage, UsageError
 from chemscale.table.files import write as replace
 
@@ -109,7 +111,7 @@ def run(
             f"{parts} was begun with other settings or another input. Give the same again to go "
             "on with it, name another --output, or remove it"
         )
-    items = _structures(source, work) if work.shape is None else _molecules(source, column)
+    items = _structures(source, work) if work.shape is None else read_smiles(source, column)
     parts.mkdir(parents=True, exist_ok=True)
     replace(marker, json.dumps(settings).encode(), sync=False)
 
@@ -161,15 +163,7 @@ def _calculator_class(name: str) -> Any:
 
 def is_molecules(path: Path) -> bool:
     """Whether a file has molecules, by its ending, rather than structures."""
-    from chemscale.bench.using.reading import FORMS  # brings torch, which workers do without
-
-    return Path(path.name.removesuffix(".gz")).suffix.lower() in FORMS
-
-
-def _molecules(path: Path, column: str) -> list[Any]:
-    from chemscale.bench.using.reading import read_smiles
-
-    return list(read_smiles(path, column))
+    return form_of(path) is not None
 
 
 def _structures(path: Path, work: Work) -> list[Any]:
@@ -201,7 +195,7 @@ def _chunks(items: list[Any], work: Work) -> Iterator[Chunk]:
     for start in range(0, len(items), size):
         chunk = Chunk(start, items[start : start + size], {})
         for row, item in enumerate(chunk.items if work.shape else (), start=start):
-            if (known := canonical_smiles(item)) and seen.setdefault(known, row) != row:
+            if (known := canonical(item)) and seen.setdefault(known, row) != row:
                 chunk.twins[row] = seen[known]
         yield chunk
 

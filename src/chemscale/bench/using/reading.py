@@ -1,4 +1,4 @@
-"""Molecules as a trained model reads them: out of a file, and into its symbols.
+"""Molecules as a trained model reads them, in its symbols.
 
 The only place where the models at work know how a notation is spelt.
 """
@@ -8,20 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.bench.data.encoding import Choices, encode_all, read
-from chemscale.bench.data.molecule_files import CHUNK, Chunk, Row, read_rows
+from chemscale.bench.data.molecule_files import CHUNK, Chunk, Row
 from chemscale.bench.data.notation import spell, split, unspell
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError
 from chemscale.table.records import Notation
-
-FORMS = {".csv": "csv", ".smi": "smi", ".txt": "smi", ".parquet": "parquet"}
 
 Unknown = Literal["reject", "keep"]
 
@@ -96,51 +93,3 @@ def read_fragment(text: str, notation: Notation) -> tuple[list[str], str]:
             f"prompt {text!r} is no molecule: {error}. Give SMILES, or SELFIES symbols in brackets"
         ) from None
     return split(spelt, notation), text
-
-
-# --- files ---------------------------------------------------------------------------------------
-
-
-def read_smiles(path: Path, column: str = "smiles") -> list[str]:
-    """The SMILES of all rows, as the file has them.
-
-    Args:
-        path: CSV, Parquet or a list of SMILES; may be gzip'd.
-        column: of the SMILES, in any case; a list has none.
-
-    Raises:
-        DataError: no such file or column, or another format.
-    """
-    texts = [row.text for row in read_rows(path, _form(path), column, None)]
-    if not texts:
-        raise DataError(f"{path}: no rows")
-    return texts
-
-
-def read_targets(path: Path, column: str, targets: Sequence[str]) -> dict[str, list[float]]:
-    """Columns of numbers, NaN where a cell is empty.
-
-    Raises:
-        DataError: no such column, or a cell that is neither empty nor a number.
-    """
-    found = {}
-    for name in targets:
-        values = []
-        for number, row in enumerate(read_rows(path, _form(path), column, name), start=1):
-            try:
-                values.append(float(row.group or "nan"))
-            except ValueError:
-                raise DataError(
-                    f"{path} row {number}: {name} is not a number: {row.group!r}"
-                ) from None
-        found[name] = values
-    return found
-
-
-def _form(path: Path) -> str:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if ending not in FORMS:
-        raise DataError(f"{path}: molecules come as {', '.join(FORMS)}, gzip'd or not")
-    return FORMS[ending]
