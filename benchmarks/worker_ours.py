@@ -64,8 +64,8 @@ class Ours:
         """Of each structure, in units of the labels; None for molecules."""
         if not isinstance(self.model, Potential):
             return None
-        energies, _ = self.model.interaction(self._batch(batch), training=False)
-        return (energies / self.model.scale).tolist()
+        found = self.model.interaction(self._batch(batch), training=False)
+        return (found.energy / self.model.scale).tolist()
 
     def loss(self, batch: int) -> Tensor:
         """That of training."""

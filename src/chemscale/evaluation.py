@@ -114,7 +114,9 @@ def _evaluate_potentials(
     evaluation = known or Evaluation(settings=settings, num_reference=counts, made=now())
     for place in left:
         run = place.run()
-        if dataset.fingerprint(run.trunk.num_train, run.trunk.seed) != run.trunk.dataset:
+        trunk = run.trunk
+        learnt = trunk.recipe.more_labels
+        if dataset.fingerprint(trunk.num_train, trunk.seed, learnt) != trunk.dataset:
             raise DataError(
                 f"{place.path.name}: the data changed since this run was trained, so what it "
                 f"learnt from may be in the test set; put back what {dataset.where} was"

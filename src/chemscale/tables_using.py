@@ -42,6 +42,7 @@ def print_evaluation(found: Evaluation, path: Path) -> None:
 
 ERRORS = {
     "energy_mae": "energy MAE, meV/atom", "force_mae": "force MAE, meV/Å",
+    "stress_mae": "stress MAE, meV/Å³",
     "force_cosine": "force cosine", "nve_ps": "NVE, ps", "nve_stable": "stable",
     "nve_drift": "drift, meV/atom/ps",
 }  # fmt: skip

@@ -24,6 +24,9 @@ from pydantic import (
 from chemscale.table import units
 from chemscale.table.errors import hint
 from chemscale.table.external import External
+from chemscale.table.recipes import RECIPES as RECIPES
+from chemscale.table.recipes import Recipe as Recipe
+from chemscale.table.recipes import RecipeSpec as RecipeSpec
 from chemscale.table.record import Record
 
 FORMAT = 1  # of everything stored in a study folder; raised when an older reader would misread it
@@ -104,91 +107,6 @@ class DatasetSpec(Record):
         if 0.0 in shares:
             raise ValueError("test and validation must each hold something: give a share above 0")
         return self
-
-
-class Recipe(Record):
-    """How a size is trained.
-
-    Losses are in units of the training set's force RMS (potentials) or in nats (language models).
-    """
-
-    revision: int = 1
-    learning_rate: PositiveFloat = 1e-3
-    batch_size: PositiveInt = 32  # items per step, all devices together
-    warmup: int = Field(2_000, ge=0)  # items, not a fraction: runs of any length share one trunk
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: PositiveFloat = 1.0  # largest gradient norm
-    schedule: Literal["constant", "cosine"] = "constant"  # cosine: for comparison, has no trunk
-    cooldown: float = Field(0.2, gt=0, lt=1)  # of the items seen at the branch
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    energy_weight: float = Field(1.0, ge=0)
-    forces_weight: float = Field(10.0, ge=0)
-    huber_delta: PositiveFloat = 0.1  # potentials: quadratic below, linear above
-    # What is computed at a time, at most: a larger batch is cut into parts. None: no limit.
-    max_tokens: PositiveInt | None = None  # of molecules
-    max_edges: PositiveInt | None = None  # of structures
-
-    # Language models: rates and starts are those of this width, carried to others by μP (Yang et
-    # al. 2021); None: the same for all widths.
-    mup_base_width: PositiveInt | None = None
-
-    @property
-    def max_load(self) -> int | None:
-        """Tokens or edges computed at a time, at most; None: the whole batch."""
-        return self.max_edges if self.max_tokens is None else self.max_tokens
-
-
-RECIPES = {
-    "molecules": Recipe(learning_rate=3e-3, batch_size=32, weight_decay=0.1),
-    "energy-and-forces": Recipe(learning_rate=3e-3, batch_size=8, betas=(0.9, 0.99), clip=10.0),
-    "energy": Recipe(
-        learning_rate=3e-3, batch_size=8, betas=(0.9, 0.99), clip=10.0, forces_weight=0.0
-    ),
-}
-
-
-class RecipeSpec(Record):
-    """A named recipe, with the values that depart from it."""
-
-    name: str
-    warmup: int | None = Field(None, ge=0)
-    learning_rate: PositiveFloat | None = None
-    batch_size: PositiveInt | None = None
-    weight_decay: float | None = Field(None, ge=0)
-    betas: tuple[float, float] | None = None
-    clip: PositiveFloat | None = None
-    schedule: Literal["constant", "cosine"] | None = None
-    cooldown: float | None = Field(None, gt=0, lt=1)
-    precision: Literal["float32", "bfloat16", "float64"] | None = None
-    energy_weight: float | None = Field(None, ge=0)
-    forces_weight: float | None = Field(None, ge=0)
-    huber_delta: PositiveFloat | None = None
-    max_tokens: PositiveInt | None = None
-    max_edges: PositiveInt | None = None
-    mup_base_width: PositiveInt | None = None
-    # Folder of a run or study whose final weights are started from; or one for each size.
-    start_from: str | dict[str, str] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        if self.name not in RECIPES:
-            raise ValueError(f"no recipe named {self.name!r}{hint(self.name, RECIPES)}")
-        if self.name == "molecules" and self.max_edges is not None:
-            raise ValueError("max_edges is for structures; molecules are limited by max_tokens")
-        if self.name != "molecules" and self.max_tokens is not None:
-            raise ValueError("max_tokens is for molecules; structures are limited by max_edges")
-        return self
-
-    def resolve(self) -> Recipe:
-        """Return the named recipe with the departures applied."""
-        changed = self.model_dump(exclude_none=True, exclude={"name", "start_from"})
-        return RECIPES[self.name].model_copy(update=changed)
 
 
 class Search(Record):
@@ -358,7 +276,13 @@ class Run(Record):
 # A field that joined a record later is left out of the hash while it holds this value, so that
 # the ids of older studies stay as they are: {record: {field: neutral value}}.
 NEUTRAL: dict[type[Record], dict[str, Any]] = {
-    Recipe: {"max_tokens": None, "max_edges": None, "mup_base_width": None},
+    Recipe: {
+        "max_tokens": None,
+        "max_edges": None,
+        "mup_base_width": None,
+        "stress_weight": 0.0,
+        "loss": "huber",
+    },
     Trunk: {"start_from": None},
 }
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from chemscale.bench.data.base import Dataset, open_dataset
+from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.models.base import Potential
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
@@ -281,6 +282,58 @@ class PotentialContract(FamilyContract):
         stress = told.stress[0].numpy()
         assert np.abs(stress - found).max() < 1e-5 * np.abs(found).max()
         assert exact.predict(graph_of([lone], cutoff).to(CPU, torch.float64)).stress is None
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stressed(cls, exact: Potential) -> GraphBatch:
+        """A crystal with labels drawn at random, beside a molecule without a stress."""
+        small, generator = crystal(), np.random.default_rng(5)
+        lone = Structure(small.numbers, small.positions)
+        graph = graph_of([small, lone], float(exact.config.cutoff))  # type: ignore[attr-defined]
+        stress = 0.05 * generator.normal(size=(2, 3, 3))
+        stress[1] = np.nan
+        labels = {
+            "energy": exact.reference_energies(graph).numpy() + generator.normal(size=2),
+            "forces": generator.normal(size=(8, 3)),
+            "stress": stress + stress.transpose(0, 2, 1),
+        }
+        told = {name: torch.from_numpy(values) for name, values in labels.items()}
+        return dataclasses.replace(graph, **told).to(CPU, torch.float64)
+
+    @pytest.mark.parametrize("forces_weight", [0.0, 10.0])
+    def test_gradients_of_a_loss_with_stress_are_its_slopes(
+        self, exact: Potential, stressed: GraphBatch, forces_weight: float
+    ) -> None:
+        if not self.kind().periodic:
+            return
+        changed = {"stress_weight": 3.0, "loss": "l2", "forces_weight": forces_weight}
+        recipe = self.recipe.model_copy(update=changed)
+        model = copy.deepcopy(exact)
+        parameters = list(model.parameters())
+        loss = model.loss(stressed, recipe)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        generator = torch.Generator().manual_seed(6)
+        directions = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
+        expected = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+        step, ends = 1e-4, []
+        for steps in (-2, -1, 1, 2):
+            with torch.no_grad():
+                for moved, start, along in zip(
+                    parameters, exact.parameters(), directions, strict=True
+                ):
+                    moved.copy_(start + steps * step * along)
+            ends.append(float(model.loss(stressed, recipe).detach()))
+        found = np.array(ends) @ np.array([1, -8, 8, -1]) / (12 * step)
+        assert found == pytest.approx(expected, rel=1e-6)
+
+    def test_flops_of_a_loss_with_stress_are_what_is_counted(
+        self, exact: Potential, stressed: GraphBatch
+    ) -> None:
+        if not self.kind().periodic:
+            return
+        recipe = RECIPES["energy"].model_copy(update={"stress_weight": 1.0})
+        expected = exact.flops(exact.seen(stressed), recipe)
+        assert count_step(exact, stressed, recipe).flops == pytest.approx(expected, rel=0.02)
 
     def test_what_it_predicts_of_atoms_adds_up(
         self, exact: Potential, probes: list[Structure]

@@ -104,14 +104,14 @@ def graph_of(structures: Sequence[Structure], cutoff: float) -> GraphBatch:
             heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
             most = math.ceil(cutoff / heights.min()) + 2  # atoms may lie outside the cell
             reach = range(-most, most + 1)
+        images = np.array(list(itertools.product(reach, repeat=3)))
         for i, j in itertools.product(range(size), repeat=2):
-            for image in itertools.product(reach, repeat=3):
-                shift = np.array(image) @ cell
-                line = structure.positions[j] + shift - structure.positions[i]
-                if (i != j or any(image)) and np.linalg.norm(line) < cutoff:
-                    receivers.append(start + i)
-                    senders.append(start + j)
-                    offsets.append(shift)
+            lines = structure.positions[j] + images @ cell - structure.positions[i]
+            near = np.linalg.norm(lines, axis=1) < cutoff
+            found = images[near & ((i != j) | images.any(axis=1))] @ cell
+            receivers += [start + i] * len(found)
+            senders += [start + j] * len(found)
+            offsets += list(found)
         start += size
     sizes = torch.tensor([len(structure.numbers) for structure in structures])
     cells = [np.zeros((3, 3)) if s.cell is None else s.cell for s in structures]

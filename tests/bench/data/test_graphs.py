@@ -11,8 +11,10 @@ pytest.importorskip("ase")
 pytest.importorskip("vesin")
 
 from ase import Atoms, units
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
+from ase.io import write as write_atoms
 
 from chemscale.bench.data import structure_readers, structure_store
 from chemscale.bench.data.base import REMOVED, open_dataset
@@ -110,6 +112,13 @@ def test_frames_are_grouped_by_formula(tmp_path):
     dataset = read(write(tmp_path / "a.xyz"), group="formula", validation=0.4, test=0.3)
     for first in range(8):
         assert len(set(dataset.split[first::8])) == 1
+
+
+def test_a_crystal_of_one_atom_is_no_isolated_atom(tmp_path):
+    frames = [bulk("Cu", a=3.5 + 0.01 * number) for number in range(40)]
+    write_atoms(tmp_path / "a.xyz", frames)
+    dataset = read(tmp_path / "a.xyz")
+    assert sum(len(dataset.indices(split)) for split in ("train", "validation", "test")) == 40
 
 
 def test_isolated_atoms_are_references_and_belong_to_no_split(tmp_path):

@@ -67,7 +67,7 @@ class Structures(Dataset):
         self.notes = [str(note) for note in arrays["notes"]]
         self.refuse_above_threshold(len(self.content) + len(self.rejects))
         # Isolated atoms are references: they have no forces and belong to no split.
-        self.isolated = np.diff(self.start) == 1
+        self.isolated = (np.diff(self.start) == 1) & ~arrays["pbc"].any(axis=1)
         self._settle(arrays["group"], arrays["source"])
         self.split = np.where(self.isolated, -1, self.split).astype(np.int8)
         self._edges: dict[float, tuple[NDArray[Any], ...]] = {}
@@ -91,9 +91,17 @@ class Structures(Dataset):
             "forces": np.isfinite(self.arrays["forces"][self.start[:-1], 0]),
             "stress": np.isfinite(self.arrays["stress"]).all(axis=(1, 2)),
         }
+        periodic = np.asarray(self.arrays["pbc"].any(axis=1))
         for label in needs:
             for split in ("train", "validation"):
                 items = self.indices(split)
+                if label == "stress":  # of what does not repeat there is none
+                    items = items[periodic[items]]
+                    if not len(items):
+                        raise DataError(
+                            f"{self.where}: no {split} structure is periodic, so none has a stress "
+                            "to learn; set stress_weight = 0 in [recipe]"
+                        )
                 missing = int((~has[label][items]).sum())
                 if missing:
                     raise DataError(
@@ -152,10 +160,12 @@ class Structures(Dataset):
             atoms = spans(self.start[items], sizes)
             edges = spans(first[items], degrees)
             shift = np.repeat(np.cumsum(sizes) - sizes, degrees)
-            offsets = None
+            offsets = cell = None
             if periodic:
                 cells = np.repeat(arrays["cell"][items], degrees, axis=0)
                 offsets = torch.from_numpy(np.einsum("ei,eij->ej", shifts[edges], cells))
+                repeats = np.asarray(arrays["pbc"][items].any(axis=1))[:, None, None]
+                cell = torch.from_numpy(arrays["cell"][items] * repeats)
             return GraphBatch(
                 positions=torch.from_numpy(arrays["positions"][atoms]),
                 atomic_numbers=torch.from_numpy(arrays["atomic_numbers"][atoms].astype(np.int64)),
@@ -168,7 +178,7 @@ class Structures(Dataset):
                 forces=torch.from_numpy(arrays["forces"][atoms]),
                 charge=torch.from_numpy(arrays["charge"][items]) if charged else None,
                 unpaired=torch.from_numpy(arrays["unpaired"][items]) if charged else None,
-                cell=torch.from_numpy(arrays["cell"][items]) if periodic else None,
+                cell=cell,
                 stress=torch.from_numpy(arrays["stress"][items]) if stressed else None,
             )
 

@@ -107,7 +107,7 @@ class Allegro(Potential):
     @classmethod
     def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:
         """Matrix products; those of tensors are elementwise."""
-        n = Passes(forces=recipe.forces_weight > 0)
+        n = Passes(forces=recipe.learns_slopes)
         width, last = config.width, config.num_layers - 1
         edge = n.geometry * config.num_basis * width + n.inner * width**2  # two-body latent
         edge += n.inner * (config.l_max + 1) * width**2  # first tensors

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from chemscale.bench.models.decoding import Decoder, WholeDecoder
+from chemscale.bench.models.interaction import Interaction, Prediction
 from chemscale.bench.models.passes import Passes as Passes
+from chemscale.bench.models.passes import Seen as Seen
 from chemscale.bench.nn.messages import scatter_sum
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
@@ -30,17 +31,6 @@ if TYPE_CHECKING:
     from chemscale.bench.data.tokens import TokenBatch
     from chemscale.bench.models.counterpart import Counterpart
     from chemscale.bench.models.scaling import Scaling
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What passed through the model in one batch."""
-
-    items: int
-    tokens: int = 0
-    pairs: int = 0  # query-key pairs of attention, summed over layers
-    atoms: int = 0
-    edges: int = 0
 
 
 class Family(nn.Module, ABC):
@@ -204,16 +194,6 @@ class LanguageModel(Family):
         }
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a potential says of a graph of A atoms and S structures."""
-
-    energies: Tensor  # (A,) eV, double precision: of each atom, its reference included
-    energy: Tensor  # (S,) eV, double precision: their sums
-    forces: Tensor  # (A, 3) eV/Å
-    stress: Tensor | None  # (S, 3, 3) eV/Å³, NaN without a cell; None: no structure has one
-
-
 class Potential(Family):
     """Energy of each atom from a graph; forces are minus its gradient.
 
@@ -241,7 +221,8 @@ class Potential(Family):
 
     @classmethod
     def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
-        return ("energy", "forces") if recipe.forces_weight > 0 else ("energy",)
+        weights = {"forces": recipe.forces_weight, "stress": recipe.stress_weight}
+        return ("energy", *(label for label, weight in weights.items() if weight > 0))
 
     def calibrate(self, dataset: Dataset, subset: Indices) -> None:
         """Take references and scale from the training subset."""
@@ -258,30 +239,37 @@ class Potential(Family):
         atoms = self.references[graph.atomic_numbers]
         return scatter_sum(atoms, graph.structure, graph.num_structures)
 
-    def _energies(self, graph: GraphBatch) -> Tensor:
-        """Energies without references, eV: (structures,)."""
-        atoms = self.atom_energies(graph)
-        return self.scale * scatter_sum(atoms, graph.structure, graph.num_structures)
+    def interaction(
+        self, graph: GraphBatch, *, training: bool, strained: bool = False
+    ) -> Interaction:
+        """What lies between the atoms, and its slopes.
 
-    def interaction(self, graph: GraphBatch, *, training: bool) -> tuple[Tensor, Tensor]:
-        """Energies without references (structures,) eV, and forces (atoms, 3) eV/Å.
-
-        With `training` the forces can be differentiated again.
+        Args:
+            graph: the structures.
+            training: the slopes can be differentiated again.
+            strained: the virial too.
         """
         with torch.enable_grad():
-            graph = graph.differentiable()
-            energy = self._energies(graph)
-            (gradient,) = torch.autograd.grad(
-                energy.sum(), graph.positions, create_graph=training, allow_unused=True
+            strain: list[Tensor] = []
+            if strained:
+                graph, *strain = graph.strained()
+            else:
+                graph = graph.differentiable()
+            atoms = self.atom_energies(graph)
+            energy = self.scale * scatter_sum(atoms, graph.structure, graph.num_structures)
+            slopes = torch.autograd.grad(
+                energy.sum(),
+                (graph.positions, *strain),
+                create_graph=training,
+                materialize_grads=True,  # of isolated atoms nothing depends on the positions
             )
-        if gradient is None:  # isolated atoms only: nothing depends on the positions
-            gradient = torch.zeros_like(graph.positions)
-        return energy, -gradient
+        return Interaction(atoms, energy, -slopes[0], slopes[1] if strained else None)
 
     def forward(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
         """Energies (structures,) eV, double precision, and forces (atoms, 3) eV/Å."""
-        energy, forces = self.interaction(graph, training=False)
-        return energy.detach().double() + self.reference_energies(graph), forces.detach()
+        found = self.interaction(graph, training=False)
+        energy = found.energy.detach().double() + self.reference_energies(graph)
+        return energy, found.forces.detach()
 
     def predict(self, graph: GraphBatch) -> Prediction:
         """Energies, atom by atom too, forces and, where there are cells, stress; no gradients.
@@ -289,67 +277,39 @@ class Potential(Family):
         Stress is the virial, the slope of the energy under a symmetric strain, by the volume; as
         in ASE it is negative under pressure.
         """
-        with torch.enable_grad():
-            strain: list[Tensor] = []
-            if graph.cell is None:
-                graph = graph.differentiable()
-            else:
-                graph, *strain = graph.strained()
-            atoms = self.scale * self.atom_energies(graph)
-            slopes = torch.autograd.grad(
-                atoms.sum(), (graph.positions, *strain), allow_unused=True, materialize_grads=True
-            )
-        energies = atoms.detach().double() + self.references[graph.atomic_numbers]
-        stress = slopes[1] / graph.volumes()[:, None, None] if strain else None
+        found = self.interaction(graph, training=False, strained=graph.cell is not None)
+        atoms = (self.scale * found.atoms).detach().double()
+        energies = atoms + self.references[graph.atomic_numbers]
         energy = scatter_sum(energies, graph.structure, graph.num_structures)
-        return Prediction(energies, energy, -slopes[0], stress)
+        return Prediction(energies, energy, found.forces, found.stress(graph))
 
     def loss(self, graph: GraphBatch, recipe: Recipe, whole: Seen | None = None) -> Tensor:
-        """Huber loss of energy per atom and of force components, in units of `scale`."""
-        if recipe.forces_weight > 0:
-            energy, forces = self.interaction(graph, training=True)
-        else:
-            energy, forces = self._energies(graph), graph.forces  # forces are not asked for
-        return self._weigh(graph, energy, forces, recipe, whole or self.seen(graph))
+        """The recipe's loss of energy per atom, force components and virial per atom.
 
-    def _weigh(
-        self, graph: GraphBatch, energy: Tensor, forces: Tensor, recipe: Recipe, whole: Seen
-    ) -> Tensor:
-        wanted = (graph.energy - self.reference_energies(graph)).to(energy.dtype)
-        per_atom = (energy - wanted) / (self.scale * graph.atoms_per_structure)
-        zero = torch.zeros_like
-        # A part counts by its share of the structures, and of the atoms; of one part it is 1.
-        share = graph.num_structures / whole.items
-        total = (
-            share
-            * recipe.energy_weight
-            * F.huber_loss(per_atom, zero(per_atom), delta=recipe.huber_delta)
-        )
-        if recipe.forces_weight > 0:
-            off = (forces - graph.forces) / self.scale
-            share = graph.num_atoms / whole.atoms
-            total = total + share * recipe.forces_weight * F.huber_loss(
-                off, zero(off), delta=recipe.huber_delta
-            )
-        return total
+        All in units of `scale`. A structure without a cell has no stress and adds none.
+        """
+        if recipe.learns_slopes:
+            strained = recipe.stress_weight > 0 and graph.stress is not None
+            found = self.interaction(graph, training=True, strained=strained)
+        else:
+            atoms = self.atom_energies(graph)
+            energy = self.scale * scatter_sum(atoms, graph.structure, graph.num_structures)
+            found = Interaction(atoms, energy, graph.forces, None)  # forces are not asked for
+        references = self.reference_energies(graph)
+        return found.loss(graph, references, self.scale, recipe, whole or self.seen(graph))
 
     def measure(self, graph: GraphBatch, recipe: Recipe) -> dict[str, tuple[float, float]]:
-        """Loss, force MAE (meV/Å) and energy MAE (meV/atom); missing labels leave a metric out."""
-        energy, forces = self.interaction(graph, training=False)
-        energy, forces = energy.detach(), forces.detach()
-        sums: dict[str, tuple[float, float]] = {}
-        has_energy = torch.isfinite(graph.energy)
-        if has_energy.any():
-            total = energy.double() + self.reference_energies(graph)
-            per_atom = ((total - graph.energy) / graph.atoms_per_structure)[has_energy].abs()
-            sums["energy_mae"] = (1e3 * float(per_atom.sum()), float(has_energy.sum()))
-        has_forces = torch.isfinite(graph.forces).all(dim=1)
-        if has_forces.any():
-            off = (forces - graph.forces)[has_forces].abs().double()
-            sums["force_mae"] = (1e3 * float(off.sum()), float(off.numel()))
-        if has_energy.all() and (has_forces.all() or recipe.forces_weight == 0):
-            loss = float(self._weigh(graph, energy, forces, recipe, self.seen(graph)))
-            sums["loss"] = (loss * graph.num_structures, float(graph.num_structures))
+        """Loss and MAE of energy (meV/atom), forces (meV/Å) and stress (meV/Å³).
+
+        Missing labels leave a metric out.
+        """
+        found = self.interaction(graph, training=False, strained=graph.stress is not None)
+        found = found.detached()
+        references = self.reference_energies(graph)
+        sums = found.errors(graph, references)
+        if found.is_labelled(graph, recipe):
+            loss = found.loss(graph, references, self.scale, recipe, self.seen(graph))
+            sums["loss"] = (float(loss) * graph.num_structures, float(graph.num_structures))
         return sums
 
 

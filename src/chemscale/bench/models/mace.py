@@ -119,7 +119,7 @@ class MACE(Potential):
     @classmethod
     def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:
         """Matrix products; the contraction and the sums over edges are elementwise."""
-        forces = recipe.forces_weight > 0
+        forces = recipe.learns_slopes
         n = Passes(forces=forces)
         width, radial, last = config.width, config.radial_width, config.num_layers - 1
         size, elements = num_components, len(config.elements)

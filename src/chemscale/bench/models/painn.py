@@ -63,7 +63,7 @@ class PaiNN(Potential):
     @classmethod
     def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
         width, basis, layers = config.width, config.num_basis, config.num_layers
-        n = Passes(forces=recipe.forces_weight > 0)
+        n = Passes(forces=recipe.learns_slopes)
         edge = layers * n.geometry * (basis + 1) * 3 * width
         atom = (n.embedded + (layers - 1) * n.inner) * 4 * width**2  # message context
         atom += layers * n.inner * (3 * 2 + 2 + 3) * width**2  # update: mix, context

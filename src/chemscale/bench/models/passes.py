@@ -1,8 +1,19 @@
-"""How many products one training step takes, for counts of FLOPs in closed form."""
+"""What a batch holds, and how many products a training step on it takes: FLOPs in closed form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What passed through the model in one batch."""
+
+    items: int
+    tokens: int = 0
+    pairs: int = 0  # query-key pairs of attention, summed over layers
+    atoms: int = 0
+    edges: int = 0
 
 
 @dataclass(frozen=True)
@@ -14,7 +25,7 @@ class Passes:
     and the incoming gradient of the force product. At the ends some are not needed.
     """
 
-    forces: bool
+    forces: bool  # whether the loss holds slopes of the energy: of forces, or of stress
 
     @property
     def inner(self) -> int:

@@ -57,7 +57,7 @@ class SchNet(Potential):
     @classmethod
     def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
         width, basis, layers = config.width, config.num_basis, config.num_layers
-        n = Passes(forces=recipe.forces_weight > 0)
+        n = Passes(forces=recipe.learns_slopes)
         edge = layers * (n.geometry * basis * width + n.inner * width**2)
         atom = (n.embedded + (layers - 1) * n.inner) * width**2  # into the convolution
         atom += layers * n.inner * 2 * width**2  # out of it

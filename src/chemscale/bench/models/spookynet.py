@@ -173,7 +173,7 @@ class SpookyNet(Potential):
     @classmethod
     def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:
         """Matrix products and attention; sums over edges are elementwise."""
-        forces = recipe.forces_weight > 0
+        forces = recipe.learns_slopes
         n = Passes(forces=forces)
         width, layers = config.width, config.num_layers
         atom = 2 * (n.embedded * (width**2 + 2 * width + 2 * width**2))  # charge and spin

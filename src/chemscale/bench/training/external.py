@@ -224,6 +224,11 @@ def declared(trainer: External, name: str, size: str, dataset: Dataset, recipe: 
         raise UnknownName.of(f"size of {name}", size, trainer.sizes)
     if shutil.which(trainer.command[0]) is None:
         raise DataError(f"external.{name}: no program {trainer.command[0]!r} on this machine")
+    if recipe.stress_weight > 0:
+        raise DataError(
+            f"recipe.stress_weight: the files written for external.{name} hold no stress; set it "
+            "to 0"
+        )
     if dataset.unit == "structure":
         dataset.check(("energy", "forces"))
     values = trainer.sizes[size]

@@ -26,6 +26,7 @@ from chemscale.table.errors import DataError, UnknownName
 from chemscale.table.external import External
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe, Run, Study
+from chemscale.table.registry import families
 from chemscale.table.results import Size
 
 CPU = torch.device("cpu")
@@ -65,7 +66,14 @@ class Workbench:
         family = load_family(name)
         if family.unit != self.unit:
             raise DataError(f"{name} learns from {family.unit}s, the dataset holds {self.unit}s")
-        self.dataset.check(family.needs(self.study.recipe.resolve()))
+        recipe = self.study.recipe.resolve()
+        if recipe.stress_weight > 0 and not getattr(family, "periodic", False):
+            able = [one for one in families.names() if getattr(load_family(one), "periodic", False)]
+            raise DataError(
+                f"recipe.stress_weight = {recipe.stress_weight:g}: {name} is not periodic, so it "
+                f"has no stress; set it to 0 or train one of {', '.join(able)}"
+            )
+        self.dataset.check(family.needs(recipe))
         return family
 
     def size(self, family: str, size: str) -> Size:
@@ -191,7 +199,9 @@ class Workbench:
     def fingerprint(self, num_train: int, seed: int) -> str:
         """Identity of what a run trains and is judged on."""
         if (num_train, seed) not in self._fingerprints:
-            self._fingerprints[num_train, seed] = self.dataset.fingerprint(num_train, seed)
+            self._fingerprints[num_train, seed] = self.dataset.fingerprint(
+                num_train, seed, self.study.recipe.resolve().more_labels
+            )
         return self._fingerprints[num_train, seed]
 
     def start_from(self, family: str, size: str) -> str | None:

@@ -198,7 +198,7 @@ def train(model: Family, parts: Sequence[Any], recipe: Recipe) -> None:
 def evaluate(model: Family, batch: Any, recipe: Recipe) -> None:
     """What of an evaluation takes memory."""
     if isinstance(model, Potential):
-        model.interaction(batch, training=False)
+        model.interaction(batch, training=False, strained=batch.stress is not None)
     else:
         with torch.no_grad():
             model.loss(batch, recipe)

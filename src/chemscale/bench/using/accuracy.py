@@ -28,6 +28,7 @@ def errors(
 
     Returns:
         energy_mae and energy_rmse, meV/atom; force_mae and force_rmse, meV/Å, over components;
+        stress_mae, meV/Å³, over components, of periodic structures that have one;
         force_cosine, the mean over atoms of the cosine between force and label, atoms without a
         force left out; `force_mae.element.X` of atoms of one element; and where structures are of
         several formulas, `force_mae.kind.F` and `energy_mae.kind.F` of each of the commonest.
@@ -60,6 +61,9 @@ def errors(
         wrong = 1e3 * (found - wanted)
         add("force_mae", np.abs(wrong))
         add("force_rmse", wrong**2)
+        if told.stress is not None and graph.stress is not None:
+            stress = 1e3 * (told.stress.double().cpu().numpy() - graph.stress.numpy())
+            add("stress_mae", np.abs(stress[np.isfinite(graph.stress.numpy())]))
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
         felt = lengths > 1e-12
         add("force_cosine", (found * wanted).sum(axis=1)[felt] / lengths[felt])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.data.structure_files import electrons
-from chemscale.bench.models.base import Prediction
+from chemscale.bench.models.interaction import Prediction
 from chemscale.bench.using.neighbours import Edges, Neighbours
 from chemscale.bench.using.trained import TrainedPotential
 from chemscale.table.errors import DataError

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MEASURES = {  # name → label, better when higher
     "energy_mae": ("energy MAE, meV/atom", False),
     "force_mae": ("force MAE, meV/Å", False),
+    "stress_mae": ("stress MAE, meV/Å³", False),
     "force_cosine": ("cosine of forces", True),
     "nve_ps": ("dynamics held together, ps", True),
     "nve_drift": ("drift of energy, meV/atom/ps", False),

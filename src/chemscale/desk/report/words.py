@@ -11,6 +11,7 @@ METRICS = {  # metric → label, unit
     "nats_per_token": ("loss per token", "nats"),
     "nats_per_heavy_atom": ("loss per heavy atom", "nats"),
     "force_mae": ("force error (MAE)", "meV/Å"),
+    "stress_mae": ("stress error (MAE)", "meV/Å³"),
     "energy_mae": ("energy error (MAE)", "meV/atom"),
     "loss": ("training loss", ""),
     "train_loss": ("training loss", ""),
@@ -31,14 +32,6 @@ STATUSES = {  # a glyph with each word, so that nothing is said by colour alone
     "at_bound": "▲ at a bound",
     "not_identified": "? not identified",
     "too_short": "? too short",
-}
-
-LIMITS = {
-    "data": "data",
-    "size": "size",
-    "compute": "▲ compute (capped)",
-    "resolution": "scatter of seeds",
-    "not_identified": "? not identified",
 }
 
 AXES = {"num_params": "parameters", "flops": "training FLOPs"}
