@@ -11,6 +11,7 @@ import numpy as np
 
 from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.influence import leave_out
+from chemscale.desk.knee import find_knee
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import law_words, metric_words, units
@@ -101,6 +102,16 @@ def fit_along(
         caveat=caveat,
     )
     known = fitted is not None and status != "not_identified"
+    knee = fitted and find_knee(
+        log_x,
+        sample.log_loss,
+        sample.cell,
+        plain=fitted.criterion,
+        delta=fitted.delta,
+        seeds=question.seeds,
+        level=question.level,
+        rng=question.rng(f"knee {axis}"),
+    )
     return LawFit(
         axis=axis,
         law="power-floor" if floor else "power",
@@ -116,6 +127,7 @@ def fit_along(
         residual=fitted.residual if fitted else None,
         draws=tuple(map(tuple, fitted.kept_draws().tolist())) if fitted else (),
         influence=leave_out(sample, [axis], floor=None, delta=fitted.delta) if fitted else (),
+        knee=knee,
     )
 
 

@@ -96,6 +96,7 @@ class Fitted:
     draws: Array  # (S, P)
     residual: float  # root mean square, of the log loss
     delta: float  # of the Huber loss
+    criterion: float  # corrected, of Akaike
 
     def interval(self, which: int, level: float) -> Interval:
         """Percentile interval of one parameter."""
@@ -157,7 +158,9 @@ def fit_sample(
         tolerance=1e-6,
     )
     draws, best = (uncentred(rows, centre) for rows in (draws, best[None]))
-    return Fitted(best[0], draws, float(np.sqrt(np.mean(residual**2))), delta)
+    return Fitted(
+        best[0], draws, float(np.sqrt(np.mean(residual**2))), delta, criterion(residual, num_free)
+    )
 
 
 def grid(law: Law, count: int) -> Array:

@@ -18,11 +18,13 @@ import numpy as np
 from chemscale.desk.along import Question, fit_along
 from chemscale.desk.check import check_words
 from chemscale.desk.influence import influence_words
+from chemscale.desk.knee import knee_words
+from chemscale.desk.regimes import regime_words, regimes
 from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select
 from chemscale.desk.sentences import excluded_words
 from chemscale.desk.surface import fit_surface
 from chemscale.table.errors import DataError, UsageError
-from chemscale.table.results import Array, FamilyFit, Fit, LawFit, Point
+from chemscale.table.results import Array, FamilyFit, Fit, LawFit, Point, Regime
 
 
 def fit(
@@ -94,6 +96,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
     laws: list[LawFit] = []
     told: list[str | None] = []
     surface = None
+    limits: tuple[Regime, ...] = ()
     if kept:
         size = _richest(sample.log_params, sample.log_train)
         at_size = sample.where(sample.log_params == size, metric)
@@ -114,6 +117,9 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         told.append(laws[-1].sentence)
         surface = fit_surface(sample, question)
         told.append(surface.sentence if surface else "too few sizes or num_train for a surface")
+        told += [knee_words(law, unit) for law in laws]
+        limits = regimes(sample, surface, seeds, level)
+        told += [regime_words(limits)]
         told.append(influence_words([*laws, *([surface] if surface else [])], question))
     else:
         told.append(f"nothing to fit, none of {len(points)} runs gives a {metric}")
@@ -140,6 +146,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         excluded=excluded,
         sentence=f"{family}: {'; '.join(filter(None, told))}.",
         observed=sample.observed(),
+        regimes=limits,
     )
 
 

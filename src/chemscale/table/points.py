@@ -117,7 +117,7 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
     missing = [name for name in REQUIRED if name not in rows[0]]
     if missing:
         raise DataError(
-            f"{where}: no column {', '.join(missing)}; there are {', '.join(rows[0])}. "
+            f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. "
             "Required: family, num_params, num_train and a loss. Where it has another name: "
             f"--columns {missing[0]}=ITS-NAME; where it is the same for all rows: "
             f"--set {missing[0]}=VALUE"
@@ -145,6 +145,12 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
             "leave out the logs of those that had not"
         )
     return [_tabled(where, number, row, metrics) for number, row in last.values()]
+
+
+def _told(names: Iterable[str], most: int = 80) -> str:
+    shown = [*names]
+    more = f" and {len(shown) - most} more (`fit --table` writes all)" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
 
 
 def _refuse_two_models(

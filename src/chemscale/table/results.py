@@ -229,6 +229,28 @@ class LeftOut(Record):
     tenfold: float | None = None  # the law's loss at ten times the largest x (a surface: of both)
 
 
+class Knee(Record):
+    """Where the slope of a law changes inside its window."""
+
+    status: Literal["seen", "none", "not_identified"]
+    at: Quantity = Quantity()
+    before: Quantity = Quantity()  # exponent below it
+    after: Quantity = Quantity()
+
+
+Limit = Literal["data", "size", "compute", "resolution", "not_identified"]
+
+
+class Regime(Record):
+    """What limits one cell, a size on an amount of data (`desk.regimes`)."""
+
+    num_params: int
+    num_train: int
+    limit: Limit
+    data_slope: Quantity = Quantity()  # fall of the log loss per log num_train, there
+    size_slope: Quantity = Quantity()  # per log num_params
+
+
 class LawFit(Record):
     """One law along one axis: loss = irreducible_loss + coefficient · x^-exponent."""
 
@@ -247,6 +269,7 @@ class LawFit(Record):
     # the best fit, then bootstrap draws: E, coefficient, exponent
     draws: tuple[tuple[float, float, float], ...] = ()
     influence: tuple[LeftOut, ...] = ()
+    knee: Knee | None = None
 
 
 class SurfaceFit(Record):
@@ -286,6 +309,7 @@ class FamilyFit(Record):
     sentence: str
     # num_params, num_train, geometric mean loss, number of runs: what was fitted, cell by cell
     observed: tuple[tuple[int, int, float, int], ...] = ()
+    regimes: tuple[Regime, ...] = ()
 
 
 class Fit(Record):

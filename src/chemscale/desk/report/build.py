@@ -13,8 +13,8 @@ from chemscale.desk.report.drawing import Drawn, inline_svg, scheme_css
 from chemscale.desk.report.evaluation import evaluation_table, models_table
 from chemscale.desk.report.figures import all_figures
 from chemscale.desk.report.findings import capped_note, excluded, found, verdict
+from chemscale.desk.report.laws import influence_table, laws_table, regimes_table
 from chemscale.desk.report.page import Page, named
-from chemscale.desk.report.sensitivity import influence_table
 from chemscale.desk.report.shift import shift_table
 from chemscale.desk.report.words import clauses, number, scientific, share
 from chemscale.table.results import FamilyEstimate
@@ -136,7 +136,8 @@ def _family(page: Page, family: str, figure: dict[str, Any] | None) -> dict[str,
         "family": family,
         "figure": figure,
         "sentence": "" if fitted else "No law has been fitted yet.",
-        "table": tables.laws_table(page, fitted) if fitted else None,
+        "table": laws_table(page, fitted) if fitted else None,
+        "regimes": regimes_table(page, fitted) if fitted else None,
         "influence": influence_table(page, fitted) if fitted else None,
         "shift": shift_table(page, family),
         "capped": capped_note(page, fitted) if fitted else "",

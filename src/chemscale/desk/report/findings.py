@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from chemscale.desk.report.laws import law_name
 from chemscale.desk.report.page import Page, Promise
-from chemscale.desk.report.tables import law_name
 from chemscale.desk.report.words import (
     clauses,
     counted,

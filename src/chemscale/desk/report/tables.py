@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log10
 
 from chemscale.desk.report.page import Page, Promise, Spent
 from chemscale.desk.report.words import (
-    METRICS,
     MISSING,
-    axis_label,
     duration,
     energy,
     metric_label,
@@ -17,7 +14,6 @@ from chemscale.desk.report.words import (
     plain,
     plural,
     scientific,
-    share,
     short,
     spread,
     status,
@@ -28,11 +24,8 @@ from chemscale.table.results import (
     Choice,
     EstimateRow,
     FamilyEstimate,
-    FamilyFit,
-    LawFit,
     Point,
     Quantity,
-    SurfaceFit,
     Trained,
 )
 
@@ -62,6 +55,17 @@ def columns(text: str) -> tuple[tuple[str, bool], ...]:
     """Read "size | #parameters": a # marks numbers."""
     names = (name.strip() for name in text.split("|"))
     return tuple((name.lstrip("#"), name.startswith("#")) for name in names)
+
+
+def quantity_words(quantity: Quantity) -> str:
+    """A value with its interval, where it has one."""
+    if quantity.interval is None:
+        return number(quantity.value)
+    return spread(quantity.value, quantity.interval.low, quantity.interval.high)
+
+
+def _level(level: float) -> str:
+    return f"{level * 100:g} % interval"
 
 
 # --- Study ---------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ def _setting_row(row: EstimateRow) -> tuple[Cell, ...]:
         Cell(plain(row.learning_rate), row.learning_rate),
         Cell(str(row.batch_size), row.batch_size),
         Cell(number(row.early_loss), row.early_loss),
-        Cell(_quantity(Quantity(value=row.forecast, interval=row.interval)), row.forecast),
+        Cell(quantity_words(Quantity(value=row.forecast, interval=row.interval)), row.forecast),
         Cell(number(row.final_loss), row.final_loss),
         Cell(status(row.status), row.status),
     )  # fmt: skip
@@ -272,80 +276,6 @@ def choices_table(choices: tuple[Choice, ...]) -> Table | None:
     )
     head = "family | size | #learning rate | #batch size | where it comes from"
     return Table("Settings chosen", columns(head), rows) if rows else None
-
-
-# --- Fit -----------------------------------------------------------------------------------------
-
-
-def laws_table(page: Page, family: FamilyFit) -> Table | None:
-    """Every law of a family, and its surface, with intervals, windows and statuses."""
-    unit = METRICS.get(family.metric, ("", ""))[1]
-    rows = [_law_row(page, law) for law in family.laws]
-    surface = family.surface
-    if surface:
-        rows += [
-            (
-                Cell(f"both at once: {name}", note=_unless_converged(surface) if floor else ""),
-                Cell(status(surface.status)),
-                Cell(_quantity(exponent)),
-                Cell(_quantity(floor) if floor else "as above"),
-                Cell(f"{short(window[0])}–{short(window[1])}"),
-                Cell(number(log10(window[1] / window[0]), 2) if window[0] > 0 else MISSING),
-                Cell(str(len(surface.points))),
-                Cell(share(surface.residual)),
-            )
-            for name, exponent, window, floor in (
-                ("data", surface.data_exponent, surface.num_train_window, surface.irreducible_loss),
-                ("parameters", surface.size_exponent, surface.num_params_window, None),
-            )
-        ]
-    level = f" ({page.fit.level * 100:g} % interval)" if page.fit else ""
-    head = (
-        f"law | status | #exponent{level} | #irreducible loss{f', {unit}' if unit else ''}"
-        " | #window | #decades | #runs | #scatter"
-    )
-    return Table(f"Laws of {family.family}", columns(head), tuple(rows)) if rows else None
-
-
-def _law_row(page: Page, law: LawFit) -> tuple[Cell, ...]:
-    return (
-        Cell(law_name(page, law), note=_unless_converged(law)),
-        Cell(status(law.status)),
-        Cell(_quantity(law.exponent)),
-        Cell("none assumed" if law.law == "power" else _quantity(law.irreducible_loss)),
-        Cell(f"{short(law.window[0])}–{short(law.window[1])}"),
-        Cell(number(law.decades, 2)),
-        Cell(str(len(law.points))),
-        Cell(share(law.residual)),
-    )
-
-
-def _unless_converged(law: LawFit | SurfaceFit) -> str:
-    # A converged law says nothing that its row does not; the sentence stands at the top.
-    return "" if law.status == "converged" else law.sentence
-
-
-def law_name(page: Page, law: LawFit) -> str:
-    """What a law runs along and what it holds fixed."""
-    size = page.law_size(law)
-    held = [
-        size if axis == "num_params" and size
-        else f"{short(value)} {axis_label(axis, page.unit).removeprefix('training ')}"
-        for axis, value in law.at.items() if axis != "num_capped"
-    ]  # fmt: skip
-    start = f"along {axis_label(law.axis, page.unit)}"
-    start = f"{start}, at {' and '.join(held)}" if held else start
-    return f"{start}, runs that were not capped" if "num_capped" in law.at else start
-
-
-def _quantity(quantity: Quantity) -> str:
-    if quantity.interval is None:
-        return number(quantity.value)
-    return spread(quantity.value, quantity.interval.low, quantity.interval.high)
-
-
-def _level(level: float) -> str:
-    return f"{level * 100:g} % interval"
 
 
 # --- Plan and cost -------------------------------------------------------------------------------

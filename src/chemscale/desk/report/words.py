@@ -34,6 +34,14 @@ STATUSES = {  # a glyph with each word, so that nothing is said by colour alone
     "too_short": "? too short",
 }
 
+LIMITS = {
+    "data": "data",
+    "size": "size",
+    "compute": "▲ compute (capped)",
+    "resolution": "scatter of seeds",
+    "not_identified": "? not identified",
+}
+
 AXES = {"num_params": "parameters", "flops": "training FLOPs"}
 
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from chemscale.table.errors import DataError
-from chemscale.table.logs import lightning
+from chemscale.table.logs import lightning, mace, mlflow, nequip, tensorboard, wandb
 from chemscale.table.logs.rows import Row, alike
 
 UNKNOWN = "unknown"  # phase of a run whose log does not tell whether it had ended
@@ -30,7 +30,19 @@ class Format:
 
 
 # Of two in one folder the first counts: loggers that were used side by side saw the same run.
-FORMATS = (Format("Lightning's CSVLogger", "metrics.csv", lightning.holds, lightning.read),)
+FORMATS = (
+    Format("Lightning's CSVLogger", "metrics.csv", lightning.holds, lightning.read),
+    Format("NequIP up to 0.6", "metrics_epoch.csv", nequip.holds, nequip.read),
+    Format("MACE", f"*{mace.END}", mace.holds, mace.read),
+    Format("Weights & Biases", "*.wandb", Path.is_file, wandb.read_run),
+    Format("Weights & Biases", "wandb-summary.json", wandb.holds_summary, wandb.read_summary),
+    Format("an export of Weights & Biases", "*.csv", wandb.holds_export, wandb.read_export),
+    Format("a history of Weights & Biases", "*.csv", wandb.holds_history, wandb.read_history),
+    Format("MLflow", "meta.yaml", mlflow.holds_run, mlflow.read_runs),
+    Format("MLflow's store", "*.db", mlflow.holds_store, mlflow.read_store),
+    Format("mlflow.search_runs", "*.csv", mlflow.holds_table, mlflow.read_table),
+    Format("TensorBoard", "events.out.tfevents.*", Path.is_file, tensorboard.read),
+)
 
 
 def format_of(path: Path) -> Format | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,18 @@ def header(path: Path) -> list[str]:
         return [name.strip() for name in next(csv.reader(file), [])]
 
 
-def last_values(rows: Iterable[Mapping[str, Any]]) -> Row:
+def last_values(rows: Sequence[Mapping[str, Any]]) -> Row:
     """The last value that each column has; text is a setting, no metric."""
     last: Row = {}
-    for row in rows:
-        last |= {name: value for name, value in row.items() if value not in (None, "")}
-    return {name: value for name, value in last.items() if _is_number(value)} | settings(
-        {name: value for name, value in last.items() if not _is_number(value)}
-    )
+    left = dict.fromkeys(rows[0]) if rows else {}
+    for row in reversed(rows):
+        if not left:
+            break
+        for name in [name for name in left if row.get(name) not in (None, "")]:
+            last[name] = row[name]
+            del left[name]
+    metrics = {name: last[name] for name in (rows[0] if rows else ()) if _is_number(last.get(name))}
+    return metrics | settings({name: last[name] for name in last if name not in metrics})
 
 
 def _is_number(value: Any) -> bool:
@@ -53,17 +57,30 @@ def _is_number(value: Any) -> bool:
 
 
 def settings(config: Mapping[str, Any], prefix: str = "config") -> Row:
-    """Nested settings under flat names, `config.model.width`; a list is its JSON."""
+    """Nested settings under flat names: `config.model.width`, `config.splits.0`."""
     found: Row = {}
     for key, value in config.items():
         name = f"{prefix}.{key}"
+        if isinstance(value, list | tuple):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping):
             found |= settings(value, name)
-        elif value is None or isinstance(value, str | int | float):
-            found[name] = value
         else:
-            found[name] = json.dumps(value, default=str)
+            found[name] = value if value is None or isinstance(value, int | float) else str(value)
     return found
+
+
+def matched(text: str, patterns: Mapping[str, str]) -> Row:
+    """What a log says by lines of the form of each pattern; nothing where lines disagree."""
+    found = {name: set(re.findall(pattern, text)) for name, pattern in patterns.items()}
+    return {name: values.pop() for name, values in found.items() if len(values) == 1}
+
+
+def status(word: str | None) -> str | None:
+    """How a run ended, from the word of a tracker."""
+    words = {"finished": "finished", "failed": "failed", "crashed": "failed"}
+    words |= dict.fromkeys(("killed", "running", "scheduled", "pending"), "stopped_early")
+    return words.get((word or "").lower())
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -78,7 +95,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except ImportError:
         raise MissingPackage.of("PyYAML", "track", str(path)) from None
 
-    loads: Any = type("Plain", (yaml.SafeLoader,), {})
+    loads: Any = type("Plain", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
 
     def plain(loader: Any, suffix: str, node: Any) -> Any:
         if isinstance(node, yaml.MappingNode):

@@ -1,0 +1,142 @@
+"""MLflow: the plain files of `mlruns`, its SQLite store, and `mlflow.search_runs` as CSV."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from chemscale.table.errors import DataError
+from chemscale.table.logs.rows import (
+    Row,
+    csv_rows,
+    header,
+    last_values,
+    read_yaml,
+    settings,
+    status,
+)
+
+STATUS = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
+
+
+def holds_run(path: Path) -> bool:
+    """Whether this meta.yaml is of a run, and not of an experiment or in the bin."""
+    return b"\nrun_id:" in path.read_bytes() and ".trash" not in path.parts
+
+
+def read_runs(files: Sequence[Path]) -> list[Row]:
+    """A row for each run that was not deleted."""
+    rows = []
+    for path in files:
+        meta, folder = read_yaml(path), path.parent
+        if meta.get("lifecycle_stage") == "deleted":
+            continue
+        metrics = {
+            _key(file, folder / "metrics"): _last(file) for file in _inside(folder / "metrics")
+        }
+        params = {
+            _key(file, folder / "params"): file.read_text(errors="replace").strip()
+            for file in _inside(folder / "params")
+        }
+        rows.append(_row(meta["run_id"], meta, metrics, params))
+    return rows
+
+
+def holds_store(path: Path) -> bool:
+    """Whether this is a SQLite store of MLflow."""
+    with path.open("rb") as file:
+        if file.read(15) != b"SQLite format 3":
+            return False
+    with closing(_open(path)) as store:
+        named = store.execute("select name from sqlite_master where type = 'table'").fetchall()
+    return {("runs",), ("params",), ("latest_metrics",)} <= set(named)
+
+
+def read_store(files: Sequence[Path]) -> list[Row]:
+    """A row for each run that was not deleted."""
+    rows = []
+    for path in files:
+        with closing(_open(path)) as store:
+            store.row_factory = sqlite3.Row
+            metrics: dict[str, dict[str, tuple[str, str]]] = {}
+            for one in store.execute(
+                "select run_uuid, key, value, is_nan, step from latest_metrics"
+            ):
+                value = "nan" if one["is_nan"] else repr(one["value"])
+                metrics.setdefault(one["run_uuid"], {})[one["key"]] = value, str(one["step"])
+            params: dict[str, dict[str, str]] = {}
+            for one in store.execute("select run_uuid, key, value from params"):
+                params.setdefault(one["run_uuid"], {})[one["key"]] = one["value"]
+            for run in store.execute("select * from runs where lifecycle_stage = 'active'"):
+                name = run["run_uuid"]
+                rows.append(_row(name, dict(run), metrics.get(name, {}), params.get(name, {})))
+    return rows
+
+
+def holds_table(path: Path) -> bool:
+    """Whether this CSV is what `mlflow.search_runs` returns."""
+    return {"run_id", "experiment_id", "status", "artifact_uri"} <= {*header(path)}
+
+
+def read_table(files: Sequence[Path]) -> list[Row]:
+    """A row for each row; MLflow leaves a metric empty that is NaN."""
+    rows = []
+    for path in files:
+        for row in csv_rows(path):
+            parts: dict[str, Row] = {"metrics": {}, "params": {}, "tags": {}}
+            for name, value in row.items():
+                kind, dot, key = name.partition(".")
+                if dot and kind in parts:
+                    parts[kind][key] = value
+            rows.append(
+                {
+                    **last_values([parts["metrics"]]),
+                    **settings(parts["params"]),
+                    "run": row["run_id"],
+                    "status": status(row["status"]),
+                }
+            )
+    return rows
+
+
+def _row(
+    run: str,
+    meta: dict[str, Any],
+    metrics: dict[str, tuple[str, str]],
+    params: dict[str, str],
+) -> Row:
+    word = str(meta["status"])
+    start, end = meta.get("start_time"), meta.get("end_time")
+    return {
+        **{name: value for name, (value, _) in metrics.items()},
+        **settings(params),
+        "run": run,
+        "status": status(STATUS.get(word, word)),
+        "step": max((int(step) for _, step in metrics.values()), default=None),
+        "seconds": (end - start) / 1000 if start and end else None,
+    }
+
+
+def _last(path: Path) -> tuple[str, str]:
+    """Value and step of the last line, `timestamp value step`."""
+    words = path.read_text(errors="replace").split("\n")
+    for line in reversed(words[:-1] or words):
+        parts = line.split()
+        if len(parts) >= 2:
+            return parts[1], parts[2] if len(parts) > 2 else "0"
+    raise DataError(f"{path}: no line of the form 'timestamp value step'")
+
+
+def _inside(folder: Path) -> Iterable[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def _key(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)

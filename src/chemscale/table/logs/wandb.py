@@ -1,0 +1,146 @@
+"""Weights & Biases: run folders on disk, and tables exported from its pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from chemscale.table.errors import DataError, MissingPackage
+from chemscale.table.logs.rows import (
+    Row,
+    csv_rows,
+    header,
+    last_values,
+    read_yaml,
+    settings,
+    status,
+)
+
+BLOCK = 32_768  # of the log, as LevelDB writes it: records in pieces, none across a block
+HEAD = 7  # of the file, and of a piece: checksum, length, kind
+WHOLE, FIRST, LAST = 1, 2, 4
+OUR_NAMES = {"_step": "step", "_runtime": "seconds", "Runtime": "seconds"}
+
+
+def read_run(files: Sequence[Path]) -> list[Row]:
+    """A row for each `run-….wandb`: what was logged last, the settings, how it ended.
+
+    Raises:
+        MissingPackage: wandb is not installed.
+    """
+    try:
+        from wandb.proto.wandb_internal_pb2 import Record
+    except ImportError:
+        raise MissingPackage.of("wandb", "track", str(files[0])) from None
+
+    rows = []
+    for path in files:
+        summary: dict[str, Any] = {}
+        logged: dict[str, Any] = {}
+        config: dict[str, Any] = {}
+        ended = "running"
+        for data in _records(path.read_bytes()):
+            record = Record.FromString(data)
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                _update(config, record.run.config.update)
+            elif kind == "config":
+                _update(config, record.config.update)
+            elif kind == "summary":
+                _update(summary, record.summary.update)
+            elif kind == "history":
+                _update(logged, record.history.item)
+            elif kind == "exit":
+                ended = "failed" if record.exit.exit_code else "finished"
+        row = _row(path.parent, {**summary, **logged}, config)
+        rows.append(row | {"status": status(ended)})
+    return rows
+
+
+def holds_summary(path: Path) -> bool:
+    """Whether this is all that is left of a run: its log, which tells more, is not there."""
+    return not any(path.parent.parent.glob("*.wandb"))
+
+
+def read_summary(files: Sequence[Path]) -> list[Row]:
+    """A row for a folder `files`: `wandb-summary.json`, with `config.yaml` beside it."""
+    rows = []
+    for path in files:
+        try:
+            summary = json.loads(path.read_text(errors="replace"))
+        except ValueError as error:
+            raise DataError(f"{path}: not valid JSON: {error}") from None
+        beside = path.with_name("config.yaml")
+        told = read_yaml(beside) if beside.is_file() else {}
+        config = {name: one["value"] for name, one in told.items() if _is_value(one)}
+        rows.append(_row(path.parent, summary, config))
+    return rows
+
+
+def holds_export(path: Path) -> bool:
+    """Whether this CSV is a table of runs, exported from the page of a project."""
+    return {"Name", "State"} <= {*header(path)}
+
+
+def read_export(files: Sequence[Path]) -> list[Row]:
+    """A row for each run. The table does not tell settings from results; text is a setting."""
+    rows = []
+    for row in (row for path in files for row in csv_rows(path)):
+        ours = {OUR_NAMES.get(name, name): value for name, value in row.items()}
+        name, state = ours.pop("Name"), ours.pop("State")
+        name = ours.pop("ID", None) or name
+        rows.append({**last_values([ours]), "run": name, "status": status(state)})
+    return rows
+
+
+def holds_history(path: Path) -> bool:
+    """Whether this CSV is the history of a run, as `run.history()` gives it."""
+    return {"_step", "_timestamp"} <= {*header(path)}
+
+
+def read_history(files: Sequence[Path]) -> list[Row]:
+    """A row for each file."""
+    rows = []
+    for path in files:
+        last = last_values(csv_rows(path))
+        last.pop("", None)  # the index of the frame
+        rows.append(_row(path.with_suffix(""), last, {}))
+    return rows
+
+
+def _row(run: Path, logged: dict[str, Any], config: dict[str, Any]) -> Row:
+    ours = {
+        OUR_NAMES.get(name, name): value
+        for name, value in logged.items()
+        if name in OUR_NAMES or not name.startswith("_")
+    }
+    mine = {name: value for name, value in config.items() if not name.startswith("_")}
+    return {**last_values([ours]), **settings(mine), "run": run.as_posix()}
+
+
+def _update(found: dict[str, Any], items: Any) -> None:
+    for item in items:
+        found[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
+
+
+def _is_value(one: Any) -> bool:
+    return isinstance(one, dict) and "value" in one
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """The records of a log; a last one that is cut off is left out."""
+    at, parts = HEAD, b""
+    while at + HEAD <= len(data):
+        if (left := BLOCK - at % BLOCK) < HEAD:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        piece = data[at + HEAD : at + HEAD + length]
+        if len(piece) < length:
+            return
+        parts = piece if kind in (WHOLE, FIRST) else parts + piece
+        at += HEAD + length
+        if kind in (WHOLE, LAST):
+            yield parts
