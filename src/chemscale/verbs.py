@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chemscale.expansion import Expansion, expand_with, open_workbench
 from chemscale.progress import Watch, quiet
@@ -19,6 +19,7 @@ from chemscale.table.columns import Columns
 from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.files import table as as_csv
 from chemscale.table.files import write as write_whole
+from chemscale.table.joining import join
 from chemscale.table.logs.rows import alike
 from chemscale.table.points import points_in, points_of, read_points, read_rows, write_points
 from chemscale.table.records import Run, Study
@@ -26,6 +27,9 @@ from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
 from chemscale.table.store import StudyFolder
 from chemscale.work import Work
+
+if TYPE_CHECKING:
+    from chemscale.desk.report import Page
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -185,7 +189,8 @@ def fit(
             raise UsageError("--table writes what logs and tables hold; a study has points.csv")
         write_whole(table, as_csv(alike([row for rows in read.values() for row in rows])))
     points = [p for one, rows in read.items() for p in points_in(rows, str(one))]
-    points += [p for one in sources if isinstance(one, StudyFolder) for p in _points(one)]
+    folders = [one for one in sources if isinstance(one, StudyFolder)]
+    points += join({one.path: (one.study(), _points(one)) for one in folders})
     found = fitting(points, metric, level, now=now())
     for one in sources:
         if isinstance(one, StudyFolder):
@@ -270,6 +275,8 @@ def report(
             name = one.resolve().name
             pages.append(Page(name, None, (), tabled, None, (), found, (), (), ()))
     names = ", ".join(page.name for page in pages)
+    if len(pages) > 1 and len({page.unit for page in pages}) == 1:
+        pages.insert(0, _together(sources, pages))
     html = render(pages, title=names, made=now(), version=__version__)
     first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0]
     target = output or (first if first.is_dir() else first.parent) / "report.html"
@@ -280,6 +287,25 @@ def report(
             save(figure, figures / f"{name}.svg")
             save(figure, figures / f"{name}.png")
     return target
+
+
+def _together(sources: list[StudyFolder | Path], pages: Sequence[Page]) -> Page:
+    """All points in one table, whose families can be compared."""
+    from chemscale.desk.report import Page
+
+    studies = {}
+    points: list[Point] = []
+    for one, page in zip(sources, pages, strict=True):
+        if isinstance(one, StudyFolder) and page.study is not None:
+            studies[one.path] = page.study, list(page.points)
+        else:
+            points += page.points
+    points += join(studies)
+    try:
+        found = fit(points)
+    except DataError:  # nothing to fit yet, as the studies' own sections say
+        found = None
+    return Page("Together", None, (), tuple(points), None, (), found, (), (), ())
 
 
 def choose_for(folder: StudyFolder, planned: Study) -> None:

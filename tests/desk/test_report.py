@@ -424,7 +424,7 @@ def test_evil_family_and_size_names_do_not_leave_the_figures():
 
 def test_several_studies_share_one_page(full):
     html = report(full, dataclasses.replace(full, folder="/data/other"))
-    assert 'id="study-2-fit"' in html and "Studies beside each other" in html
+    assert 'id="study-1-fit"' in html and 'id="study-2-fit"' in html
 
 
 def test_every_figure_says_what_it_shows(html):

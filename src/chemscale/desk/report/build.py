@@ -49,7 +49,6 @@ def render(pages: Sequence[Page], title: str, made: str, version: str) -> str:
         light=light,
         dark=dark,
         studies=[_study(prefix, page, drawn, place) for place, (prefix, page) in _numbered(pages)],
-        together=_figure(drawn, "studies-compare", "together"),
     )
 
 

@@ -43,10 +43,8 @@ def all_figures(pages: Sequence[Page]) -> list[Drawn]:
     for prefix, page in named(tuple(pages)):
         found += [curves_figure(page, prefix), estimate_figure(page, prefix)]
         found += [law_figure(page, family, prefix) for family in page.families]
-        found += [compare_figure([page], prefix), forecast_figure(page, prefix)]
+        found += [compare_figure(page, prefix), forecast_figure(page, prefix)]
         found.append(evaluation_figure(page, prefix))
-    if len(pages) > 1:
-        found.append(compare_figure(pages, "studies-"))
     return [one for one in found if one is not None]
 
 

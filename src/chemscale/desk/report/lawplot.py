@@ -297,30 +297,28 @@ def _legend(axes: Axes, lines: Sequence[Line]) -> None:
 # --- families beside each other ------------------------------------------------------------------
 
 
-def compare_figure(pages: Sequence[Page], prefix: str = "") -> Drawn | None:
-    """Families at their largest size, along data: one line each, across all pages given."""
-    shown: dict[str, list[tuple[str, Page, str]]] = {}
-    for page in pages:
-        for family in page.families:
-            if page.measured(family):
-                name = f"{page.name}: {family}" if len(pages) > 1 else family
-                shown.setdefault(page.metric(family), []).append((name, page, family))
+def compare_figure(page: Page, prefix: str = "") -> Drawn | None:
+    """Families at their largest size, along data: one line each."""
+    shown: dict[str, list[str]] = {}
+    for family in page.families:
+        if page.measured(family):
+            shown.setdefault(page.metric(family), []).append(family)
     metric = max(sorted(shown), key=lambda one: len(shown[one]), default="")
-    rows = shown.get(metric, [])
-    if len(rows) < 2:
+    families = shown.get(metric, [])
+    if len(families) < 2:
         return None
     with style():
         figure, grid = blank(6.4, 3.6)
         axes = grid[0][0]
         xs: list[float] = []
         ys: list[float] = []
-        for (name, page, family), look in zip(rows, series_looks(len(rows)), strict=True):
+        for family, look in zip(families, series_looks(len(families)), strict=True):
             largest = max(point.num_params for point in page.measured(family))
             points = [p for p in page.measured(family) if p.num_params == largest]
             xs += [float(point.num_train) for point in points]
             ys += [point.losses[metric] for point in points] + _ends(page, family, "num_train")
-            _draw_family(axes, page, family, points, look, name)
-        axes.set_xlabel(axis_label("num_train", rows[0][1].unit))
+            _draw_family(axes, page, family, points, look)
+        axes.set_xlabel(axis_label("num_train", page.unit))
         axes.set_ylabel(metric_label(metric, "test"))
         log_axis(axes, "x", xs, counts=True)
         log_axis(axes, "y", ys)
@@ -335,17 +333,15 @@ def compare_figure(pages: Sequence[Page], prefix: str = "") -> Drawn | None:
         ),
         alt=f"{metric_label(metric, 'test')} against training data for "
         + "; ".join(
-            f"{name}, down to {with_unit(best.losses[metric], metric)}"
-            for name, page, family in rows
+            f"{family}, down to {with_unit(best.losses[metric], metric)}"
+            for family in families
             if (best := page.best(family))
         )
         + ".",
     )
 
 
-def _draw_family(
-    axes: Axes, page: Page, family: str, points: Sequence[Point], look: Look, name: str
-) -> None:
+def _draw_family(axes: Axes, page: Page, family: str, points: Sequence[Point], look: Look) -> None:
     metric, fitted = page.metric(family), page.family_fit(family)
     laws = [law for law in fitted.laws if law.axis == "num_train"] if fitted else []
     runs = {point.run for point in points}
@@ -361,4 +357,4 @@ def _draw_family(
         ]
         axes.plot(amounts, means, color=look.color, linestyle=look.dashes, linewidth=0.8)
     _draw_points(axes, page, family, points, "num_train", look)
-    axes.plot([], [], color=look.color, marker=look.marker, label=f"{name} ({size})")
+    axes.plot([], [], color=look.color, marker=look.marker, label=f"{family} ({size})")
