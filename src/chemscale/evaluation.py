@@ -94,6 +94,7 @@ def _evaluate_potentials(
     watch: Watch,
 ) -> Evaluation:
     from chemscale.bench.data.graphs import Structures
+    from chemscale.bench.training.ended import data_of
     from chemscale.bench.using.accuracy import errors
     from chemscale.bench.using.calculator import PotentialCalculator
     from chemscale.bench.using.dynamics import STEP, constant_energy
@@ -114,13 +115,7 @@ def _evaluate_potentials(
     evaluation = known or Evaluation(settings=settings, num_reference=counts, made=now())
     for place in left:
         run = place.run()
-        trunk = run.trunk
-        learnt = trunk.recipe.more_labels
-        if dataset.fingerprint(trunk.num_train, trunk.seed, learnt) != trunk.dataset:
-            raise DataError(
-                f"{place.path.name}: the data changed since this run was trained, so what it "
-                f"learnt from may be in the test set; put back what {dataset.where} was"
-            )
+        data_of(place, dataset)  # else what it learnt from may be in the test set
         trained = load_potential(place.path)
         steps = round(1000 * settings.dynamics / STEP)
         with counting(watch, sum(counts.values()) + steps, place.path.name) as counter:
@@ -264,7 +259,8 @@ def compare(
 
 def _evaluated_runs(path: str | Path) -> tuple[StudyFolder, list[RunFolder], int]:
     """The study, its runs to evaluate, small ones first, and how many others have no weights."""
-    from chemscale.bench.using.trained import final_weights, find, trained_runs
+    from chemscale.bench.training.ended import trained_runs
+    from chemscale.bench.using.trained import final_weights, find
 
     folder, best = find(path)
     if (Path(path) / "run.json").is_file():

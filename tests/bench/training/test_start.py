@@ -157,7 +157,7 @@ def test_scale_and_weights_are_kept_references_and_unseen_elements_are_not(home:
     model = build(family, family.Config.read(trained.run.trunk.config, ""), 7, torch.float32)
     model.references.fill_(5.0)
     fresh = model.embedding.weight.detach().clone()
-    start.start(model, final(study))
+    start.start(model, start.Source(final(study)), ())
     assert model.scale == weights["scale"] != 1
     assert (model.references == 5).all()
     seen = np.isfinite(weights["references"].numpy())

@@ -17,8 +17,9 @@ pytest.importorskip("torch")
 
 import chemscale
 from chemscale.bench.data.base import open_dataset
+from chemscale.bench.training.ended import trained_runs
 from chemscale.bench.using.neighbours import Neighbours
-from chemscale.bench.using.trained import TrainedPotential, load, load_potential, trained_runs
+from chemscale.bench.using.trained import TrainedPotential, load, load_potential
 from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.store import StudyFolder
 

@@ -13,9 +13,10 @@ pytest.importorskip("torch")
 import chemscale
 from chemscale import tables_using
 from chemscale.bench.data.base import open_dataset
+from chemscale.bench.training.ended import trained_runs
 from chemscale.bench.using import accuracy
 from chemscale.bench.using.dynamics import constant_energy
-from chemscale.bench.using.trained import load_potential, trained_runs
+from chemscale.bench.using.trained import load_potential
 from chemscale.table.errors import DataError, UsageError
 from chemscale.table.store import StudyFolder
 

@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("torch")
 
 from chemscale.bench.data.base import open_dataset
-from chemscale.bench.using.trained import TrainedModel, find, load, trained_runs
+from chemscale.bench.training.ended import trained_runs
+from chemscale.bench.using.trained import TrainedModel, find, load
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.files import read_json, write_json
 from chemscale.table.store import StudyFolder

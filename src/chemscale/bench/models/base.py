@@ -121,6 +121,7 @@ class LanguageModel(Family):
     unit = "molecule"
     layered = True
     counterpart: ClassVar[Counterpart | None] = None  # the same network in transformers
+    by_symbol: ClassVar[tuple[str, ...]] = ("symbols.weight",)  # weights with a row for each symbol
 
     @classmethod
     def fitted_config(cls, size: str, dataset: Dataset) -> Record:

@@ -211,18 +211,20 @@ class Workbench:
             StoreError, DataError: they are not there, or of another family or config.
         """
         if (family, size) not in self._starts:
-            source = self.start_source(family, size)
-            self._starts[family, size] = None if source is None else starting.digest(source)
+            source = self._source(family, size)
+            found = None if source is None else starting.digest(source.weights)
+            self._starts[family, size] = found
+            if source and source.note and source.note not in self.dataset.notes:
+                self.dataset.notes.append(source.note)
         return self._starts[family, size]
 
-    def start_source(self, family: str, size: str) -> Path | None:
-        """The checkpoint that runs of a size start from; None: from chance."""
+    def _source(self, family: str, size: str) -> starting.Source | None:
         given = self.study.recipe.start_from
         if given is None:
             return None
         if family in self.study.external:
             raise DataError(f"start_from: {family} is somebody else's trainer; give it an option")
-        return starting.source(given, self.folder, self.size(family, size))
+        return starting.source(given, self.folder, self.size(family, size), self.dataset)
 
     def start(self, model: Family, run: Run) -> None:
         """Put the weights that a run starts from into a model that starts from chance.
@@ -232,13 +234,13 @@ class Workbench:
         """
         if run.trunk.start_from is None:
             return
-        source = self.start_source(run.trunk.family, run.size)
-        if source is None or starting.digest(source) != run.trunk.start_from:
+        source = self._source(run.trunk.family, run.size)
+        if source is None or starting.digest(source.weights) != run.trunk.start_from:
             raise DataError(
-                f"start_from names other weights ({source}) than when this run was asked for; put "
-                "those back, or `chemscale expand` asks anew"
+                f"start_from names other weights ({source and source.weights}) than when this run "
+                "was asked for; put those back, or `chemscale expand` asks anew"
             )
-        starting.start(model, source)
+        starting.start(model, source, self.dataset.vocabulary())
 
     def _rungs(self, family: str) -> Iterable[str]:
         if family in self.study.external:

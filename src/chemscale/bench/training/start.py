@@ -4,34 +4,54 @@ Of a potential everything is taken but the reference energies, which are those o
 subset: total energies of another level of theory lie elsewhere. The scale is taken too, because
 the weights were made for it: network output times scale is in eV, and another scale would multiply
 all forces of the pre-trained model. Embeddings of elements it never saw start fresh.
+
+Of a language model everything is taken. Its vocabulary must have all symbols of the new data; the
+rows of other symbols are left behind, and what they had of the softmax falls to the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from chemscale.bench.models.base import Family, Potential, load_family
+from chemscale.bench.data.base import Dataset
+from chemscale.bench.data.tokens import Molecules
+from chemscale.bench.models.base import Family, LanguageModel
 from chemscale.bench.training import checkpoint, tensors
+from chemscale.bench.training.ended import best, data_of, trained_runs
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.results import Size
 from chemscale.table.store import RunFolder, StudyFolder
 
 
-def source(given: str | dict[str, str], folder: Path, size: Size) -> Path:
-    """The checkpoint that runs of a size start from.
+@dataclass(frozen=True)
+class Source:
+    """What is started from."""
+
+    weights: Path  # a checkpoint
+    symbols: tuple[str, ...] = ()  # of a language model, by token id
+    note: str = ""  # on what it saw before, a sentence
+
+
+def source(given: str | dict[str, str], folder: Path, size: Size, dataset: Dataset) -> Source:
+    """What runs of a size start from.
 
     Args:
         given: `start_from` of the recipe: a run or study folder, or one for each size.
         folder: what relative paths start at.
         size: of the study that starts.
+        dataset: of that study.
 
     Raises:
         StoreError: nothing is there, or no final weights of this family and size.
-        DataError: the family or its config is another, or it is no potential.
+        DataError: the family, its config or the notation is another, a symbol is missing, or the
+            data of a language model that is started from are no longer there.
     """
     of = f"start_from for {size.family} {size.size}"
     if isinstance(given, dict):
@@ -39,16 +59,14 @@ def source(given: str | dict[str, str], folder: Path, size: Size) -> Path:
             raise DataError(f"{of}: no such size among {', '.join(sorted(given))}; add it")
         given = given[size.size]
     path = folder / Path(given).expanduser()
-    if not issubclass(load_family(size.family), Potential):
-        raise DataError(f"{of}: only potentials can start from other weights so far")
-    if (path / "run.json").is_file():
-        found = checkpoint.final(RunFolder(path))
-        if found is None:
-            raise StoreError(f"{of}: {path} has no final weights; name a run trained to its end")
-    else:
-        path, found = _best(path, size, of)
-    _refuse_another(RunFolder(path), size, of)
-    return found
+    place = RunFolder(path) if (path / "run.json").is_file() else _best(path, size, of)
+    found = checkpoint.final(place)
+    if found is None:
+        raise StoreError(f"{of}: {path} has no final weights; name a run trained to its end")
+    _refuse_another(place, size, of)
+    if not isinstance(dataset, Molecules):
+        return Source(found)
+    return _with_symbols(place, found, dataset, of)
 
 
 def digest(weights: Path) -> str:
@@ -62,9 +80,21 @@ def digest(weights: Path) -> str:
 
 
 @torch.no_grad()
-def start(model: Family, weights: Path) -> None:
-    """Put pre-trained weights into a freshly built and calibrated potential."""
-    files = tensors.Files(weights, "weights")
+def start(model: Family, found: Source, symbols: Sequence[str]) -> None:
+    """Put pre-trained weights into a freshly built and calibrated model.
+
+    Args:
+        model: of the run that starts.
+        found: what it starts from.
+        symbols: the vocabulary of its data; empty for structures.
+    """
+    files = tensors.Files(found.weights, "weights")
+    if isinstance(model, LanguageModel):
+        number = {symbol: row for row, symbol in enumerate(found.symbols)}
+        rows = torch.tensor([number[symbol] for symbol in symbols])
+        for name, value in model.state_dict().items():
+            value.copy_(files[name][rows] if name in model.by_symbol else files[name])
+        return
     known = torch.isfinite(files["references"])  # (101,) by atomic number
     by_element = {
         f"{name}.weight"
@@ -78,28 +108,47 @@ def start(model: Family, weights: Path) -> None:
             value.copy_(files[name])
 
 
-def _best(path: Path, size: Size, of: str) -> tuple[Path, Path]:
-    """The run of lowest error on test among those of a study's family and size that have weights.
-
-    Force MAE where there is one: losses of different training subsets differ in their unit.
-    """
+def _best(path: Path, size: Size, of: str) -> RunFolder:
+    """The best of a study's runs of that family and size."""
     if not path.is_dir():
         raise StoreError(f"{of}: {path} is no folder; give that of a run or of a study")
-    found = []
-    for one in StudyFolder(path).trained():
-        if (one.run.trunk.family, one.run.size) != (size.family, size.size) or not one.roles:
-            continue
-        place = StudyFolder(path).open_run(one.run.id)
-        test, weights = one.outcome.metrics.get("test", {}), checkpoint.final(place)
-        if weights is not None:
-            error = test.get("force_mae", test.get("energy_mae", float("inf")))
-            found.append((error, one.run.id, place.path, weights))
-    if not found:
+    if (path / "model.json").is_file():
+        raise StoreError(f"{of}: {path} was adopted; only runs can be started from so far")
+    wanted = (size.family, size.size)
+    alike = [
+        place
+        for place in trained_runs(StudyFolder(path))
+        if (place.run().trunk.family, place.run().size) == wanted
+    ]
+    if not alike:
         raise StoreError(
             f"{of}: no run of that family and size with final weights in {path}. `chemscale train` "
             "makes them; published studies come without"
         )
-    return min(found)[2:]
+    return best(alike)
+
+
+def _with_symbols(place: RunFolder, weights: Path, dataset: Molecules, of: str) -> Source:
+    """A language model that knows all symbols of a dataset."""
+    before = data_of(place)
+    assert isinstance(before, Molecules)
+    there, here = (one.tokenizer.choices.notation for one in (before, dataset))
+    if there != here:
+        raise DataError(f"{of}: {place.path.name} is spelt in {there}, this dataset in {here}")
+    symbols = before.vocabulary()
+    if missing := sorted(set(dataset.vocabulary()) - set(symbols)):
+        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        raise DataError(
+            f"{of}: {place.path.name} was trained without {' '.join(missing[:20])}{more}, which "
+            "molecules of this dataset have. Start from a model of data that has them, or leave "
+            "those molecules out (stereo = 'drop', charges = 'neutralize' in [dataset] may do)"
+        )
+    trunk = place.run().trunk
+    seen = before.content[before.subset(trunk.num_train, trunk.seed), 0]
+    judged = dataset.content[dataset.indices("test"), 0]
+    both = int(np.isin(judged, seen).sum())
+    note = f"start_from: {both:,} of {len(judged):,} test molecules are among those that "
+    return Source(weights, symbols, f"{note}{place.path.name} was trained on" if both else "")
 
 
 def _refuse_another(place: RunFolder, size: Size, of: str) -> None:
@@ -109,7 +158,8 @@ def _refuse_another(place: RunFolder, size: Size, of: str) -> None:
             f"{of}: {place.path.name} is {trunk.family}, revision {trunk.family_revision}; this "
             f"is {size.family}, revision {size.revision}"
         )
-    fields = sorted({*trunk.config, *size.config})
+    # The vocabulary is that of the data, and looked at symbol by symbol.
+    fields = sorted({*trunk.config, *size.config} - {"vocab_size"})
     other = [
         f"{name} is {trunk.config.get(name)!r} there and {size.config.get(name)!r} here"
         for name in fields

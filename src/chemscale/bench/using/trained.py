@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from ase.data import chemical_symbols
 
-from chemscale.bench.data.base import Dataset, Progress, open_dataset, silent
+from chemscale.bench.data.base import Dataset, Progress, silent
 from chemscale.bench.data.tokens import SPECIAL, UNK, Molecules, Tokenizer
 from chemscale.bench.models.base import Family, LanguageModel, Potential, build, load_family
 from chemscale.bench.training import checkpoint, tensors
+from chemscale.bench.training.ended import best, data_of, trained_runs
 from chemscale.bench.training.measure import DTYPES, default_device
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.record import Record
@@ -85,16 +86,6 @@ class TrainedPotential:
         return tuple(chemical_symbols[number] for number in known)
 
 
-def trained_runs(folder: StudyFolder) -> list[RunFolder]:
-    """Runs that a study asks for, ended, and whose final weights are there."""
-    found = []
-    for one in folder.trained():
-        place = folder.open_run(one.run.id)
-        if one.roles and checkpoint.final(place) is not None:
-            found.append(place)
-    return found
-
-
 def find(path: str | Path) -> tuple[StudyFolder, RunFolder]:
     """The run that is meant by its folder, or the best one with weights of a study folder.
 
@@ -108,21 +99,13 @@ def find(path: str | Path) -> tuple[StudyFolder, RunFolder]:
     if (path / "run.json").is_file():
         return StudyFolder(path.parent.parent), RunFolder(path)
     folder = StudyFolder(path)
-
-    def loss(place: RunFolder) -> float:
-        outcome = place.outcome()
-        assert outcome is not None
-        test = outcome.metrics.get("test", {})
-        metrics = ("nats_per_molecule", "force_mae", "energy_mae")
-        return next((test[name] for name in metrics if name in test), float("inf"))
-
     runs = trained_runs(folder)
     if not runs:
         raise StoreError(
             f"{folder.path}: no run with the final weights of a model. Published studies "
             "come without weights; `chemscale train` makes them again"
         )
-    return folder, min(runs, key=loss)
+    return folder, best(runs)
 
 
 def seeds_of(place: RunFolder) -> list[RunFolder]:
@@ -168,7 +151,7 @@ def load(
         from chemscale.bench.using import adopted
 
         return adopted.load(Path(path))
-    folder, place = find(path)
+    _, place = find(path)
     run, name = place.run(), place.path.name
     if run.unit != "molecule":
         raise DataError(
@@ -176,13 +159,8 @@ def load(
             "export are for language models"
         )
     weights = final_weights(place)
-    dataset = dataset or open_dataset(folder.study().dataset, folder.path, progress)
+    dataset = data_of(place, dataset, progress)
     assert isinstance(dataset, Molecules)
-    if dataset.fingerprint(run.trunk.num_train, run.trunk.seed) != run.trunk.dataset:
-        raise DataError(
-            f"{name}: the data changed since this run was trained, so its symbols may be others; "
-            f"put back what {dataset.where} was"
-        )
     model = _read(run, weights).to(default_device())
     assert isinstance(model, LanguageModel)
     return TrainedModel(name, run.trunk.family, model, dataset.tokenizer)
