@@ -158,7 +158,7 @@ def fit(
     level: float = 0.9,
     columns: Mapping[str, str] | None = None,
     constants: Mapping[str, Any] | None = None,
-    table: Path | None = None,
+    table: str | Path | None = None,
 ) -> Fit:
     """Fit the laws of study folders, tables, logs of other trainers, or points.
 
@@ -187,7 +187,7 @@ def fit(
     if table is not None:
         if not read:
             raise UsageError("--table writes what logs and tables hold; a study has points.csv")
-        write_whole(table, as_csv(alike([row for rows in read.values() for row in rows])))
+        write_whole(Path(table), as_csv(alike([row for rows in read.values() for row in rows])))
     points = [p for one, rows in read.items() for p in points_in(rows, str(one))]
     folders = [one for one in sources if isinstance(one, StudyFolder)]
     points += join({one.path: (one.study(), _points(one)) for one in folders})

@@ -211,11 +211,24 @@ def test_an_export_of_wandb_is_a_table_in_which_text_is_a_setting(tmp_path: Path
         '"Name","State","Notes","User","Tags","Created","Runtime","Sweep","opt","n","test/mae"\n'
         '"r1","finished","-","me","","2024-05-01T10:00:00.000Z","60","","adam","10","0.5"\n'
         '"r2","crashed","-","me","","2024-05-01T10:00:00.000Z","61","","adam","30","0.25"\n'
+        '"r2","finished","-","me","","2024-05-01T10:00:00.000Z","61","","adam","30","0.2"\n'
     )
     columns = Columns({"num_train": "n"}, {"family": "f", "num_params": "9"})
-    one, two = read_points(path, columns)
+    one, two, again = read_points(path, columns)
     assert (one.run, one.losses, one.seconds) == ("r1", {"test/mae": 0.5}, 60)
     assert (one.status, two.status) == ("finished", "failed")
+    assert (two.run, again.run) == ("r2 row 2", "r2 row 3")  # two runs of one name are two
+
+
+def test_a_frame_made_by_wandb_s_api_is_read(tmp_path: Path):
+    (tmp_path / "project.csv").write_text(
+        ",summary,config,name\n0,\"{'_step': 9, 'mae': 0.5, 'loss': nan}\",\"{'n': {'a': 10}}\",r\n"
+    )
+    (row,) = read_rows(tmp_path)
+    assert (row["step"], row["mae"], row["loss"], row["config.n.a"]) == (9, 0.5, "nan", 10)
+    (tmp_path / "project.csv").write_text("summary,config,name\n{'mae': open('x')},{},r\n")
+    with pytest.raises(DataError, match="row 1: not a dict of Python"):
+        read_rows(tmp_path)
 
 
 def test_wandb_s_plain_files_and_a_history_read_alike(tmp_path: Path):
@@ -302,12 +315,14 @@ def test_event_files_of_tensorboard_are_read_with_hparams(tmp_path: Path):
         metadata=create_summary_metadata("", ""),
         tensor=make_tensor_proto(0.25, dtype="float32"),
     )
-    writer = EventFileWriter(str(tmp_path))
-    for step, value in ((1, 0.75), (9, 0.5)):
-        value = Summary.Value(tag="val/mae", simple_value=value)
-        writer.add_event(Event(step=step, summary=Summary(value=[value])))
-    writer.add_event(Event(step=10, summary=Summary(value=[start, of_tensorflow])))
-    writer.close()
+    made = tmp_path / "run" / "1714550000.25"  # by add_hparams, for the run that it is in
+    for folder, told in ((tmp_path / "run", [of_tensorflow]), (made, [start])):
+        writer = EventFileWriter(str(folder))
+        for step, mae in ((1, 0.75), (9, 0.5)):
+            value = Summary.Value(tag="val/mae", simple_value=mae)
+            writer.add_event(Event(step=step, summary=Summary(value=[value])))
+        writer.add_event(Event(step=10, summary=Summary(value=told)))
+        writer.close()
     (row,) = read_rows(tmp_path)
     assert (row["val/mae"], row["epoch_loss"], row["step"]) == (0.5, 0.25, 10)
     assert (row["config.num_train"], row["phase"]) == (30, "unknown")

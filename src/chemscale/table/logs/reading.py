@@ -37,11 +37,12 @@ FORMATS = (
     Format("Weights & Biases", "*.wandb", Path.is_file, wandb.read_run),
     Format("Weights & Biases", "wandb-summary.json", wandb.holds_summary, wandb.read_summary),
     Format("an export of Weights & Biases", "*.csv", wandb.holds_export, wandb.read_export),
+    Format("the API of Weights & Biases", "*.csv", wandb.holds_frame, wandb.read_frame),
     Format("a history of Weights & Biases", "*.csv", wandb.holds_history, wandb.read_history),
     Format("MLflow", "meta.yaml", mlflow.holds_run, mlflow.read_runs),
     Format("MLflow's store", "*.db", mlflow.holds_store, mlflow.read_store),
     Format("mlflow.search_runs", "*.csv", mlflow.holds_table, mlflow.read_table),
-    Format("TensorBoard", "events.out.tfevents.*", Path.is_file, tensorboard.read),
+    Format("TensorBoard", tensorboard.NAME, tensorboard.holds, tensorboard.read),
 )
 
 

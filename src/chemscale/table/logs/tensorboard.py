@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from chemscale.table.errors import MissingPackage
 from chemscale.table.logs.lightning import hparams
 from chemscale.table.logs.rows import Row, settings
+
+NAME = "events.out.tfevents.*"
+
+
+def holds(path: Path) -> bool:
+    """Whether this starts a run, and is no part of one: `add_hparams` makes a folder inside."""
+    return not (_is_part(path.parent) and any(path.parent.parent.glob(NAME)))
 
 
 def read(files: Sequence[Path]) -> list[Row]:
@@ -17,6 +25,19 @@ def read(files: Sequence[Path]) -> list[Row]:
         MissingPackage: tensorboard is not installed.
     """
     folder = files[0].parent
+    parts = sorted({file.parent for file in folder.glob(f"*/{NAME}") if _is_part(file.parent)})
+    row: Row = {"step": 0}
+    for part in (*parts, folder):
+        row |= (found := _read(part)) | {"step": max(row["step"], found["step"])}
+    return [row | hparams(folder) | {"run": folder.as_posix()}]
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether the folder is named by a time, as `add_hparams` does."""
+    return re.fullmatch(r"\d+(\.\d+)?", folder.name) is not None
+
+
+def _read(folder: Path) -> Row:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -39,15 +60,7 @@ def read(files: Sequence[Path]) -> list[Row]:
         for name, value in HParamsPluginData.FromString(content).session_start_info.hparams.items():
             kind = value.WhichOneof("kind")
             told[name] = getattr(value, kind) if kind else None
-    return [
-        {
-            **row,
-            **settings(told),
-            **hparams(folder),
-            "run": folder.as_posix(),
-            "step": max(steps, default=None),
-        }
-    ]
+    return row | settings(told) | {"step": max(steps, default=0)}
 
 
 def _contents(events: object, plugin: str) -> dict[str, bytes]:

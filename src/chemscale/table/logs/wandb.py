@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,13 +89,39 @@ def holds_export(path: Path) -> bool:
 
 def read_export(files: Sequence[Path]) -> list[Row]:
     """A row for each run. The table does not tell settings from results; text is a setting."""
-    rows = []
-    for row in (row for path in files for row in csv_rows(path)):
+    rows = [row for path in files for row in csv_rows(path)]
+    named = Counter(row["Name"] for row in rows)
+    found = []
+    for number, row in enumerate(rows, start=1):
         ours = {OUR_NAMES.get(name, name): value for name, value in row.items()}
         name, state = ours.pop("Name"), ours.pop("State")
-        name = ours.pop("ID", None) or name
-        rows.append({**last_values([ours]), "run": name, "status": status(state)})
+        alone = name if named[name] == 1 else f"{name} row {number}"  # names may be given again
+        run = ours.pop("ID", None) or alone
+        found.append({**last_values([ours]), "run": run, "status": status(state)})
+    return found
+
+
+def holds_frame(path: Path) -> bool:
+    """Whether this CSV is the frame of runs that the pages of W&B show how to make."""
+    return {"summary", "config", "name"} <= {*header(path)}
+
+
+def read_frame(files: Sequence[Path]) -> list[Row]:
+    """A row for each run; its summary and config are dicts as Python writes them."""
+    rows = []
+    for path in files:
+        for number, row in enumerate(csv_rows(path), start=1):
+            summary, config = (_dict(f"{path} row {number}", row[k]) for k in ("summary", "config"))
+            rows.append(_row(Path(f"{row['name']} row {number}"), summary, config))
     return rows
+
+
+def _dict(where: str, text: str | None) -> dict[str, Any]:
+    try:
+        found = ast.literal_eval(re.sub(r": (-?(?:nan|inf))\b", r": '\1'", text or "{}"))
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{where}: not a dict of Python: {error}") from None
+    return dict(found)
 
 
 def holds_history(path: Path) -> bool:
