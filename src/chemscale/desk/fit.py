@@ -17,6 +17,7 @@ import numpy as np
 
 from chemscale.desk.along import Question, fit_along
 from chemscale.desk.check import check_words
+from chemscale.desk.crossover import compare
 from chemscale.desk.influence import influence_words
 from chemscale.desk.knee import knee_words
 from chemscale.desk.regimes import regime_words, regimes
@@ -60,13 +61,14 @@ def fit(
         law_metric(points, metric)  # a family without it says so in its sentence
     named = {family: metric or law_metric(mine, None) for family, mine in families.items()}
     shared = set(named.values())
+    fitted = [_fit_family(mine, named[family], level, seed) for family, mine in families.items()]
+    kept = {family: select(mine, named[family])[0] for family, mine in families.items()}
     return Fit(
         metric=shared.pop() if len(shared) == 1 else None,
         level=level,
-        families=tuple(
-            _fit_family(mine, named[family], level, seed) for family, mine in families.items()
-        ),
+        families=tuple(fitted),
         made=now,
+        comparisons=compare(fitted, kept, level, seed),
     )
 
 

@@ -312,6 +312,28 @@ class FamilyFit(Record):
     regimes: tuple[Regime, ...] = ()
 
 
+class Crossing(Record):
+    """Two families along one axis, over the window that both were measured in."""
+
+    axis: Literal["num_train", "num_params", "flops"]
+    status: Literal["crosses", "none", "not_identified"]
+    sentence: str
+    exponents: Quantity = Quantity()  # of the first less that of the second
+    better: str | None = None  # beyond the crossing, or throughout where there is none
+    at: Quantity = Quantity()  # x from which on it is better
+    ratio: Quantity = Quantity()  # loss of the first over that of the second, at the window's end
+    window: tuple[float, float] | None = None
+
+
+class Comparison(Record):
+    """Two families measured by the same loss (`desk.crossover`)."""
+
+    families: tuple[str, str]
+    metric: str
+    crossings: tuple[Crossing, ...]
+    sentence: str
+
+
 class Fit(Record):
     """The laws of a study, family by family; prints as sentences."""
 
@@ -319,12 +341,14 @@ class Fit(Record):
     level: float
     families: tuple[FamilyFit, ...]
     made: str
+    comparisons: tuple[Comparison, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(family.sentence for family in self.families)
+        told = [family.sentence for family in self.families]
+        return "\n".join(told + [comparison.sentence for comparison in self.comparisons])
 
     def _repr_html_(self) -> str:
-        return "".join(f"<p>{family.sentence}</p>" for family in self.families)
+        return "".join(f"<p>{line}</p>" for line in str(self).splitlines())
 
 
 # --- what trained models are good for -------------------------------------------------------------

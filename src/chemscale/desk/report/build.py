@@ -95,6 +95,13 @@ def _study(prefix: str, page: Page, drawn: dict[str, Drawn], place: int) -> dict
             _family(page, family, figure(f"law-{family}", f"law{rank}"))
             for rank, family in enumerate(page.families)
         ],
+        "comparisons": [
+            (
+                f"{' against '.join(one.families)}",
+                clauses(one.sentence.partition(": ")[2]),
+            )
+            for one in (page.fit.comparisons if page.fit else ())
+        ],
         "compare": figure("compare", "compare"),
         "forecast_figure": figure("forecast", "forecast"),
         "plans": [name for name, _ in page.plans],

@@ -1,0 +1,242 @@
+"""Two families beside each other: how their exponents differ, and where the better one changes.
+
+Along num_train and num_params the laws of the fit are compared. Along FLOPs a power law is fitted
+to each family's frontier: the cells that no cheaper cell of the family beats (Hoffmann et al. 2022,
+approach 1, over ended runs). Bootstrap draws of one family are paired with draws of the other.
+Nothing is said outside the window that both were measured in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from chemscale.desk.along import Question
+from chemscale.desk.bootstrap import fit_sample
+from chemscale.desk.laws import MAX_EXPONENT
+from chemscale.desk.sample import Sample
+from chemscale.desk.sentences import interval_words, number, units
+from chemscale.table.results import (
+    Array,
+    Comparison,
+    Crossing,
+    FamilyFit,
+    Interval,
+    Point,
+    Quantity,
+)
+
+Axis = Literal["num_train", "num_params", "flops"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A law of one family along one axis."""
+
+    family: str
+    where: str  # what is held fixed, in words
+    held: float | None  # the amount of data that has to be the same in both
+    draws: Array  # (S, 3) E, coefficient, exponent; the first is the best fit
+    window: tuple[float, float]
+
+
+def compare(
+    families: Sequence[FamilyFit], points: Mapping[str, Sequence[Point]], level: float, seed: int
+) -> tuple[Comparison, ...]:
+    """Compare every two families that were measured by the same loss on the same kind of item.
+
+    Args:
+        families: fitted.
+        points: family → its fitted runs.
+        level: of the intervals.
+        seed: of the bootstrap of the frontiers.
+    """
+    sides = {
+        (one.family, axis): side
+        for one in families
+        for axis, side in _sides(one, points[one.family], level, seed).items()
+    }
+    found = []
+    for one, other in combinations(families, 2):
+        if (one.metric, one.unit) != (other.metric, other.unit):
+            continue
+        crossings: list[Crossing] = []
+        for axis in ("num_train", "num_params", "flops"):
+            pair = sides.get((one.family, axis)), sides.get((other.family, axis))
+            if pair[0] and pair[1]:
+                crossings.append(_cross(axis, pair[0], pair[1], one.unit, level))
+            elif axis == "flops":
+                said = "along flops which is better is not identified: no law of both frontiers"
+                crossings.append(Crossing(axis=axis, status="not_identified", sentence=said))
+        told = "; ".join(crossing.sentence for crossing in crossings)
+        short = one.at_this_training_length or other.at_this_training_length
+        length = " at this training length" if short else ""
+        found.append(
+            Comparison(
+                families=(one.family, other.family),
+                metric=one.metric,
+                crossings=tuple(crossings),
+                sentence=f"{one.family} against {other.family}{length}: {told}.",
+            )
+        )
+    return tuple(found)
+
+
+def _sides(family: FamilyFit, points: Sequence[Point], level: float, seed: int) -> dict[Axis, Side]:
+    found: dict[Axis, Side] = {}
+    names = {point.num_params: point.size for point in points if point.size}
+    for law in family.laws:
+        if law.exponent.value is None or "num_capped" in law.at:
+            continue
+        held = next(iter(law.at.values()))
+        where = f"{names.get(int(held), '')} with {held:,.0f} parameters".removeprefix(" with ")
+        if law.axis == "num_params":
+            where = f"{held:,.0f} {units(family.unit)}"
+        same = held if law.axis == "num_params" else None
+        found[law.axis] = Side(family.family, where, same, np.array(law.draws), law.window)
+    frontier = _frontier(family, points, level, seed)
+    return found | ({"flops": frontier} if frontier else {})
+
+
+def _frontier(family: FamilyFit, points: Sequence[Point], level: float, seed: int) -> Side | None:
+    """The law along FLOPs of the cells that no cheaper one beats; None with fewer than three."""
+    sample = Sample.of([one for one in points if one.flops], family.metric)
+    if not sample.points:
+        return None
+    counts = np.bincount(sample.cell)
+    log_flops = np.log([one.flops or 1.0 for one in sample.points])
+    cost = np.bincount(sample.cell, log_flops) / counts
+    loss = np.bincount(sample.cell, sample.log_loss) / counts
+    order = np.argsort(cost)
+    best = order[loss[order] < np.append(np.inf, np.minimum.accumulate(loss[order])[:-1])]
+    keep = np.isin(sample.cell, best)
+    if len(best) < 3:
+        return None
+    question = Question(family.family, family.metric, family.unit, level, seed, None, {}, "")
+    fitted = fit_sample(
+        cost[sample.cell[keep]][:, None],
+        sample.log_loss[keep],
+        sample.cell[keep],
+        floor=None,
+        seeds=sample.seed_scatter(),
+        rng=question.rng("flops"),
+        num_draws=400,
+    )
+    interval = fitted.interval(2, level)
+    if interval.high - interval.low > 0.5 * MAX_EXPONENT:
+        return None
+    window = float(np.exp(cost[best].min())), float(np.exp(cost[best].max()))
+    return Side(family.family, "the frontier", None, fitted.kept_draws(), window)
+
+
+def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Crossing:
+    """Compare two laws over the window they share."""
+    window = max(one.window[0], other.window[0]), min(one.window[1], other.window[1])
+    places = dict.fromkeys((one.where, other.where))
+    start = f"along {axis} ({' and '.join(places)})"
+    if one.held != other.held:
+        said = f"{start} nothing can be compared, the amounts of data differ"
+        return Crossing(axis=axis, status="not_identified", sentence=said)
+    size = min(len(one.draws), len(other.draws)) - 1
+    first, second = [one.draws[:1]], [other.draws[:1]]
+    for turn in range(5):  # the draws of two families are independent: any pairing will do
+        first.append(one.draws[1 : size + 1])
+        second.append(np.roll(other.draws[1 : size + 1], turn, axis=0))
+    ours, theirs = np.concatenate(first), np.concatenate(second)
+    larger = _quantity(ours[:, 2] - theirs[:, 2], level)
+    said = f"{start} {_exponent_words(one.family, other.family, larger)}"
+    if window[1] <= window[0]:
+        said += ", and they share no window, so which is better is not identified"
+        return Crossing(axis=axis, status="not_identified", exponents=larger, sentence=said)
+    log_x = np.linspace(math.log(window[0]), math.log(window[1]), 200)
+    gap = _log_loss(ours, log_x) - _log_loss(theirs, log_x)
+    better = one.family if gap[0, -1] < 0 else other.family
+    counted = {"num_train": units(unit), "num_params": "parameters", "flops": "FLOPs"}[axis]
+    at, surely = _crossing(gap, log_x, level)
+    kept = float((np.sign(gap) == np.sign(gap[0, -1])).all(axis=1).mean())
+    status: Literal["crosses", "none", "not_identified"] = "not_identified"
+    span = f"from {number(window[0])} to {number(window[1])} {counted}"
+    words = f"which is better {span} is open"
+    if kept >= level:
+        status = "none"
+        lower = _quantity(np.exp(np.abs(gap[:, -1])), level)
+        assert lower.value is not None and lower.interval is not None
+        words = (
+            f"{better} is better {span}, at the end by a factor of {number(lower.value)} "
+            f"({interval_words(lower.interval)})"
+        )
+    elif at.value is not None and at.interval is not None:
+        status = "crosses"
+        words = (
+            f"{better} is better from {number(at.value)} {counted} on "
+            f"({interval_words(at.interval)})"
+        )
+    elif surely is not None:
+        words = f"{better} is better from {number(surely)} {counted} on, below that is open"
+    return Crossing(
+        axis=axis,
+        status=status,
+        exponents=larger,
+        better=None if status == "not_identified" else better,
+        at=at,
+        ratio=_quantity(np.exp(gap[:, -1]), level),
+        window=window,
+        sentence=f"{said}, and {words}",
+    )
+
+
+def _crossing(gap: Array, log_x: Array, level: float) -> tuple[Quantity, float | None]:
+    """Where the better one changes, with an interval inside the window; and the interval's end.
+
+    A pair of draws that does not cross counts as crossing before the window where its better one
+    is the later better one, beyond it where it is the other. A pair that crosses otherwise, twice
+    or the other way round, counts against there being a crossing.
+    """
+    late = np.sign(gap) == np.sign(gap[0, -1])  # (pairs, x)
+    orderly = (np.diff(late.astype(int), axis=1) >= 0).all(axis=1)
+    if not orderly[0] or orderly.mean() < level:
+        return Quantity(), None
+    first = late.argmax(axis=1)
+    place = np.where(late.any(axis=1), log_x[first], np.inf)
+    place = np.where(late[:, 0], -np.inf, place)[orderly]
+    tail = (1 - level) / 2
+    low, high = np.quantile(place, [tail, 1 - tail], method="nearest")
+    surely = math.exp(high) if math.isfinite(high) else None
+    if surely is None or not math.isfinite(low) or not math.isfinite(place[0]):
+        return Quantity(), surely
+    interval = Interval(low=math.exp(low), high=surely, level=level)
+    return Quantity(value=math.exp(place[0]), interval=interval), surely
+
+
+def _log_loss(draws: Array, log_x: Array) -> Array:
+    floor, coefficient, exponent = draws.T[:, :, None]
+    return np.asarray(np.log(np.maximum(floor + coefficient * np.exp(-exponent * log_x), 1e-300)))
+
+
+def _quantity(values: Array, level: float) -> Quantity:
+    """The first, with percentiles of the others."""
+    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
+    interval = Interval(low=float(low), high=float(high), level=level)
+    return Quantity(value=float(values[0]), interval=interval)
+
+
+def _exponent_words(one: str, other: str, larger: Quantity) -> str:
+    assert larger.value is not None and larger.interval is not None
+    interval = interval_words(larger.interval, ".2f")
+    if larger.interval.low <= 0 <= larger.interval.high:
+        return f"the exponents do not surely differ ({one} less {other}: {interval})"
+    if larger.value < 0:
+        other, value = one, -larger.value
+        interval = interval_words(
+            larger.interval.model_copy(
+                update={"low": -larger.interval.high, "high": -larger.interval.low}
+            ),
+            ".2f",
+        )
+        return f"the exponent of {other} is smaller by {value:.2f} ({interval})"
+    return f"the exponent of {one} is larger by {larger.value:.2f} ({interval})"
