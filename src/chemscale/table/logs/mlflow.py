@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chemscale.table.errors import DataError
 from chemscale.table.logs.rows import (
@@ -18,6 +17,9 @@ from chemscale.table.logs.rows import (
     settings,
     status,
 )
+
+if TYPE_CHECKING:
+    import sqlite3
 
 STATUS = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
 
@@ -52,7 +54,7 @@ def holds_store(path: Path) -> bool:
             return False
     with closing(_open(path)) as store:
         named = store.execute("select name from sqlite_master where type = 'table'").fetchall()
-    return {("runs",), ("params",), ("latest_metrics",)} <= set(named)
+    return {"runs", "params", "latest_metrics"} <= {one["name"] for one in named}
 
 
 def read_store(files: Sequence[Path]) -> list[Row]:
@@ -60,7 +62,6 @@ def read_store(files: Sequence[Path]) -> list[Row]:
     rows = []
     for path in files:
         with closing(_open(path)) as store:
-            store.row_factory = sqlite3.Row
             metrics: dict[str, dict[str, tuple[str, str]]] = {}
             for one in store.execute(
                 "select run_uuid, key, value, is_nan, step from latest_metrics"
@@ -139,4 +140,8 @@ def _key(file: Path, folder: Path) -> str:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    import sqlite3
+
+    store = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    store.row_factory = sqlite3.Row
+    return store

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,29 @@ def alike(rows: Sequence[Row]) -> list[Row]:
 
 
 def csv_rows(path: Path) -> list[dict[str, str | None]]:
-    """Rows of a CSV; cells that a half-written row lacks are None."""
+    """Rows of a CSV; cells that a half-written row lacks are None.
+
+    Raises:
+        DataError: it is no CSV, or has a cell that is too long for one.
+    """
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
-        return [
-            {str(name).strip(): row[name] for name in row if name is not None} for row in reader
-        ]
+        try:
+            return [
+                {str(name).strip(): row[name] for name in row if name is not None} for row in reader
+            ]
+        except csv.Error as error:
+            raise DataError(f"{path}: cannot be read as a table: {error}") from None
 
 
 def header(path: Path) -> list[str]:
-    """The column names of a CSV."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    """The column names of a CSV; none where it is not one."""
+    with (
+        suppress(csv.Error),
+        path.open(encoding="utf-8-sig", errors="replace", newline="") as file,
+    ):
         return [name.strip() for name in next(csv.reader(file), [])]
+    return []
 
 
 def last_values(rows: Sequence[Mapping[str, Any]]) -> Row:
