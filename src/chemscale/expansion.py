@@ -105,7 +105,9 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
             for s in sizes
         ]
     folder.write_sizes(sizes)
-    folder.write_notes(bench.dataset.notes, len(bench.dataset.indices("train")))
+    data = bench.dataset
+    card = {"card": data.card.model_dump(mode="json")} if data.card else {}
+    folder.write_notes(data.notes, len(data.indices("train")), **card)
     ladder = {(size.family, size.size): size for size in folder.sizes()}
     choices = folder.choices()
     runs: dict[str, list[Run]] = {}

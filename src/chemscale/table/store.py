@@ -215,9 +215,9 @@ class StudyFolder:
         found = (read_json(self.path / "notes.json") or {}).get("available")
         return None if found is None else int(found)
 
-    def write_notes(self, notes: Sequence[str], available: int) -> None:
+    def write_notes(self, notes: Sequence[str], available: int, **more: Any) -> None:
         """Keep what the dataset said and how many training items it has, for other machines."""
-        write_json(self.path / "notes.json", {"notes": list(notes), "available": available})
+        write_json(self.path / "notes.json", {"notes": list(notes), "available": available, **more})
 
     def choices(self) -> list[Choice]:
         """Read `choice.json`."""

@@ -62,6 +62,7 @@ class Dataset(ABC):
     spec: DatasetSpec
     rejects: list[Reject]
     notes: list[str]  # what a reader should know: keys used, coverage, grouping, removals
+    card: Record | None = None  # what the labels are, where that was looked at
     content: NDArray[np.uint64]  # (items, 2) hash of what an item is
     labelled: NDArray[np.uint64]  # (items, 2) hash of what an item is, and its labels
     split: NDArray[np.int8]  # (items,) index into SPLITS, or REMOVED

@@ -53,7 +53,7 @@ class Column:
         text = repr(told).encode().ljust(self.HEADER - 11) + b"\n"
         self.stream.seek(0)
         self.stream.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
-        self.sync()
+        self.stream.flush()
 
 
 def blocks(column: Path) -> Iterator[NDArray[Any]]:

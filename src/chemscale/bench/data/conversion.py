@@ -30,6 +30,7 @@ class Conversion:
     length: float
     forces: float
     stress: float
+    names: dict[str, str]  # energy, length and forces that the files are taken to be in
     told: str  # in words; empty where nothing is converted by the layout alone
 
     @classmethod
@@ -63,5 +64,6 @@ class Conversion:
             length=LENGTHS[length],
             forces=ENERGIES[by_energy] / LENGTHS[by_length],
             stress=ENERGIES[over] / LENGTHS[by] ** 3 if by else PRESSURES[over],
+            names={"energy": energy, "length": length, "forces": forces},
             told=told,
         )

@@ -24,6 +24,7 @@ from chemscale.bench.data.base import (
     spans,
 )
 from chemscale.bench.data.graph_batch import GraphBatch
+from chemscale.bench.data.structure_card import Card, read_card
 from chemscale.bench.data.structure_store import write_neighbours, write_structures
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
@@ -49,7 +50,7 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 4", "source": [index for _, index in sources], **options},
+            {"kind": "structures 5", "source": [index for _, index in sources], **options},
         )
         arrays = cache.load("structures", self._identity)
         if arrays is None:
@@ -58,13 +59,14 @@ class Structures(Dataset):
                 self._identity,
                 lambda part: write_structures(part, spec, sources, progress),
             )
+        self.card: Card = read_card(cache.place("structures", self._identity))
         self.arrays = arrays
         self.content, self.labelled = arrays["content"], arrays["labelled"]
         self.start = arrays["start"]  # (items + 1,) first atom of each structure
         self.rejects = [
             Reject(str(file), int(row), "", str(reason)) for file, row, reason in arrays["rejects"]
         ]
-        self.notes = [str(note) for note in arrays["notes"]]
+        self.notes = [*(str(note) for note in arrays["notes"]), *self.card.sentences()]
         self.refuse_above_threshold(len(self.content) + len(self.rejects))
         # Isolated atoms are references: they have no forces and belong to no split.
         self.isolated = (np.diff(self.start) == 1) & ~arrays["pbc"].any(axis=1)

@@ -192,6 +192,7 @@ def merge(runs: Sequence[Run], folder: Path, progress: Callable[[str, int, int],
             progress("merging", high, BUCKETS)
         for column in (*columns.values(), flat):
             column.finish()
+            column.sync()
     write(folder / "alphabet.npy", array_bytes(np.array(alphabet, dtype=np.str_)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
 
 from chemscale.bench.data import structure_readers as readers
 from chemscale.bench.data.conversion import Conversion
@@ -23,6 +24,8 @@ ENERGY_KEYS = ("REF_energy", "energy", "total_energy", "Energy")
 FORCES_KEYS = ("REF_forces", "forces", "force", "Forces")
 # A virial is minus the stress times the volume, an energy.
 STRESS_KEYS = ("REF_stress", "stress", "REF_virials", "REF_virial", "virials", "virial")
+NEAREST = 0.1  # Å, below which two atoms are taken for one put there twice
+LOOK = 1.0  # Å, up to which distances in periodic structures are looked for
 ASYMMETRY = 0.01  # of the largest entry: beyond that, a stress is taken for something else
 # What the layouts of HDF5 call their labels, and the units each is published in. A gradient is
 # the forces with the other sign.
@@ -59,6 +62,7 @@ class Frame:
     info: dict[str, Any]
     charge: int = 0  # e
     unpaired: int = 0  # electrons: the multiplicity less one
+    nearest: float = np.inf  # Å, between two atoms; of periodic structures where below `LOOK`
 
     def content(self) -> bytes:
         """What it is: elements, positions to 1e-6 Å, cell, electrons; never labels."""
@@ -168,6 +172,9 @@ def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame
     Raises:
         DataError: the file as a whole cannot be read.
     """
+    from vesin import NeighborList
+
+    finder = NeighborList(cutoff=LOOK, full_list=False)
     known = {
         "extxyz": readers.extxyz,
         "db": readers.database,
@@ -180,7 +187,7 @@ def read_frames(path: Path, spec: DatasetSpec, labels: Labels) -> Iterator[Frame
             try:
                 frame = labels.read(item)
                 _check(frame)
-                yield frame
+                yield replace(frame, nearest=_nearest(frame, finder))
             except ValueError as error:
                 yield error
     except (OSError, KeyError, ValueError, IndexError, EOFError, zlib.error) as error:
@@ -235,10 +242,37 @@ def _check(frame: Frame) -> None:
         raise ValueError("positions are not finite")
     if (frame.atomic_numbers < 1).any() or (frame.atomic_numbers > 100).any():
         raise ValueError("atomic numbers outside 1 to 100")
-    if frame.pbc.any() and abs(np.linalg.det(frame.cell)) < 1e-6:
+    vectors = frame.cell[frame.pbc]  # a direction that is not periodic needs none
+    if frame.pbc.any() and np.linalg.det(vectors @ vectors.T) < 1e-12:
         raise ValueError("periodic, but the cell has no volume")
     if np.isinf(frame.energy) or np.isinf(frame.forces).any() or np.isinf(frame.stress).any():
         raise ValueError("a label is infinite")
     missing = np.isnan(frame.forces)
     if missing.any() and not missing.all():
         raise ValueError("forces are NaN for some of the atoms")
+
+
+def _nearest(frame: Frame, finder: Any) -> float:
+    """The smallest distance between two atoms, or an atom and an image of itself.
+
+    Raises:
+        ValueError: it is that of atoms put there twice.
+    """
+    if frame.pbc.any():
+        found = finder.compute(
+            points=frame.positions, box=frame.cell, periodic=frame.pbc, quantities="ijd"
+        )
+    else:
+        distances = pdist(frame.positions)
+        if not len(distances) or distances.min() >= NEAREST:
+            return float(distances.min(initial=np.inf))
+        found = (*np.triu_indices(len(frame.positions), 1), distances)
+    i, j, distances = found
+    if not len(distances):
+        return np.inf
+    place = int(distances.argmin())
+    if distances[place] < NEAREST:
+        raise ValueError(
+            f"atoms {i[place] + 1} and {j[place] + 1} are {distances[place]:.3g} Å apart"
+        )
+    return float(distances[place])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from chemscale.bench.data.base import Progress, group_numbers, hash_items
 from chemscale.bench.data.columns import Column
+from chemscale.bench.data.structure_card import make_card
 from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
 from chemscale.table.errors import DataError
 from chemscale.table.records import DatasetSpec
@@ -38,6 +39,10 @@ ITEMS: dict[str, Any] = {  # and with one a structure
     "content": (np.uint64, 2),
     "labelled": (np.uint64, 2),
     "source": np.int8,  # 0, or the split of its own that its file is
+    "file": np.int32,  # in `files`
+    "row": np.int32,  # the frame of its file, from 1
+    "config": np.int32,  # its `config_type`, in `configs`; 0: it has none
+    "nearest": np.float32,  # Å, between two atoms
 }
 EDGES: dict[str, Any] = {"senders": np.int32, "receivers": np.int32, "shifts": (np.int32, 3)}
 
@@ -59,6 +64,8 @@ def write_structures(
             for name, kind in (ATOMS | ITEMS).items()
         }
         held: list[Frame] = []
+        rows: list[int] = []
+        configs = {"": 0}
 
         def put(number: int, split: int) -> None:
             if not held:
@@ -68,7 +75,11 @@ def write_structures(
                 text + b"|" + np.float64(f.energy).tobytes() + f.forces.tobytes()
                 for text, f in zip(content, held, strict=True)
             ]
+            kinds = [str(f.info.get("config_type", "")) for f in held]
             told: dict[str, Any] = {
+                "file": np.full(len(held), number),
+                "row": rows,
+                "config": [configs.setdefault(kind, len(configs)) for kind in kinds],
                 "counts": [np.bincount(f.atomic_numbers, minlength=101) for f in held],
                 "content": hash_items(content),
                 "labelled": hash_items(labelled),
@@ -83,6 +94,7 @@ def write_structures(
             groups.add(number, held, content)
             sizes.extend(len(f.atomic_numbers) for f in held)
             held.clear()
+            rows.clear()
 
         for number, (path, split) in enumerate(sources):
             for row, frame in enumerate(read_frames(path, spec, labels), start=1):
@@ -90,6 +102,7 @@ def write_structures(
                     rejects.append((path.name, str(row), str(frame)))
                     continue
                 held.append(frame)
+                rows.append(row)
                 if len(held) == HELD:
                     put(number, split)
                     progress(f"reading {path.name}", number, len(sources))
@@ -106,10 +119,13 @@ def write_structures(
         "start": np.cumsum(sizes),
         "group": group,
         "rejects": np.array(rejects, dtype=str).reshape(-1, 3),
+        "files": np.array([path.name for path, _ in sources]),
+        "configs": np.array(list(configs)),
         "notes": np.array([labels.describe(count), note, *describe_electrons(*electrons)]),
     }
     for name, values in small.items():
         np.save(folder / f"{name}.npy", values)
+    make_card(folder, labels.conversion.names)
 
 
 class _Groups:

@@ -14,14 +14,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from chemscale.bench.data.graph_batch import GraphBatch
-from chemscale.bench.data.structure_files import electrons
+from chemscale.bench.data.structure_files import NEAREST, electrons
 from chemscale.bench.models.interaction import Prediction
 from chemscale.bench.using.neighbours import Edges, Neighbours
 from chemscale.bench.using.trained import TrainedPotential
 from chemscale.table.errors import DataError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-NEAREST = 0.1  # Å, below which two atoms are taken for one put there twice
 SHOWN = 5  # atoms or pairs named in a message
 
 
