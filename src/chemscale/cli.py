@@ -273,6 +273,7 @@ def report(
     sources: Sources,
     output: Annotated[Path | None, typer.Option(help="Where; default STUDY/report.html.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for SVG and PNG figures.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The loss to fit in tables and logs.")] = None,
     columns: ColumnNames = None,
     constants: Constants = None,
 ) -> None:
@@ -284,7 +285,16 @@ def report(
 
     mapped = pairs(columns or (), "--columns")
     constant = pairs(constants or (), "--set")
-    print(verbs.report(sources, output=output, figures=figures, columns=mapped, constants=constant))
+    print(
+        verbs.report(
+            sources,
+            output=output,
+            figures=figures,
+            columns=mapped,
+            constants=constant,
+            metric=metric,
+        )
+    )
 
 
 @app.command("list")

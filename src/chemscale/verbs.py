@@ -234,6 +234,7 @@ def report(
     figures: Path | None = None,
     columns: Mapping[str, str] | None = None,
     constants: Mapping[str, Any] | None = None,
+    metric: str | None = None,
 ) -> Path:
     """Write one HTML file on study folders, tables or logs; returns where.
 
@@ -243,6 +244,7 @@ def report(
         figures: a folder for the figures as SVG and PNG files.
         columns: of tables, as in `fit`.
         constants: of tables, as in `fit`.
+        metric: the loss to fit in tables and logs; a study has its own fit.
     """
     from chemscale import __version__
     from chemscale.desk.report import Page, render, save
@@ -271,12 +273,12 @@ def report(
             )
         else:
             tabled = tuple(read_points(one, _columns(columns, constants)))
-            found = fit(tabled)
+            found = fit(tabled, metric=metric)
             name = one.resolve().name
             pages.append(Page(name, None, (), tabled, None, (), found, (), (), ()))
     names = ", ".join(page.name for page in pages)
     if len(pages) > 1 and len({page.unit for page in pages}) == 1:
-        pages.insert(0, _together(sources, pages))
+        pages.insert(0, _together(sources, pages, metric))
     html = render(pages, title=names, made=now(), version=__version__)
     first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0]
     target = output or (first if first.is_dir() else first.parent) / "report.html"
@@ -289,7 +291,7 @@ def report(
     return target
 
 
-def _together(sources: list[StudyFolder | Path], pages: Sequence[Page]) -> Page:
+def _together(sources: list[StudyFolder | Path], pages: Sequence[Page], metric: str | None) -> Page:
     """All points in one table, whose families can be compared."""
     from chemscale.desk.report import Page
 
@@ -302,7 +304,7 @@ def _together(sources: list[StudyFolder | Path], pages: Sequence[Page]) -> Page:
             points += page.points
     points += join(studies)
     try:
-        found = fit(points)
+        found = fit(points, metric=metric)
     except DataError:  # nothing to fit yet, as the studies' own sections say
         found = None
     return Page("Together", None, (), tuple(points), None, (), found, (), (), ())

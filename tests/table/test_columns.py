@@ -75,6 +75,9 @@ def test_the_command_line_and_python_fit_alike(tmp_path: Path):
 
 
 def test_a_report_reads_other_names_too(tmp_path: Path):
-    path = table(tmp_path, THEIRS + "1000,1000,0.08\n")
-    html = verbs.report(path, columns=NAMES, constants={"family": "painn"})
-    assert "painn" in html.read_text()
+    rows = "dataset_size,weights,rmse,mae\n10,1000,0.5,7\n100,1000,0.2,5\n1000,1000,0.08,3\n"
+    path = table(tmp_path, rows)
+    said = {"columns": NAMES, "constants": {"family": "painn"}}
+    with pytest.raises(UsageError, match="Say --metric. Known: loss, mae"):
+        verbs.report(path, **said)
+    assert "test mae of 3 painn runs" in verbs.report(path, metric="mae", **said).read_text()
