@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chemscale.desk.average import average
+from chemscale.desk.bootstrap import fit_law
 from chemscale.desk.laws import ALONG, additive_surface, bnsl, law, m4, power, power_floor
 from chemscale.desk.solve import huber, log_law, refine, solve
-from chemscale.desk.surfaces import SURFACES, additive, data_constrained
+from chemscale.desk.surfaces import SURFACES, additive, data_constrained, kaplan
 from chemscale.table.errors import UsageError
 
 SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -199,3 +201,30 @@ def test_the_chinchilla_refit_of_besiroglu_et_al_2024_comes_back():
     starts[:, 1:] *= np.exp(np.random.default_rng(0).normal(0, 0.5, (20, 4)))
     ends = refine(additive, starts, log_x - centre, log_y, ones, True, 1e-3, steps=300)
     np.testing.assert_allclose(ends, np.tile(found, (20, 1)), rtol=1e-3)
+
+
+def test_any_one_law_comes_back_with_intervals_of_its_parameters():
+    cells = somewhere(kaplan, num_points=20)[0]
+    log_x, cell = np.repeat(cells, 2, axis=0), np.repeat(np.arange(20), 2)
+    truth = np.array([[1.0, 2.0, 0.5, 0.4, 0.3]])
+    clean = log_law(kaplan, log_x - kaplan.end(log_x), truth)[0]
+    rng = np.random.default_rng(0)
+    exact = fit_law(kaplan, log_x, clean, cell, floor=True, seeds=(1e-9, 20), rng=rng, num_draws=9)
+    np.testing.assert_allclose(exact.best, truth[0], rtol=1e-3)
+    noisy = clean + 0.02 * rng.normal(size=40)
+    found = fit_law(kaplan, log_x, noisy, cell, floor=True, seeds=(0.02, 20), rng=rng)
+    value, low, high = found.loss(log_x)
+    assert ((low < value) & (value < high)).all()
+    told = found.parameters()
+    assert list(told) == ["irreducible_loss", "coefficient_1", *kaplan.parameters]
+    size = told["size_exponent"]
+    assert size.interval.low < size.value < size.interval.high
+    few = fit_law(kaplan, log_x[::5], noisy[::5], cell[::5], floor=True, seeds=(3.0, 9), rng=rng)
+    assert few.parameters()["size_exponent"].interval is None
+
+
+def test_axes_in_one_unit_keep_their_ratio():
+    log_x = np.log([[1e6, 4e4, 1e4], [1e7, 1e4, 1e4]])
+    np.testing.assert_allclose(data_constrained.end(log_x), np.log([1e7, 4e4, 4e4]))
+    kept = average(np.exp(log_x), np.array([3.0, 2.0]), [data_constrained]).points.log_x
+    np.testing.assert_allclose(np.sort(kept[:, 2] - kept[:, 1]), np.log([0.25, 1.0]))

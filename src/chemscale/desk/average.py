@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chemscale.desk.laws import ALONG, Law
+from chemscale.desk.laws import ALONG, Law, largest
 from chemscale.desk.solve import nonnegative
 from chemscale.desk.surfaces import broken_in_data, kaplan
 from chemscale.table.results import Array
@@ -47,7 +47,7 @@ class Settings:
 class Points:
     """Measured losses, in logarithms, replicates and neighbours merged, in order of x."""
 
-    log_x: Array  # (n, K), 0 at the largest x of each axis
+    log_x: Array  # (n, K), 0 at the largest x of each axis, or of those tied
     log_y: Array  # (n,)
     weight: Array  # (n,) how many measurements, mean 1
     order: Array  # (n,) sum of log_x, 0 at the last point: log x, or log of the product of axes
@@ -57,7 +57,13 @@ class Points:
 
     @classmethod
     def of(
-        cls, x: Array, y: Array, bins: int, count: Array | None = None, noise: float | None = None
+        cls,
+        x: Array,
+        y: Array,
+        bins: int,
+        count: Array | None = None,
+        noise: float | None = None,
+        tied: tuple[int, ...] = (),
     ) -> Points:
         """Merge and sort; x (m, K) and y (m,) are positive, y the geometric mean of `count` runs.
 
@@ -65,7 +71,7 @@ class Points:
         where there are any, else (along one axis) from neighbours by linear interpolation.
         """
         log_x, log_y = np.log(x), np.log(y)
-        end = log_x.max(axis=0)
+        end = largest(log_x, tied)
         log_x = log_x - end
         each = np.ones(len(y)) if count is None else np.asarray(count, float)
         cells, place = np.unique(log_x, axis=0, return_inverse=True)
@@ -213,9 +219,9 @@ def average(
         noise: standard deviation of log y of one run; by default from the points.
     """
     settings = settings or Settings()
-    points = Points.of(x, y, settings.bins, count, noise)
-    num_axes = points.log_x.shape[1]
-    laws = laws or (ALONG if num_axes == 1 else (kaplan, broken_in_data))
+    laws = laws or (ALONG if x.shape[1] == 1 else (kaplan, broken_in_data))
+    tied = tuple(sorted({axis for law in laws for axis in law.tied}))
+    points = Points.of(x, y, settings.bins, count, noise, tied)
     starts = _origins(points, settings)
     experts = []
     for law in laws:

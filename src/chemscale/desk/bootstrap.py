@@ -113,6 +113,85 @@ class Fitted:
         return np.concatenate([self.best[None], self.draws[::stride][:200]])
 
 
+@dataclass(frozen=True)
+class FittedLaw:
+    """Any one law with what resampling says about it.
+
+    Rows are E, A_1 … A_J, θ_1 … θ_Q of `solve`, with log x counted from `origin`: exponents are
+    those of x itself, a position is its distance from there, A_j belongs to x/exp(origin).
+    """
+
+    law: Law
+    origin: Array  # (K,) log x
+    allowed: Array  # (2, P) smallest and largest value; of A_j, a factor of ten
+    best: Array  # (P,)
+    draws: Array  # (S, P)
+
+    def loss(self, log_x: Array, level: float = 0.9) -> tuple[Array, Array, Array]:
+        """The loss at log x (T, K), and the ends of its interval."""
+        rows = np.concatenate([self.best[None], self.draws])
+        value = np.exp(log_law(self.law, log_x - self.origin, rows))
+        low, high = np.quantile(value[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return value[0], low, high
+
+    def parameters(self, level: float = 0.9) -> dict[str, Quantity]:
+        """Each with its interval; an empty `Quantity` where it is not identified.
+
+        That is: its interval touches a bound, or is wider than half of what is allowed.
+        """
+        ends = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        inside = (ends[0] > self.allowed[0]) & (ends[1] < self.allowed[1])
+        known = inside & (2 * np.diff(ends, axis=0)[0] < np.diff(self.allowed, axis=0)[0])
+        terms = [f"coefficient_{number}" for number in range(1, self.law.num_shapes + 1)]
+        return {
+            name: Quantity(value=value, interval=Interval(low=low, high=high, level=level))
+            if yes
+            else Quantity()
+            for name, value, (low, high), yes in zip(
+                ("irreducible_loss", *terms, *self.law.parameters),
+                self.best.tolist(),
+                ends.T.tolist(),
+                known,
+                strict=True,
+            )
+        }
+
+
+def fit_law(
+    law: Law,
+    log_x: Array,
+    log_loss: Array,
+    cell: NDArray[np.intp],
+    *,
+    floor: bool,
+    seeds: tuple[float, int] | None,
+    rng: np.random.Generator,
+    num_draws: int = 200,
+) -> FittedLaw:
+    """Fit any one law with its bootstrap; arguments as of `fit_sample`."""
+    origin = law.end(log_x)
+    log_x = log_x - origin
+    tried = law.candidates(1000, log_x)
+    best, delta, residual = _best(law, log_x, log_loss, floor, tried, starts=16)
+    num_free = len(best) - (not floor)
+    spread = scatter(residual, cell, num_free, delta, seeds)
+    resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
+    draws = solve(
+        law,
+        log_x,
+        resampled,
+        weights,
+        floor=floor,
+        delta=delta,
+        candidates=np.concatenate([best[None, 1 + law.num_shapes :], tried[::30]]),
+        tolerance=1e-6,
+    )
+    low, high = law.bounds(log_x)
+    linear = best[1 : 1 + law.num_shapes]
+    allowed = np.array([[0.0, *linear / 10, *low], [math.exp(log_loss.min()), *linear * 10, *high]])
+    return FittedLaw(law, origin, allowed, best, draws)
+
+
 def fit_sample(
     log_x: Array,
     log_loss: Array,
@@ -141,7 +220,7 @@ def fit_sample(
     forms = [floor] if floor is not None else [False]
     if floor is None and len(np.unique(log_x, axis=0)) >= 5:
         forms = [False, True]
-    fits = {form: _best(law, log_x, log_loss, form) for form in forms}
+    fits = {form: _best(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
     floor = min(forms, key=lambda form: criterion(fits[form][2], 2 * log_x.shape[1] + form))
     best, delta, residual = fits[floor]
     num_free = 2 * log_x.shape[1] + floor
@@ -179,20 +258,31 @@ def uncentred(rows: Array, centre: Array) -> Array:
     return np.concatenate([rows[:, :1], terms], axis=1)
 
 
-def _best(law: Law, log_x: Array, log_loss: Array, floor: bool) -> tuple[Array, float, Array]:
+def _best(
+    law: Law, log_x: Array, log_loss: Array, floor: bool, tried: Array, starts: int = 1
+) -> tuple[Array, float, Array]:
     """Parameters, the Huber delta they were fitted with, residuals."""
-    once, data, ticks = np.ones((1, len(log_loss))), log_loss[None], grid(law, 40)
-    spare = len(log_loss) - 2 * log_x.shape[1] - floor
+    once, data = np.ones((1, len(log_loss))), log_loss[None]
+    spare = len(log_loss) - law.num_shapes - tried.shape[1] - floor
     delta = math.inf  # with under five spare runs an odd one cannot be told
     if spare >= 5:
         rough = solve(
-            law, log_x, data, once, floor=floor, delta=1e-3, candidates=ticks, tolerance=1e-4
+            law,
+            log_x,
+            data,
+            once,
+            floor=floor,
+            delta=1e-3,
+            candidates=tried,
+            tolerance=1e-4,
+            starts=starts,
         )
         sizes = np.sort(np.abs(log_law(law, log_x, rough)[0] - log_loss))
         # The rough fit runs through as many runs as it has parameters: leave those out.
         spread = 1.4826 * float(np.median(sizes[-spare:]))
         delta = 1.345 * max(spread, 1e-6)
-    best = solve(law, log_x, data, once, floor=floor, delta=delta, candidates=ticks)
+        tried = np.concatenate([rough[:, 1 + law.num_shapes :], tried])
+    best = solve(law, log_x, data, once, floor=floor, delta=delta, candidates=tried, starts=starts)
     return best[0], delta, log_law(law, log_x, best)[0] - log_loss
 
 

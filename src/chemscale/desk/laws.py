@@ -43,6 +43,11 @@ class Law:
         None  # [j][q] d log S_j / d θ_q
     )
     starts: Callable[[Array, Array], Array] | None = None  # (C, Q) uniforms, (K,) spans → (C, Q)
+    tied: tuple[int, ...] = ()  # axes counted in one unit, whose ratio the law knows
+
+    def end(self, log_x: Array) -> Array:
+        """The origin (K,) to count log x from: its largest, the same for tied axes."""
+        return largest(log_x, self.tied)
 
     @property
     def num_shapes(self) -> int:
@@ -84,7 +89,7 @@ class Law:
     def candidates(self, count: int, log_x: Array) -> Array:
         """Shape parameters (C, Q) spread over what is plausible; the same ones every time.
 
-        A position lies within the data or up to 1.5 in log x beyond their end.
+        Log x counts from `end`; a position lies within the data or up to 1.5 beyond their end.
         """
         uniform = _spread(count, len(self.parameters))
         if self.starts is not None:
@@ -95,6 +100,14 @@ class Law:
                 column = log_x[:, self.positions[name]]
                 low[which], high[which] = column.min(), column.max() + 1.5
         return low + uniform * (high - low)
+
+
+def largest(log_x: Array, tied: tuple[int, ...] = ()) -> Array:
+    """Largest log x of each axis (K,); tied axes share theirs."""
+    ends = log_x.max(axis=0)
+    if tied:
+        ends[list(tied)] = ends[list(tied)].max()
+    return np.asarray(ends)
 
 
 @cache
@@ -133,7 +146,7 @@ def law(
         parameters: name → smallest and largest value.
         num_axes: how many columns log x has.
         positions: parameter → axis along which it is a position in log x, for those that are.
-        **more: `slopes`, the derivatives; `starts`, plausible values.
+        **more: `slopes`, the derivatives; `starts`, plausible values; `tied`, axes in one unit.
 
     Raises:
         UsageError: a position that is no parameter.

@@ -30,6 +30,7 @@ def solve(
     delta: float,
     candidates: Array,
     tolerance: float = 1e-10,
+    starts: int = 1,
 ) -> Array:
     """Fit every data set of the batch, from the best of the candidates each.
 
@@ -42,13 +43,19 @@ def solve(
         delta: where the Huber loss turns from quadratic to linear, in log y; may be infinite.
         candidates: (C, Q) values of θ tried before refinement.
         tolerance: refinement ends when a step lowers the objective by less than this share.
+        starts: how many candidates are refined; more than one for laws with several optima.
 
     Returns:
         (S, 1 + J + Q) parameters.
     """
     scale = float(log_y.mean())
-    start = project(law, log_x, log_y - scale, weights, floor, candidates)
-    found = refine(law, start, log_x, log_y - scale, weights, floor, delta, tolerance)
+    start = project(law, log_x, log_y - scale, weights, floor, candidates, starts)
+    seen, trust = np.repeat(log_y - scale, starts, axis=0), np.repeat(weights, starts, axis=0)
+    found = refine(law, start, log_x, seen, trust, floor, delta, tolerance)
+    if starts > 1:
+        value = (trust * huber(log_law(law, log_x, found) - seen, delta)).sum(axis=1)
+        lowest = value.reshape(-1, starts).argmin(axis=1)
+        found = found.reshape(-1, starts, found.shape[1])[np.arange(len(lowest)), lowest]
     found[:, : 1 + law.num_shapes] *= np.exp(scale)
     return found
 
@@ -81,9 +88,15 @@ def influence(residual: Array, delta: float) -> Array:
 
 
 def project(
-    law: Law, log_x: Array, log_y: Array, weights: Array, floor: bool, candidates: Array
+    law: Law,
+    log_x: Array,
+    log_y: Array,
+    weights: Array,
+    floor: bool,
+    candidates: Array,
+    starts: int = 1,
 ) -> Array:
-    """The best candidate of each data set, with E and A by non-negative least squares."""
+    """The best candidates of each data set, with E and A by non-negative least squares."""
     typical = log_y.mean(axis=0)
     logs = np.stack(law.log_shapes(log_x, candidates), axis=-1)  # (C, n, J)
     columns = np.exp(np.clip(logs, -100.0, 100.0))
@@ -98,11 +111,13 @@ def project(
     )
     moment = (weights * target) @ columns.swapaxes(0, 1).reshape(num_points, -1)
     linear, gain = nonnegative(gram, moment.reshape(-1, num_candidates, num_terms))
-    best = gain.argmax(axis=1)
-    linear = linear[np.arange(len(best)), best]
+    best = gain.argmax(axis=1)[:, None]
+    if starts > 1:
+        best = np.argsort(-gain, axis=1, kind="stable")[:, :starts]
+    linear = np.take_along_axis(linear, best[..., None], axis=1).reshape(best.size, -1)
     if not floor:
         linear = np.concatenate([np.zeros_like(linear[:, :1]), linear], axis=1)
-    return np.concatenate([linear, candidates[best]], axis=1)
+    return np.concatenate([linear, candidates[best.ravel()]], axis=1)
 
 
 def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:

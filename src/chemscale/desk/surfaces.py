@@ -129,6 +129,7 @@ SURFACES = (additive, over_training, kaplan, broken_in_data)
         "overfit_exponent": (0.2, 4.0),
     },
     num_axes=3,
+    tied=(1, 2),
     starts=lambda uniform, span: np.concatenate(
         [
             log_uniform(uniform[:, :2], 0.1, 1.0),
