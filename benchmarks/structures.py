@@ -3,10 +3,10 @@
     python benchmarks/structures.py --structures 100000 1000000 --format hdf5
 
 Made-up structures of 12 atoms on springs are written, then opened by a fresh process: read, the
-data card made, edges found up to the cutoff of the model, some steps trained. Told are structures by the
-second of processor time, the largest resident set of that process (mapped files counted), and the
-share of training steps that passes until the batch is there, where a step's items are drawn from
-all structures. Exit code 1 where a process needs 4 GB or more.
+data card made, edges found up to the cutoff of the model, some steps trained. Told are structures
+by the second of processor time, the largest resident set of that process (mapped files counted),
+and the share of training steps that passes until the batch is there, where a step's items are
+drawn from all structures. Exit code 1 where a process needs 4 GB or more.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _print_errors(found: Evaluation, settings: ErrorSettings, path: Path) -> Non
             for one in runs
         ],
     )
-    for what, title in (("element", "element"), ("kind", "formula")):
+    for what, title in (("element", "element"), ("kind", "formula"), ("config", "config_type")):
         best = runs[-1].metrics
         start = f"force_mae.{what}."
         rows = [

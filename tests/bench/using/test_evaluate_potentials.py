@@ -72,6 +72,24 @@ def test_parts_add_up_to_the_whole(toy_potentials, monkeypatch):
     assert accuracy.errors(trained, dataset, items) == pytest.approx(whole, rel=1e-4)
 
 
+def test_configurations_are_told_apart(study):
+    text = (study / "toy.xyz").read_text()
+    head, tail = text[: len(text) // 2], text[len(text) // 2 :]
+    named = [
+        part.replace("pbc=", f"config_type=at.{t} pbc=") for part, t in ((head, 300), (tail, 600))
+    ]
+    (study / "toy.xyz").write_text("".join(named))
+    dataset = open_dataset(StudyFolder(study).study().dataset, study)
+    items = dataset.indices("train")
+    whole = accuracy.errors(load_potential(study), dataset, items)
+    configs, sizes = np.array(dataset.configs(items)), np.diff(dataset.start)[items]
+    parts = [
+        sizes[configs == c].sum() * whole[f"force_mae.config.{c}"] for c in ("at.300", "at.600")
+    ]
+    assert sum(parts) / sizes.sum() == pytest.approx(whole["force_mae"])
+    assert whole["energy_mae.config.at.300"] != whole["energy_mae.config.at.600"]
+
+
 def test_a_spring_holds_and_a_push_does_not():
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]])
     held = constant_energy(atoms, Springs(30.0), 0.2)

@@ -186,6 +186,10 @@ class Structures(Dataset):
 
         return batch
 
+    def configs(self, items: Indices) -> list[str]:
+        """The `config_type` of structures; empty where a frame has none."""
+        return [str(name) for name in self.arrays["configs"][self.arrays["config"][items]]]
+
     def atoms(self, item: int) -> Atoms:
         """A structure for ASE, without its labels; charge and multiplicity in its `info`."""
         arrays = self.arrays

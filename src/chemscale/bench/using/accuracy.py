@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -31,7 +31,8 @@ def errors(
         stress_mae, meV/Å³, over components, of periodic structures that have one;
         force_cosine, the mean over atoms of the cosine between force and label, atoms without a
         force left out; `force_mae.element.X` of atoms of one element; and where structures are of
-        several formulas, `force_mae.kind.F` and `energy_mae.kind.F` of each of the commonest.
+        several formulas, `force_mae.kind.F` and `energy_mae.kind.F` of each of the commonest; the
+        same as `.config.C` where frames are of several `config_type`.
     """
     collate = dataset.collate(trained.config)
     scale = trained.model.scale
@@ -41,7 +42,8 @@ def errors(
         sums[name][0] += float(values.sum())
         sums[name][1] += values.size
 
-    kinds = _kinds(dataset, items)
+    formulas = [dataset.atoms(int(item)).get_chemical_formula() for item in items]
+    told_apart = {"kind": _commonest(formulas), "config": _commonest(dataset.configs(items))}
     places = np.arange(len(items))
     [parts] = shares(places, dataset.loads(items, trained.config), MOST_EDGES, 1)
     for part in parts:
@@ -49,12 +51,12 @@ def errors(
         told = trained.model.predict(graph.to(scale.device, scale.dtype))
         sizes = graph.atoms_per_structure.numpy()
         off = 1e3 * (told.energy.cpu().numpy() - graph.energy.numpy()) / sizes  # meV/atom
-        for one, kind in zip(off, kinds[part], strict=True):
-            if np.isfinite(one):
-                add("energy_mae", np.abs(one[None]))
-                add("energy_rmse", one[None] ** 2)
-                if kind:
-                    add(f"energy_mae.kind.{kind}", np.abs(one[None]))
+        labelled = np.isfinite(off)
+        add("energy_mae", np.abs(off[labelled]))
+        add("energy_rmse", off[labelled] ** 2)
+        for what, names in told_apart.items():
+            for name in set(names[part].tolist()) - {""}:
+                add(f"energy_mae.{what}.{name}", np.abs(off[labelled & (names[part] == name)]))
         wanted = graph.forces.numpy()  # (A, 3)
         there = np.isfinite(wanted).all(axis=1)
         found, wanted = told.forces.double().cpu().numpy()[there], wanted[there]
@@ -71,9 +73,10 @@ def errors(
         for number in np.unique(numbers):
             name = f"force_mae.element.{chemical_symbols[number]}"
             add(name, np.abs(wrong[numbers == number]))
-        of_atoms = kinds[part][graph.structure.numpy()[there]]
-        for kind in set(of_atoms.tolist()) - {""}:
-            add(f"force_mae.kind.{kind}", np.abs(wrong[of_atoms == kind]))
+        for what, names in told_apart.items():
+            of_atoms = names[part][graph.structure.numpy()[there]]
+            for name in set(of_atoms.tolist()) - {""}:
+                add(f"force_mae.{what}.{name}", np.abs(wrong[of_atoms == name]))
         progress(len(part))
     means = {name: total / count for name, (total, count) in sums.items() if count}
     return {
@@ -82,9 +85,8 @@ def errors(
     }
 
 
-def _kinds(dataset: Structures, items: Indices) -> NDArray[np.str_]:
-    """Formula of each structure, empty for all but the commonest, and if there is but one."""
-    names = [dataset.atoms(int(item)).get_chemical_formula() for item in items]
+def _commonest(names: Sequence[str]) -> NDArray[np.str_]:
+    """The name of each structure, empty for all but the commonest, and if there is but one."""
     found, counts = np.unique(names, return_counts=True)
     kept = set(found[np.argsort(-counts, kind="stable")][:MOST_KINDS].tolist())
     several = len(found) > 1

@@ -203,7 +203,7 @@ def models_table(page: Page) -> Table | None:
 
 def _measure(name: str) -> tuple[str, bool]:
     """What a measure is called, and whether more of it is better."""
-    base, *of = name.split(".")  # such as force_mae.element.O
+    base, *of = name.split(".", 2)  # such as force_mae.element.O
     label, up = MEASURES.get(base, (base.replace("_", " "), base == "nve_stable"))
     return (f"{label}, {of[-1]}" if of else label), up
 
