@@ -59,6 +59,7 @@ def measure(family: str, size: str, batch_size: int, way: str) -> int:
     import torch
 
     from chemscale.bench.training import checkpoint
+    from chemscale.bench.training.average import Average
     from chemscale.bench.training.measure import DTYPES, EVALUATION_BATCH, start_model
     from chemscale.bench.training.ranks import ALONE
     from chemscale.bench.training.recipe import Batches
@@ -96,7 +97,9 @@ def measure(family: str, size: str, batch_size: int, way: str) -> int:
         train_step(model, step, parts, recipe, 1e-4, whole=whole)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "run.json").write_text("{}")
-        checkpoint.save(RunFolder(Path(folder)), checkpoint.State(), model, step)
+        checkpoint.save(
+            RunFolder(Path(folder)), checkpoint.State(), model, step, Average(model, 0.0)
+        )
     return largest() - before
 
 

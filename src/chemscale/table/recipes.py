@@ -31,6 +31,8 @@ class Recipe(Record):
     stress_weight: float = Field(0.0, ge=0)  # of the virial per atom, in periodic structures
     loss: Literal["huber", "l1", "l2"] = "huber"  # potentials: mean of what a deviation costs
     huber_delta: PositiveFloat = 0.1  # potentials: quadratic below, linear above
+    # What a step leaves of the mean of the weights before it; the mean is what is judged. 0: none.
+    ema: float = Field(0.0, ge=0, lt=1)
     # What is computed at a time, at most: a larger batch is cut into parts. None: no limit.
     max_tokens: PositiveInt | None = None  # of molecules
     max_edges: PositiveInt | None = None  # of structures
@@ -85,6 +87,7 @@ class RecipeSpec(Record):
     stress_weight: float | None = Field(None, ge=0)
     loss: Literal["huber", "l1", "l2"] | None = None
     huber_delta: PositiveFloat | None = None
+    ema: float | None = Field(None, ge=0, lt=1)
     max_tokens: PositiveInt | None = None
     max_edges: PositiveInt | None = None
     mup_base_width: PositiveInt | None = None

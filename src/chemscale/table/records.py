@@ -282,6 +282,7 @@ NEUTRAL: dict[type[Record], dict[str, Any]] = {
         "mup_base_width": None,
         "stress_weight": 0.0,
         "loss": "huber",
+        "ema": 0.0,
     },
     Trunk: {"start_from": None},
 }

@@ -28,7 +28,7 @@ name = "extend"
 families = {{ {family} = ["w16"] }}
 dataset = {dataset}
 num_train = [{num_train}]
-recipe = {{ name = "{recipe}", batch_size = {batch_size}, learning_rate = {rate} }}
+recipe = {{ name = "{recipe}", batch_size = {batch_size}, learning_rate = {rate}, ema = {ema} }}
 budget = {{ items = {items}, patience = {patience} }}
 """
 
@@ -60,7 +60,7 @@ def make(tmp_path: Path, data: Path) -> Callable[..., tuple[StudyFolder, Run]]:
         place = tmp_path / name
         place.mkdir()
         dataset = dataset.replace("DATA", str(data))
-        (place / "study.toml").write_text(STUDY.format(dataset=dataset, **values))
+        (place / "study.toml").write_text(STUDY.format(dataset=dataset, **{"ema": 0.0, **values}))
         folder = StudyFolder(place)
         (run,) = sweep_runs(folder.study(), Workbench(folder.study(), place), [])
         folder.ask({"sweep": [run]})
@@ -82,14 +82,17 @@ STRUCTURES = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "recipe", "dataset", "num_train"),
-    [("chemgpt", "molecules", MOLECULES, 1000), ("schnet", "energy-and-forces", STRUCTURES, 300)],
-    ids=["chemgpt", "schnet"],
+    ("family", "recipe", "dataset", "num_train", "ema"),
+    [
+        ("chemgpt", "molecules", MOLECULES, 1000, 0.0),
+        ("schnet", "energy-and-forces", STRUCTURES, 300, 0.9),
+    ],
+    ids=["chemgpt", "schnet, averaged"],
 )
 def test_a_run_extended_from_10_000_to_40_000_items_equals_the_direct_one_bit_for_bit(
-    make: Callable[..., Any], family: str, recipe: str, dataset: str, num_train: int
+    make: Callable[..., Any], family: str, recipe: str, dataset: str, num_train: int, ema: float
 ):
-    values = {"family": family, "recipe": recipe, "num_train": num_train, "rate": 3e-3}
+    values = {"family": family, "recipe": recipe, "num_train": num_train, "rate": 3e-3, "ema": ema}
     values |= {"batch_size": 128, "patience": 1}
     direct, long = make("direct", dataset, items=40_000, **values)
     extended, short = make("extended", dataset, items=10_000, **values)

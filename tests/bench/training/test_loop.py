@@ -9,12 +9,18 @@ from typing import Any
 import ase
 import numpy as np
 import pytest
+import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from chemscale.bench.models.schnet import SchNet
+from chemscale.bench.training import checkpoint
+from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.loop import train_run
 from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.ranks import ALONE
+from chemscale.bench.training.tensors import Files
+from chemscale.bench.using.trained import load_potential
 from chemscale.table.expand import sweep_runs
 from chemscale.table.records import Run
 from chemscale.table.results import CURVE_COLUMNS, Outcome
@@ -28,7 +34,7 @@ families = {{ schnet = ["w16"] }}
 dataset = {{ format = "extxyz", path = "toy.xyz", test = 0.15, validation = 0.15, \
 max_evaluated = 10 }}
 num_train = [20]
-recipe = {{ name = "energy-and-forces", warmup = 200, learning_rate = {rate} }}
+recipe = {{ name = "energy-and-forces", warmup = 200, learning_rate = {rate}, ema = {ema} }}
 budget = {{ items = {items} }}
 """
 
@@ -66,11 +72,13 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(tmp_path: Path, frames: Path) -> Callable[..., tuple[StudyFolder, Run]]:
     """Make a study of one run, and say which."""
 
-    def study(name: str, items: int = 1500, rate: float = 3e-3) -> tuple[StudyFolder, Run]:
+    def study(
+        name: str, items: int = 1500, rate: float = 3e-3, ema: float = 0.0
+    ) -> tuple[StudyFolder, Run]:
         place = tmp_path / name
         place.mkdir()
         os.link(frames, place / "toy.xyz")
-        (place / "study.toml").write_text(STUDY.format(items=items, rate=rate))
+        (place / "study.toml").write_text(STUDY.format(items=items, rate=rate, ema=ema))
         folder = StudyFolder(place)
         (run,) = sweep_runs(folder.study(), Workbench(folder.study(), place), [])
         folder.ask({"sweep": [run]})
@@ -117,9 +125,9 @@ def test_a_run_ends_with_a_curve_a_verdict_and_metrics(make: Callable[..., Any])
 
 
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(make: Callable[..., Any]):
-    folder, run = make("straight")
+    folder, run = make("straight", ema=0.9)  # with an average there is most to remember
     straight = train_run(folder, run.id)
-    broken, same = make("broken")
+    broken, same = make("broken", ema=0.9)
     assert same.id == run.id
     for steps in (5, 1, 121, 60, 11):  # before and after evaluations, and in the cooldown
         assert train_run(broken, run.id, stop=after(steps)) is None
@@ -129,10 +137,30 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(make: Calla
     assert losses[0] == losses[1]
 
 
-def test_a_run_extended_from_a_shorter_one_equals_the_direct_one(make: Callable[..., Any]):
-    direct, long = make("direct", items=1500)
+def test_what_is_kept_is_the_average_that_was_judged(make: Callable[..., Any]):
+    folder, run = make("averaged", ema=0.9)
+    outcome = train_run(folder, run.id)
+    assert outcome is not None
+    place = folder.open_run(run.id)
+    weights = checkpoint.final(place)
+    assert weights is not None
+    bench = Workbench(folder.study(), folder.path)
+    model, recipe = load_potential(place.path).model, run.trunk.recipe
+    judged = Judge(bench, model, recipe, ALONE).judge()
+    assert judged == outcome.metrics
+    iterate = Files(weights, "iterate")
+    assert any(
+        not torch.equal(iterate[k], v) for k, v in model.state_dict().items() if k in iterate.names
+    )
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_extended_from_a_shorter_one_equals_the_direct_one(
+    make: Callable[..., Any], ema: float
+):
+    direct, long = make("direct", items=1500, ema=ema)
     train_run(direct, long.id)
-    folder, short = make("extended", items=1100)
+    folder, short = make("extended", items=1100, ema=ema)
     assert short.trunk_id == long.trunk_id
     train_run(folder, short.id)
     folder.ask({"sweep": [long]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 
 from chemscale.bench.models.base import Family, Seen
 from chemscale.bench.training import tensors
+from chemscale.bench.training.average import Average
 from chemscale.bench.training.ranks import ALONE, Ranks
 from chemscale.bench.training.recipe import cooldown_steps
 from chemscale.table.files import Content, array_bytes
@@ -84,9 +86,13 @@ def save(
     state: State,
     model: Family,
     optimizer: torch.optim.Optimizer,
+    average: Average,
     ranks: Ranks = ALONE,
 ) -> None:
     """Write a checkpoint of trunk or cooldown, and the run's curve up to here.
+
+    Its `weights` are those that are judged. Where that is an average, `iterate` has those that
+    training goes on from.
 
     Sharded weights go into a file a rank, and can be read by any number of ranks.
     """
@@ -99,10 +105,14 @@ def save(
         for name, value in entry.items()
     }
     number = f"-{ranks.rank:05d}" if ranks.sharded else ""
+    judged = {**model.state_dict(), **average.means}
     files: dict[str, Content] = {
-        f"weights{number}.safetensors": tensors.file(_ours(model.state_dict(), ranks)),
+        f"weights{number}.safetensors": tensors.file(_ours(judged, ranks)),
         f"optimizer{number}.safetensors": tensors.file(_ours(moments, ranks)),
     }
+    if average.means:
+        iterate = _ours(average.parameters, ranks)
+        files[f"iterate{number}.safetensors"] = tensors.file(iterate)
     if ranks.first:
         files |= {
             "state.json": json.dumps(state.plain()).encode(),
@@ -121,12 +131,20 @@ def load_state(checkpoint: Path) -> State:
     return State(**data, losses=np.load(checkpoint / "steps.npy").tolist())
 
 
-def load_weights(checkpoint: Path, model: Family, optimizer: torch.optim.Optimizer) -> None:
-    """Set model and optimiser as they were, however many ranks wrote them."""
+def load_weights(
+    checkpoint: Path, model: Family, optimizer: torch.optim.Optimizer, average: Average
+) -> None:
+    """Set model, optimiser and average as they were, however many ranks wrote them."""
     weights = tensors.Files(checkpoint, "weights")
     with torch.no_grad():
         for name, value in model.state_dict().items():
             tensors.local(value).copy_(tensors.rows(weights[name], value))
+        if average.means:
+            iterate = tensors.Files(checkpoint, "iterate")
+            for name, mean in average.means.items():
+                tensors.local(mean).copy_(tensors.rows(weights[name], mean))
+                here = tensors.local(average.parameters[name])
+                here.copy_(tensors.rows(iterate[name], mean))
     moments = tensors.Files(checkpoint, "optimizer")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
@@ -174,7 +192,7 @@ def name_of(phase: Literal["trunk", "cooldown"], step: int) -> str:
     return f"{phase}-{step:09d}"
 
 
-def _ours(found: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+def _ours(found: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
     """What this rank writes: its rows of what is sharded; the first, also what is not."""
     return {
         name: tensors.local(value)

@@ -10,39 +10,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 
-from chemscale.bench.models.base import Family, load_family
+from chemscale.bench.models.base import load_family
 from chemscale.bench.nn import native
-from chemscale.bench.training import checkpoint, power
+from chemscale.bench.training import checkpoint
 from chemscale.bench.training.external import Command
 from chemscale.bench.training.failure import failure
-from chemscale.bench.training.judge import Judge
-from chemscale.bench.training.measure import (
-    DTYPES,
-    Workbench,
-    default_device,
-    device_name,
-    start_model,
-)
+from chemscale.bench.training.learner import Diverged, Learner
+from chemscale.bench.training.measure import Workbench, device_name
 from chemscale.bench.training.ranks import ALONE, Onlooker, Ranks
 from chemscale.bench.training.recipe import (
-    Batches,
     cooldown_rate,
     cooldown_steps,
     ending,
     evaluation_steps,
     out_of_patience,
-    stream,
     trunk_rate,
 )
 from chemscale.bench.training.resources import ORDINARY, Resources
-from chemscale.bench.training.step import optimiser, seed_generator, shares, train_step
 from chemscale.table.errors import DataError, Stopped, StoreError
 from chemscale.table.records import Run
 from chemscale.table.results import Ending, Outcome, Status
@@ -53,10 +42,6 @@ ACCOUNT_SECONDS = 1.0  # the most training that a kill can hide from `flops_spen
 
 Event = dict[str, Any]
 Tell = Callable[[Event], None]
-
-
-class _Diverged(Exception):
-    """The loss is no longer a number, or far above that of an untrained model."""
 
 
 def train_run(
@@ -121,7 +106,7 @@ def train_run(
 
 
 class _Training:
-    """One run on its way; everything it changes is in `state`, the model and the optimiser."""
+    """One run on its way: what comes when, and what is kept. The `learner` does the rest."""
 
     def __init__(
         self,
@@ -137,21 +122,18 @@ class _Training:
         self.bench, self.folder, self.place, self.run = bench, folder, place, run
         self.tell, self.stop, self.resources, self.ranks = tell, stop, resources, ranks
         self.recipe = run.trunk.recipe
-        self.device = default_device()
-        trunk, dataset = run.trunk, bench.dataset
+        trunk = run.trunk
         if bench.fingerprint(trunk.num_train, trunk.seed) != trunk.dataset:
             raise DataError(
                 "the data changed since this run was asked for; `chemscale expand` asks anew"
             )
-        family = load_family(trunk.family)
-        resources.refuse_for(family, trunk.family)
-        self.config = family.Config.read(trunk.config, "run.json")
-        self.subset = dataset.subset(trunk.num_train, trunk.seed)
-        self.batches = Batches(self.subset, self.recipe.batch_size, trunk.seed)
-        self.collate = dataset.collate(self.config)
-        self.loads = partial(dataset.loads, config=self.config)
-        self.state = checkpoint.State()
+        resources.refuse_for(load_family(trunk.family), trunk.family)
         self.saved_at = self.noted_at = time.monotonic()
+
+    @property
+    def state(self) -> checkpoint.State:
+        """Where the path stands."""
+        return self.learner.state
 
     # --- the path ---
 
@@ -159,16 +141,16 @@ class _Training:
         """Resume, run the trunk, cool down, judge."""
         self._resume()
         try:
-            self._refuse_divergence()  # it may have been killed between finding it and saying so
+            self.learner.refuse_divergence()  # it may have been killed before it said so
             if self.state.phase == "trunk":
                 self._run_trunk()
             verdict, why = ending(self.state.trunk_rows(), self._at_ceiling())
             if self.run.length.cooldown and self.recipe.schedule == "constant":
                 self._run_cooldown()
-        except _Diverged as error:
+        except Diverged as error:
             self._save()
             return self._outcome("diverged", str(error), None)
-        metrics = self.judge.judge() if self.run.length.cooldown else {}
+        metrics = self.learner.judge() if self.run.length.cooldown else {}
         checkpoint.keep(self.place, self.state, ended=True)
         return self._outcome("finished", why, verdict, metrics)
 
@@ -190,7 +172,9 @@ class _Training:
     def _run_cooldown(self) -> None:
         state = self.state
         if state.phase == "trunk":
-            self._branch(state.best_step())
+            best = state.best_step()
+            name = checkpoint.name_of("trunk", best)
+            self.learner.branch(self.place.checkpoints()[name], best)
         assert state.branch is not None
         num_steps = cooldown_steps(self.recipe, state.branch * self.recipe.batch_size)
         while (done := state.step - state.branch) < num_steps:
@@ -217,79 +201,29 @@ class _Training:
     # --- one step, one evaluation ---
 
     def _step(self, rate: float) -> None:
-        state, recipe, ranks = self.state, self.recipe, self.ranks
         now = time.monotonic()
         leave, save = self._agree(self.stop(), now - self.saved_at > CHECKPOINT_SECONDS)
         if leave or save:
             self._save()
         if leave:
-            raise Stopped(f"stopped at step {state.step}")
+            raise Stopped(f"stopped at step {self.state.step}")
         if now - self.noted_at > ACCOUNT_SECONDS:
             self._note_spent()
-        start, before = time.perf_counter(), power.joules() if state.joules is not None else None
-        purpose = f"dropout of step {state.step}"
-        seed_generator(self.device, stream(self.run.trunk.seed, purpose))
-        items = self.batches[state.step]
-        cut = shares(items, self.loads(items), recipe.max_load, ranks.count)
-        parts = [self.collate(part) for part in cut[ranks.rank]]
-        seen = ranks.all_see([self.model.seen(part) for part in parts], self.device)
-        loss = train_step(
-            self.model,
-            self.optimizer,
-            [part.to(self.device, DTYPES[recipe.precision]) for part in parts],
-            recipe,
-            rate,
-            whole=None if len(parts) == ranks.count == 1 else seen,
-            ranks=ranks,
-            rounds=max(map(len, cut)),
-        )
-        state.pending.append(loss)
-        state.add(seen, self.model.flops(seen, recipe))
-        state.seconds += time.perf_counter() - start
-        state.joules = power.added(state.joules, before)
-        if state.step % 32 == 0:
+        self.learner.step(rate)
+        if self.state.step % 32 == 0:
             self._tell_progress()
 
     def _agree(self, *wishes: bool) -> list[bool]:
         """What any rank wishes, all do."""
         if self.ranks.count == 1:
             return list(wishes)
-        return [count > 0 for count in self.ranks.total(list(map(int, wishes)), self.device)]
+        return [
+            count > 0 for count in self.ranks.total(list(map(int, wishes)), self.learner.device)
+        ]
 
     def _evaluate(self, phase: str) -> None:
-        state = self.state
-        state.settle(self.ranks)
-        since = state.rows[-1]["steps_done"] if state.rows else 0
-        recent = np.array(state.losses[since:], dtype=np.float64)
-        val_loss = self.judge.measure("validation")["loss"]
-        finite = np.isfinite(recent).all() and np.isfinite(val_loss)
-        if not finite:
-            raise _Diverged(f"the loss is no longer a number at {state.items_seen:,} items")
-        state.rows.append(
-            {
-                "step": state.step,
-                "phase": phase,
-                **{name: getattr(state, name) for name in checkpoint.COUNTERS},
-                "flops": state.flops,
-                "seconds": state.seconds,
-                "joules": state.joules,
-                "learning_rate": self.optimizer.param_groups[-1]["lr"] if state.step else 0.0,
-                "train_loss": float(recent.mean()) if len(recent) else None,
-                "val_loss": val_loss,
-                "steps_done": len(state.losses),
-            }
-        )
-        self._refuse_divergence()
+        self.learner.evaluate(phase)
         self._tell_progress()
-
-    def _refuse_divergence(self) -> None:
-        rows = [] if self.run.trunk.start_from else self.state.rows  # its first is a trained one
-        if rows and rows[-1]["val_loss"] > 2 * rows[0]["val_loss"]:
-            raise _Diverged(
-                f"the validation loss at {rows[-1]['items_seen']:,} items "
-                f"({rows[-1]['val_loss']:.3g}) is over twice that of the untrained model "
-                f"({rows[0]['val_loss']:.3g})"
-            )
 
     def _tell_progress(self) -> None:
         last = self.state.rows[-1]["val_loss"] if self.state.rows else None
@@ -300,7 +234,7 @@ class _Training:
 
     def _save(self) -> None:
         self._note_spent()
-        checkpoint.save(self.place, self.state, self.model, self.optimizer, self.ranks)
+        self.learner.save(self.place)
         checkpoint.keep(self.place, self.state, ended=False)
         self.saved_at = time.monotonic()
 
@@ -313,19 +247,9 @@ class _Training:
         if checkpoint.latest(self.place) is None:
             self._adopt()
         self.ranks.meet()  # the first may have adopted
-        found, trunk = checkpoint.latest(self.place), self.run.trunk
-        self.model: Family = start_model(
-            self.bench, trunk.family, self.config, self.recipe, self.subset, trunk.seed
-        )
-        if found is None:
-            self.bench.start(self.model, self.run)
-        self.resources.prepare(self.model)
-        self.ranks.place(self.model, self.device)
-        self.judge = Judge(self.bench, self.model, self.recipe, self.ranks)
-        self.optimizer = optimiser(self.model, self.recipe)
+        found = checkpoint.latest(self.place)
+        self.learner = Learner(self.bench, self.run, self.resources, self.ranks, found)
         if found is not None:
-            self.state = checkpoint.load_state(found)
-            checkpoint.load_weights(found, self.model, self.optimizer)
             self.tell({"event": "resumed", "run": self.run.id, "step": self.state.step})
         # What was burnt after the checkpoint counts; what a sibling burnt before it does not.
         spent = self.place.spent()
@@ -351,15 +275,6 @@ class _Training:
             return True
         return False
 
-    def _branch(self, step: int) -> None:
-        """Go back to the trunk's best point; what the trunk saw beyond it stays in the curve."""
-        best = self.place.checkpoints()[checkpoint.name_of("trunk", step)]
-        checkpoint.load_weights(best, self.model, self.optimizer)
-        there, here = checkpoint.load_state(best), self.state
-        here.phase, here.branch, here.step = "cooldown", step, step
-        for name in (*checkpoint.COUNTERS, "flops", "seconds", "joules"):
-            setattr(here, name, getattr(there, name))
-
     # --- the end ---
 
     def _outcome(
@@ -377,10 +292,10 @@ class _Training:
             sentence=sentence,
             ending=verdict,
             step=state.step,
-            num_params=self.model.num_params,
-            num_params_total=self.model.num_params_total,
-            unique_items=len(self.subset),
-            tokens_unique=self.bench.dataset.num_tokens(self.subset),
+            num_params=self.learner.model.num_params,
+            num_params_total=self.learner.model.num_params_total,
+            unique_items=len(self.learner.subset),
+            tokens_unique=self.bench.dataset.num_tokens(self.learner.subset),
             **{
                 name: getattr(state, name)
                 for name in (*checkpoint.COUNTERS, "flops", "flops_spent", "seconds", "joules")
@@ -390,11 +305,11 @@ class _Training:
             best_val_loss=min((row["val_loss"] for row in trunk), default=None),
             metrics=metrics or {},
             machine={
-                "device": device_name(self.device),
+                "device": device_name(self.learner.device),
                 "torch": torch.__version__,
                 "threads": str(torch.get_num_threads()),
                 "precision": self.recipe.precision,
-                "path": native.path(torch.empty(0, device=self.device)),
+                "path": native.path(torch.empty(0, device=self.learner.device)),
                 **self.resources.departures(),
             },
         )

@@ -261,8 +261,8 @@ class Workbench:
             config=config.model_dump(mode="json"),
             num_params=model.num_params,
             num_params_total=model.num_params_total,
-            # Weights, gradients and AdamW's two moments, four bytes each.
-            bytes_training=16 * model.num_params_total,
+            # Weights, gradients, AdamW's two moments and an average, four bytes each.
+            bytes_training=(20 if recipe.ema else 16) * model.num_params_total,
             flops_per_item=model.flops(seen, recipe) / sample,
             flops_formula=kind.flops_formula(config, recipe),
         )

@@ -65,16 +65,17 @@ def peak_bytes(
     judged = trace(lambda: evaluate(model, evaluated, recipe), device)
     weights = [p.numel() * p.element_size() for p in model.parameters()]
     total = sum(weights)
+    kept = 3 + (recipe.ema > 0)  # weights, AdamW's two moments, the average
     if shards > 1:
         # A layer's weights and gradients are whole while it is at work, those of the next already.
         layers = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in model.stack()]
         rest = total - sum(layers)
         whole = rest + 4 * max(layers, default=0)
-        return 4 * total // shards + whole + max(live(step) - total, live(judged), 0)
-    need = 3 * total + max(live(step), live(judged))
+        return (kept + 1) * total // shards + whole + max(live(step) - total, live(judged), 0)
+    need = kept * total + max(live(step), live(judged))
     if device.type != "cpu":
         return need
-    held = (_in_heap(weights, [judged, step], order=[0, 1, 1, 1]) or need) - need
+    held = (_in_heap(weights * (kept - 2), [judged, step], order=[0, 1, 1, 1]) or need) - need
     return need + round(HELD * max(0, held))
 
 
