@@ -189,7 +189,9 @@ def embed(
     settings: dict[str, Any] = {"layer": layer, "pooling": pooling.value, "unknown": unknown.value}
     with watching() as watch:
         trained = using._loaded(model, watch)
-        asked = using.embed(trained, nearest, max_rejected=0, **settings) if nearest else None
+        asked = None
+        if nearest:
+            asked = using.embed(trained, nearest, max_rejected=0, source="--nearest", **settings)
         found = using.embed(
             trained, texts, max_rejected=max_rejected, source=molecules.name, watch=watch,
             **settings,

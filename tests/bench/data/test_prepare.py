@@ -330,6 +330,19 @@ def test_each_bad_row_is_named_and_none_is_fatal(tmp_path):
         5: "not a SMILES",
         6: "not a row of CSV: field larger than field limit (131072)",
     }
+    assert set(store.card.reasons) == {
+        "not UTF-8",
+        "empty row",
+        "N characters, more than N",
+        "not a SMILES",
+        "not a row of CSV: field larger than field limit (N)",
+    }
+
+
+def test_a_file_that_is_no_text_is_told_by_name(tmp_path):
+    (tmp_path / "a.csv").write_bytes(bytes(range(128, 256)) + b"\n")
+    with pytest.raises(DataError, match=r"a\.csv: no column named 'smiles', .* no text in UTF-8$"):
+        made(tmp_path / "store", tmp_path / "a.csv")
 
 
 def test_a_file_in_utf_16_is_told_by_name(tmp_path):

@@ -53,6 +53,7 @@ def test_several_prompts_are_answered_in_turn(trained: TrainedModel):
         ("CC.O", "is no molecule: 2 fragments"),
         ("C[Se]C", r"does not know \[Se\]; no molecule it was trained on has that. It knows"),
         ("[C][Foo]", r"does not know \[Foo\]"),
+        ("C" * 100_000, "^prompt 'C{200}' is no molecule: 100,000 characters"),
         ("C" * 60, "60 symbols leave no room below max_length = 40"),
     ],
 )

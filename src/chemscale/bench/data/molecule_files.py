@@ -262,4 +262,6 @@ def _find(path: Path, header: Sequence[str], name: str, key: str) -> int:
     lowered = [known.lower() for known in header]
     if name.lower() in lowered:
         return lowered.index(name.lower())
+    if any("\ufffd" in known or "\0" in known for known in header):
+        raise DataError(f"{path}: no column named {name!r}, and the first line is no text in UTF-8")
     raise DataError(f"{path}: no column named {name!r}{hint(name, header)} Set {key} in [dataset]")

@@ -313,7 +313,7 @@ def _card(folder: Path, runs: Sequence[Run], asked: dict[str, Any]) -> Card:
         for name, _, _, reason in rows:
             if reason.startswith(CUT_OFF):
                 cut_off.append(name)
-            reasons[re.sub(r"\d[\d,]*", "N", reason)[:200]] += 1
+            reasons[re.sub(r"\b(?<!-)\d[\d,]*", "N", reason)[:200]] += 1
             if len(reasons) > 10_000:  # all but the most frequent
                 reasons = Counter(dict(reasons.most_common(1_000)))
     size = occurrences = 0

@@ -131,9 +131,10 @@ def _refuse(rejects: Sequence[Reject], total: int, max_rejected: float, source: 
         return
     shown = "\n".join(f"  row {r.row}: {r.reason}: {r.text[:60]}" for r in rejects[:10])
     more = f"\n  … and {len(rejects) - 10:,} more" if len(rejects) > 10 else ""
+    allowed = f", more than max_rejected = {max_rejected:g} allows. Raise it to go on without them"
     raise DataError(
-        f"{source}: {len(rejects):,} of {total:,} molecules cannot be embedded, more than "
-        f"max_rejected = {max_rejected:g} allows. Raise it to go on without them\n{shown}{more}"
+        f"{source}: {len(rejects):,} of {total:,} molecules cannot be embedded"
+        f"{allowed if max_rejected else ''}\n{shown}{more}"
     )
 
 

@@ -81,7 +81,7 @@ def generate(
     for prompt in begun:
         if len(prompt.symbols) >= longest:
             raise DataError(
-                f"prompt {prompt.given!r}: {len(prompt.symbols)} symbols leave no room below "
+                f"prompt {prompt.given[:200]!r}: {len(prompt.symbols)} symbols leave no room below "
                 f"max_length = {longest}"
             )
     rows = sample(
@@ -118,8 +118,8 @@ def read_prompt(trained: TrainedModel, text: str) -> Prompt:
     symbols, smiles = read_fragment(text, trained.notation)
     if unknown := trained.unknown(symbols):
         raise DataError(
-            f"prompt {text!r}: {trained.name} does not know {', '.join(unknown)}; no molecule it "
-            f"was trained on has that. It knows {' '.join(trained.symbols[4:])}"
+            f"prompt {text[:200]!r}: {trained.name} does not know {', '.join(unknown)}; no "
+            f"molecule it was trained on has that. It knows {' '.join(trained.symbols[4:])}"
         )
     return Prompt(text, tuple(symbols), smiles)
 

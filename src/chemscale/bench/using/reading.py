@@ -90,6 +90,7 @@ def read_fragment(text: str, notation: Notation) -> tuple[list[str], str]:
             raise spelt
     except ValueError as error:
         raise DataError(
-            f"prompt {text!r} is no molecule: {error}. Give SMILES, or SELFIES symbols in brackets"
+            f"prompt {text[:200]!r} is no molecule: {error}. Give SMILES, or SELFIES symbols in "
+            "brackets"
         ) from None
     return split(spelt, notation), text
