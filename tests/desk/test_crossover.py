@@ -7,6 +7,8 @@ import pytest
 from test_fit import point
 
 from chemscale.desk.fit import fit
+from chemscale.desk.report import Page
+from chemscale.desk.report.laws import savings_table
 from chemscale.table.results import Comparison, Point
 
 AMOUNTS = (30, 100, 300, 1000)
@@ -43,6 +45,28 @@ def test_laws_that_do_not_cross_say_so_and_by_how_much_one_is_better():
     assert (along.status, along.better) == ("none", "painn")
     assert along.ratio.value == pytest.approx(0.5, rel=0.03)
     assert "the exponents do not surely differ" in along.sentence
+
+
+def test_what_data_are_worth_to_the_better_family_is_told_in_data_of_the_other():
+    # 20·(n/300)^-0.3 = 10·(m/300)^-0.3 at n = m·2^(1/0.3), ten times as many.
+    along = compared(*runs("painn", 10, 0.3), *runs("schnet", 20, 0.3)).crossings[0]
+    at = {one.num_train: one for one in along.savings}
+    assert list(at) == [30, 100, 300, 1000]
+    assert at[30].needs.value == pytest.approx(300, rel=0.15)
+    assert at[30].needs.interval.low < 30 * 2 ** (1 / 0.3) < at[30].needs.interval.high
+    # Beyond what schnet was measured with nothing is extrapolated.
+    assert at[1000].needs.value is None and at[1000].at_least == 1000
+    assert "do for painn what" in along.sentence
+
+
+def test_the_report_has_a_row_for_each_amount():
+    points = (*runs("painn", 10, 0.3), *runs("schnet", 20, 0.3))
+    found = fit(points)
+    page = Page("x", None, (), points, None, (), found, (), (), ())
+    table = savings_table(page, found.comparisons[0])
+    assert [row[1].text for row in table.rows] == ["30", "100", "300", "1,000"]
+    assert table.rows[-1][2].text == "more than 1,000"
+    assert "schnet needs, at equal loss" in dict(table.columns)
 
 
 def test_families_alike_within_their_scatter_are_left_open():

@@ -29,6 +29,7 @@ from chemscale.table.results import (
     Interval,
     Point,
     Quantity,
+    Saving,
 )
 
 Axis = Literal["num_train", "num_params", "flops"]
@@ -178,11 +179,18 @@ def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Cross
         )
     elif surely is not None:
         words = f"{better} is better from {number(surely)} {counted} on, below that is open"
+    savings: tuple[Saving, ...] = ()
+    begins = window[0] if status == "none" else at.value or surely
+    if axis == "num_train" and begins is not None:
+        sides = (ours, theirs) if better == one.family else (theirs, ours)
+        savings = _savings(*sides, (begins, window[1]), level)
+        words += _savings_words(savings, better, other if better == one.family else one, unit)
     return Crossing(
         axis=axis,
         status=status,
+        savings=savings,
         exponents=larger,
-        better=None if status == "not_identified" else better,
+        better=None if begins is None else better,
         at=at,
         ratio=_quantity(np.exp(gap[:, -1]), level),
         window=window,
@@ -211,6 +219,42 @@ def _crossing(gap: Array, log_x: Array, level: float) -> tuple[Quantity, float |
         return Quantity(), surely
     interval = Interval(low=math.exp(low), high=surely, level=level)
     return Quantity(value=math.exp(place[0]), interval=interval), surely
+
+
+def _savings(
+    better: Array, other: Array, window: tuple[float, float], level: float
+) -> tuple[Saving, ...]:
+    """How many items the other needs where the better one has 1 or 3 times a power of ten."""
+    powers = range(math.floor(math.log10(window[0])), math.ceil(math.log10(window[1])) + 1)
+    amounts = [digit * 10**power for power in powers for digit in (1, 3)]
+    found = []
+    for amount in (one for one in amounts if window[0] <= one <= window[1]):
+        loss = np.exp(_log_loss(better, np.log([amount])))[:, 0]
+        floor, coefficient, exponent = other.T
+        above = loss > floor  # the other never gets below its floor
+        needs = np.full(len(loss), np.inf)
+        with np.errstate(over="ignore", divide="ignore"):  # of draws that do not fall
+            needs[above] = (coefficient / (loss - floor))[above] ** (1 / exponent[above])
+        low, high = np.quantile(needs[1:], [(1 - level) / 2, (1 + level) / 2], method="nearest")
+        if needs[0] <= window[1] and math.isfinite(high):
+            interval = Interval(low=float(low), high=float(high), level=level)
+            worth = Quantity(value=float(needs[0]), interval=interval)
+            found.append(Saving(num_train=amount, needs=worth))
+        else:
+            surely = min(float(low), window[1])
+            found.append(Saving(num_train=amount, at_least=surely))
+    return tuple(found)
+
+
+def _savings_words(savings: Sequence[Saving], better: str, other: Side, unit: str) -> str:
+    known = [one for one in savings if one.needs.value is not None]
+    if not savings:
+        return ""
+    told = known[len(known) // 2] if known else savings[0]
+    worth = f"more than {number(told.at_least)}" if told.at_least else ""
+    if told.needs.value is not None and told.needs.interval is not None:
+        worth = f"{number(told.needs.value)} ({interval_words(told.needs.interval)})"
+    return f"; {told.num_train:,} {units(unit)} do for {better} what {worth} do for {other.family}"
 
 
 def _log_loss(draws: Array, log_x: Array) -> Array:

@@ -312,6 +312,14 @@ class FamilyFit(Record):
     regimes: tuple[Regime, ...] = ()
 
 
+class Saving(Record):
+    """What an amount of data is worth to one family, in data of another at equal loss."""
+
+    num_train: int  # of the better one
+    needs: Quantity = Quantity()  # of the other; missing beyond what it was measured with
+    at_least: float | None = None  # then: what it surely needs
+
+
 class Crossing(Record):
     """Two families along one axis, over the window that both were measured in."""
 
@@ -323,6 +331,7 @@ class Crossing(Record):
     at: Quantity = Quantity()  # x from which on it is better
     ratio: Quantity = Quantity()  # loss of the first over that of the second, at the window's end
     window: tuple[float, float] | None = None
+    savings: tuple[Saving, ...] = ()  # along num_train
 
 
 class Comparison(Record):

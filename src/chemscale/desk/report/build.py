@@ -13,7 +13,7 @@ from chemscale.desk.report.drawing import Drawn, inline_svg, scheme_css
 from chemscale.desk.report.evaluation import evaluation_table, models_table
 from chemscale.desk.report.figures import all_figures
 from chemscale.desk.report.findings import capped_note, excluded, found, verdict
-from chemscale.desk.report.laws import influence_table, laws_table, regimes_table
+from chemscale.desk.report.laws import influence_table, laws_table, regimes_table, savings_table
 from chemscale.desk.report.page import Page, named
 from chemscale.desk.report.shift import shift_table
 from chemscale.desk.report.words import clauses, number, scientific, share
@@ -99,6 +99,7 @@ def _study(prefix: str, page: Page, drawn: dict[str, Drawn], place: int) -> dict
             (
                 f"{' against '.join(one.families)}",
                 clauses(one.sentence.partition(": ")[2]),
+                savings_table(page, one),
             )
             for one in (page.fit.comparisons if page.fit else ())
         ],

@@ -17,9 +17,10 @@ from chemscale.desk.report.words import (
     share,
     short,
     signed,
+    spread,
     status,
 )
-from chemscale.table.results import FamilyFit, LawFit, LeftOut, SurfaceFit
+from chemscale.table.results import Comparison, FamilyFit, LawFit, LeftOut, SurfaceFit
 
 
 def laws_table(page: Page, family: FamilyFit) -> Table | None:
@@ -126,6 +127,29 @@ def influence_table(page: Page, family: FamilyFit) -> Table | None:
     head = "law | left out | #exponent | #change | #loss at ten times the window | #change, %"
     caption = f"What the laws of {family.family} owe to single runs, sizes and amounts"
     return Table(caption, columns(head), rows, sortable=True) if rows else None
+
+
+def savings_table(page: Page, comparison: Comparison) -> Table | None:
+    """What data are worth to the better family, in data of the other at equal loss."""
+    rows = []
+    for crossing in comparison.crossings:
+        better = crossing.better or ""
+        for one in crossing.savings:
+            if one.needs.value is not None and one.needs.interval is not None:
+                low, high = one.needs.interval.low, one.needs.interval.high
+                times = [value / one.num_train for value in (one.needs.value, low, high)]
+                needs, saved = spread(one.needs.value, low, high), f"{spread(*times)} times"
+            else:
+                assert one.at_least is not None
+                needs = f"more than {number(one.at_least)}"
+                saved = f"more than {number(one.at_least / one.num_train)} times"
+            amount = Cell(f"{one.num_train:,}", one.num_train)
+            rows.append((Cell(better), amount, Cell(needs), Cell(saved)))
+    if not rows:
+        return None
+    other = next(name for name in comparison.families if name != rows[0][0].text)
+    head = f"family | #{page.unit}s | {other} needs, at equal loss | that is"
+    return Table("What data are worth", columns(head), tuple(rows))
 
 
 def _rows(page: Page, law: LawFit | SurfaceFit) -> list[tuple[Cell, ...]]:
