@@ -60,7 +60,9 @@ def prepare(
     form = format or form_of(files[0])
     if form is None:
         raise UsageError(
-            f"{files[0]}: not named as {', '.join(FORMS)}; say csv, smi or parquet with --format"
+            f"{files[0]}: not named as {', '.join(FORMS)}; say csv, smi or parquet with --format. "
+            "Structures need no preparing: name them in a study, and `chemscale expand` reads them "
+            "and tells what they hold"
         )
     if form not in ("csv", "smi", "parquet"):
         raise UsageError(f"no format named {form!r}: csv, smi or parquet")

@@ -180,6 +180,16 @@ def test_what_cannot_be_trained_on_is_rejected_with_its_reason(tmp_path, mend, r
         read(tmp_path, rows, "b.xyz")
 
 
+def test_an_element_that_no_training_structure_has_is_refused(tmp_path):
+    x, e, f = methane(count=3)
+    silane = [frame(*row, symbols=["Si", *"HHHH"]) for row in zip(x, e, f, strict=True)]
+    (tmp_path / "si.xyz").write_text("".join(silane))
+    with pytest.raises(DataError, match="seed 0 has Si, which 3 of the shift structures have"):
+        read(tmp_path, frames(), shift="si.xyz").subset(10, 0)
+    alone = frame([[0, 0, 0]], -7860.0, [[0, 0, 0]], ["Si"])
+    assert len(read(tmp_path, [alone, *frames()], shift="si.xyz").subset(10, 0)) == 10
+
+
 def test_a_cell_smaller_than_the_cutoff_has_edges_to_all_images(tmp_path):
     from ase.io import read as read_ase
     from ase.neighborlist import neighbor_list

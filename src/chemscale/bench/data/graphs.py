@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from chemscale.bench.data import cache
@@ -112,6 +113,28 @@ class Structures(Dataset):
                         f"{label}_key in [dataset], drop those frames, or choose a recipe "
                         "that does without"
                     )
+
+    def subset(self, num_train: int, seed: int) -> Indices:
+        """The training items of one run.
+
+        Raises:
+            DataError: too few, or none has an element that is judged on and of unknown energy.
+        """
+        members = super().subset(num_train, seed)
+        counts, single = self.arrays["counts"], self.isolated & np.isfinite(self.arrays["energy"])
+        known = counts[members].any(axis=0) | counts[single].any(axis=0)
+        for split in SPLITS[1:]:
+            judged = self.indices(split)
+            strange = np.flatnonzero(counts[judged].any(axis=0) & ~known)
+            if len(strange):
+                names = ", ".join(chemical_symbols[z] for z in strange)
+                have = int(counts[judged][:, strange].any(axis=1).sum())
+                raise DataError(
+                    f"{self.where}: none of the {num_train:,} training structures of seed {seed} "
+                    f"has {names}, which {have:,} of the {split} structures have. Raise num_train, "
+                    f"add structures or isolated atoms of {names}, or drop those"
+                )
+        return members
 
     def references_and_scale(self, subset: Indices) -> tuple[NDArray[np.float64], float]:
         """Reference energies (101,) eV by atomic number, and the force RMS (eV/Å), of a subset.
