@@ -15,7 +15,7 @@ _WHERE = {
     "ChemscaleError": "chemscale.table.errors",
     "Curve": "chemscale.table.results",
     "Estimate": "chemscale.table.results",
-    "Evaluation": "chemscale.table.results",
+    "Evaluation": "chemscale.table.evaluation",
     "Fit": "chemscale.table.results",
     "Outcome": "chemscale.table.results",
     "Point": "chemscale.table.results",
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     from chemscale.labelling import label as label
     from chemscale.preparation import prepare as prepare
     from chemscale.table.errors import ChemscaleError as ChemscaleError
+    from chemscale.table.evaluation import Evaluation as Evaluation
     from chemscale.table.records import Run as Run
     from chemscale.table.records import Study as Study
     from chemscale.table.results import Curve as Curve
     from chemscale.table.results import Estimate as Estimate
-    from chemscale.table.results import Evaluation as Evaluation
     from chemscale.table.results import Fit as Fit
     from chemscale.table.results import Outcome as Outcome
     from chemscale.table.results import Point as Point

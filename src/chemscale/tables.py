@@ -219,6 +219,12 @@ def print_plan(planned: Study, path: Path | None) -> None:
             f"{forecast.num_train:,}: {forecast.metric} {_number(forecast.value)} ({levels})"
         )
         print(f"  by {forecast.law}; {forecast.why}")
+        linked = [
+            f"{metric} {_number(value)} (90 %: {_number(low)} to {_number(high)})"
+            for metric, (value, low, high) in (forecast.utility or {}).items()
+        ]
+        if linked:
+            print(f"  linked to it by the runs so far: {', '.join(linked)}")
         if forecast.capped_at_items:
             print(f"  holds at this training length only ({forecast.capped_at_items:,} items)")
     if path is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from chemscale.table.results import ErrorSettings, Evaluated, Evaluation
+from chemscale.table.evaluation import ErrorSettings, Evaluated, Evaluation
 from chemscale.table.store import StudyFolder
 from chemscale.tables import _number, _print
 

@@ -213,6 +213,7 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
         NotIdentified: the fit does not answer; says which run would settle it.
     """
     from chemscale.desk.plan import plan as planning
+    from chemscale.desk.utility import utility
 
     folder = StudyFolder(path)
     study, sizes = folder.study(), folder.sizes()
@@ -221,6 +222,13 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
     bought = points_of(folder.trained())
     wish |= {"available": folder.available(), "bought": bought}
     planned = planning(found, study, sizes, now=now(), **wish)
+    evaluation = folder.evaluation()
+    measured = {one.run: one.metrics for one in (evaluation.runs if evaluation else ())}
+    meant = [
+        forecast.model_copy(update={"utility": utility(forecast, bought, measured)})
+        for forecast in planned.forecast
+    ]
+    planned = planned.model_copy(update={"forecast": tuple(meant)})
     if not write:
         return planned, None
     choose_for(folder, planned)

@@ -4,7 +4,8 @@ import pytest
 
 from chemscale.desk.report import Page, figures, render
 from chemscale.desk.report.evaluation import evaluated, evaluation_table, models_table
-from chemscale.table.results import Evaluated, Evaluation, Point, SampleSettings
+from chemscale.table.evaluation import Evaluated, Evaluation, SampleSettings
+from chemscale.table.results import Point
 
 LOSSES = {"a": 40.0, "b": 35.0, "c": 30.0, "d": 27.0, "e": 25.0}
 FCD = {"a": 20.0, "b": 12.0, "c": 12.5, "d": 5.0, "e": 3.0}

@@ -128,6 +128,8 @@ def fit_along(
         draws=tuple(map(tuple, fitted.kept_draws().tolist())) if fitted else (),
         influence=leave_out(sample, [axis], floor=None, delta=fitted.delta) if fitted else (),
         knee=knee,
+        delta=fitted.delta if fitted and math.isfinite(fitted.delta) else None,
+        starts=fitted.starts if fitted else (0, 0),
     )
 
 

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.desk.laws import MAX_EXPONENT, Law, power
-from chemscale.desk.solve import influence, log_law, solve
+from chemscale.desk.solve import huber, influence, log_law, project, refine, solve
 from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, Interval, Quantity
+
+TOLERANCE = 1e-10  # of the best fit: the share by which a last step may still lower the objective
+NUM_DRAWS = 1000  # resampled data sets
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Fitted:
     residual: float  # root mean square, of the log loss
     delta: float  # of the Huber loss
     criterion: float  # corrected, of Akaike
+    starts: tuple[int, int]  # how many of a grid reach the best objective, of how many
 
     def interval(self, which: int, level: float) -> Interval:
         """Percentile interval of one parameter."""
@@ -200,7 +204,7 @@ def fit_sample(
     floor: bool | None,
     seeds: tuple[float, int] | None,
     rng: np.random.Generator,
-    num_draws: int = 1000,
+    num_draws: int = NUM_DRAWS,
 ) -> Fitted:
     """Fit a power law along one axis, or the additive surface over two, and its bootstrap.
 
@@ -223,6 +227,7 @@ def fit_sample(
     fits = {form: _best(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
     floor = min(forms, key=lambda form: criterion(fits[form][2], 2 * log_x.shape[1] + form))
     best, delta, residual = fits[floor]
+    reached = _reached(law, log_x, log_loss, best, floor, delta)
     num_free = 2 * log_x.shape[1] + floor
     spread = scatter(residual, cell, num_free, delta, seeds)
     resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
@@ -238,7 +243,12 @@ def fit_sample(
     )
     draws, best = (uncentred(rows, centre) for rows in (draws, best[None]))
     return Fitted(
-        best[0], draws, float(np.sqrt(np.mean(residual**2))), delta, criterion(residual, num_free)
+        best=best[0],
+        draws=draws,
+        residual=float(np.sqrt(np.mean(residual**2))),
+        delta=delta,
+        criterion=criterion(residual, num_free),
+        starts=reached,
     )
 
 
@@ -282,8 +292,34 @@ def _best(
         spread = 1.4826 * float(np.median(sizes[-spare:]))
         delta = 1.345 * max(spread, 1e-6)
         tried = np.concatenate([rough[:, 1 + law.num_shapes :], tried])
-    best = solve(law, log_x, data, once, floor=floor, delta=delta, candidates=tried, starts=starts)
+    best = solve(
+        law,
+        log_x,
+        data,
+        once,
+        floor=floor,
+        delta=delta,
+        candidates=tried,
+        starts=starts,
+        tolerance=TOLERANCE,
+    )
     return best[0], delta, log_law(law, log_x, best)[0] - log_loss
+
+
+def _reached(
+    law: Law, log_x: Array, log_loss: Array, best: Array, floor: bool, delta: float
+) -> tuple[int, int]:
+    """How many starts of a coarse grid end within 1e-6 of the best objective, of how many."""
+    once, data = np.ones((1, len(log_loss))), log_loss[None]
+    scale = float(log_loss.mean())
+    starts = np.concatenate(
+        [project(law, log_x, data - scale, once, floor, one[None]) for one in grid(law, 8)]
+    )
+    found = refine(law, starts, log_x, data - scale, once, floor, delta, TOLERANCE)
+    found[:, : 1 + law.num_shapes] *= np.exp(scale)
+    ends = huber(log_law(law, log_x, found) - log_loss, delta).sum(axis=1)
+    least = huber(log_law(law, log_x, best[None]) - log_loss, delta).sum()
+    return int((ends <= least * (1 + 1e-6) + 1e-12).sum()), len(starts)
 
 
 def criterion(residual: Array, num_free: int) -> float:

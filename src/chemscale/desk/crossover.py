@@ -174,11 +174,11 @@ def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Cross
     elif at.value is not None and at.interval is not None:
         status = "crosses"
         words = (
-            f"{better} is better from {number(at.value)} {counted} on "
+            f"{better} is better from {number(round(at.value))} {counted} on "
             f"({interval_words(at.interval)})"
         )
     elif surely is not None:
-        words = f"{better} is better from {number(surely)} {counted} on, below that is open"
+        words = f"{better} is better from {number(round(surely))} {counted} on, below that is open"
     savings: tuple[Saving, ...] = ()
     begins = window[0] if status == "none" else at.value or surely
     if axis == "num_train" and begins is not None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from chemscale.desk.along import Question, fit_along
 from chemscale.desk.check import check_words
+from chemscale.desk.checklist import checklist
 from chemscale.desk.crossover import compare
 from chemscale.desk.influence import influence_words
 from chemscale.desk.knee import knee_words
@@ -25,7 +26,7 @@ from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select
 from chemscale.desk.sentences import excluded_words
 from chemscale.desk.surface import fit_surface
 from chemscale.table.errors import DataError, UsageError
-from chemscale.table.results import Array, FamilyFit, Fit, LawFit, Point, Regime
+from chemscale.table.results import Array, FamilyFit, Fit, LawFit, Point, Regime, SurfaceFit
 
 
 def fit(
@@ -97,6 +98,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
     )
     laws: list[LawFit] = []
     told: list[str | None] = []
+    fitted: list[LawFit | SurfaceFit] = []
     surface = None
     limits: tuple[Regime, ...] = ()
     if kept:
@@ -119,10 +121,11 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         told.append(laws[-1].sentence)
         surface = fit_surface(sample, question)
         told.append(surface.sentence if surface else "too few sizes or num_train for a surface")
+        fitted = [*laws, *([surface] if surface else [])]
         told += [knee_words(law, unit) for law in laws]
         limits = regimes(sample, surface, seeds, level)
         told += [regime_words(limits)]
-        told.append(influence_words([*laws, *([surface] if surface else [])], question))
+        told.append(influence_words(fitted, question))
     else:
         told.append(f"nothing to fit, none of {len(points)} runs gives a {metric}")
     check = check_words(
@@ -149,6 +152,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         sentence=f"{family}: {'; '.join(filter(None, told))}.",
         observed=sample.observed(),
         regimes=limits,
+        checklist=checklist(points, sample, fitted, excluded, seed),
     )
 
 

@@ -76,4 +76,6 @@ def fit_surface(sample: Sample, question: Question) -> SurfaceFit | None:
         residual=fitted.residual,
         draws=tuple(map(tuple, fitted.kept_draws().tolist())),
         influence=leave_out(sample, ["num_params", "num_train"], floor=True, delta=fitted.delta),
+        delta=fitted.delta if math.isfinite(fitted.delta) else None,
+        starts=fitted.starts,
     )

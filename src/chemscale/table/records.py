@@ -162,6 +162,8 @@ class Forecast(Record):
     capped_at_items: int | None = None  # holds only at this training length
     prices: Prices | None = None
     money: float | None = None  # labels and training of all seeds, by `prices`
+    # other metric → value and 90 % interval of one new run, by a link learned from the runs
+    utility: dict[str, tuple[float, float, float]] | None = None
 
 
 class Study(Record):

@@ -269,6 +269,8 @@ class LawFit(Record):
     # the best fit, then bootstrap draws: E, coefficient, exponent
     draws: tuple[tuple[float, float, float], ...] = ()
     influence: tuple[LeftOut, ...] = ()
+    delta: float | None = None  # of the Huber loss of log residuals; None: least squares
+    starts: tuple[int, int] = (0, 0)  # how many reached the best objective, of how many
     knee: Knee | None = None
 
 
@@ -289,6 +291,16 @@ class SurfaceFit(Record):
     # the best fit, then bootstrap draws: E, A, a, B, b
     draws: tuple[tuple[float, float, float, float, float], ...] = ()
     influence: tuple[LeftOut, ...] = ()
+    delta: float | None = None  # of the Huber loss of log residuals; None: least squares
+    starts: tuple[int, int] = (0, 0)  # how many reached the best objective, of how many
+
+
+class Reported(Record):
+    """One item of the checklist of what to report with a law (`desk.checklist`)."""
+
+    item: str
+    value: str | None = None
+    missing: str = ""  # what the points do not tell, and how to supply it
 
 
 class FamilyFit(Record):
@@ -310,6 +322,7 @@ class FamilyFit(Record):
     # num_params, num_train, geometric mean loss, number of runs: what was fitted, cell by cell
     observed: tuple[tuple[int, int, float, int], ...] = ()
     regimes: tuple[Regime, ...] = ()
+    checklist: tuple[Reported, ...] = ()
 
 
 class Saving(Record):
@@ -358,45 +371,3 @@ class Fit(Record):
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{line}</p>" for line in str(self).splitlines())
-
-
-# --- what trained models are good for -------------------------------------------------------------
-
-
-class SampleSettings(Record):
-    """How samples were drawn that models are evaluated on."""
-
-    num_samples: int
-    seed: int = 0
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-
-class ErrorSettings(Record):
-    """What potentials are evaluated on."""
-
-    num_structures: int  # of each split, at most
-    dynamics: float = 0.0  # ps of dynamics at constant energy
-    temperature: float = 300.0  # K, at its start
-    seed: int = 0  # of its velocities
-
-
-class Evaluated(Record):
-    """What one run is good for: metric → value. Of the shift set with `shift_` before."""
-
-    run: str
-    metrics: dict[str, float]
-
-
-class Evaluation(Record):
-    """What trained models of a study are good for, run by run, all judged alike.
-
-    Language models by samples of theirs, potentials by their errors.
-    """
-
-    settings: SampleSettings | ErrorSettings
-    num_reference: dict[str, int]  # split → items that the samples or errors are of
-    floor: dict[str, float] = {}  # the same of as many training molecules: what is in reach
-    runs: tuple[Evaluated, ...] = ()
-    made: str

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.table.errors import StoreError
+from chemscale.table.evaluation import Evaluation
 from chemscale.table.files import (
     Content,
     array_bytes,
@@ -39,7 +40,6 @@ from chemscale.table.results import (
     Choice,
     Curve,
     Estimate,
-    Evaluation,
     Fit,
     Outcome,
     Size,

@@ -12,7 +12,8 @@ from chemscale.desk.report.drawing import MUTED, PAPER, Drawn, blank, ordered_lo
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.tables import Cell, Table, columns
 from chemscale.desk.report.words import counted, metric_label, number, short
-from chemscale.table.results import ErrorSettings, Point
+from chemscale.table.evaluation import ErrorSettings
+from chemscale.table.results import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

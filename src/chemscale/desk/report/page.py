@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from chemscale.desk.sample import LAW_METRICS
+from chemscale.table.evaluation import Evaluation
 from chemscale.table.records import Forecast, Study
-from chemscale.table.results import (
-    Choice,
-    Estimate,
-    Evaluation,
-    FamilyFit,
-    Fit,
-    LawFit,
-    Point,
-    Size,
-    Trained,
-)
+from chemscale.table.results import Choice, Estimate, FamilyFit, Fit, LawFit, Point, Size, Trained
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from chemscale.desk.report.words import (
     whole,
     with_unit,
 )
+from chemscale.table.records import Forecast
 from chemscale.table.results import (
     Choice,
     EstimateRow,
@@ -291,7 +292,7 @@ def promises_table(page: Page, promises: list[Promise]) -> Table | None:
                 Cell(one.plan, note=f"{made.why}; by {made.law}"),
                 Cell(f"{made.family} {made.size}"),
                 Cell(f"{made.num_train:,}"),
-                Cell(with_unit(made.value, made.metric)),
+                Cell(with_unit(made.value, made.metric), note=_utility(made)),
                 Cell("; ".join(f"{level} %: {number(low)}–{number(high)}"
                                for level, low, high in one.levels()) or MISSING),
                 Cell(", ".join(with_unit(value, made.metric) for _, value in one.outcomes)
@@ -306,6 +307,14 @@ def promises_table(page: Page, promises: list[Promise]) -> Table | None:
     return (
         Table("Forecasts, as written, and outcomes", columns(head), tuple(rows)) if rows else None
     )
+
+
+def _utility(made: Forecast) -> str:
+    told = [
+        f"{metric_label(metric).partition(',')[0]} {spread(*ends)}"
+        for metric, ends in (made.utility or {}).items()
+    ]
+    return f"linked to it: {'; '.join(told)}" if told else ""
 
 
 def spent_table(spent: list[Spent]) -> Table | None:
