@@ -214,7 +214,8 @@ def _evaluate_run(
         smiles = [one.smiles for one in samples]
         subset = dataset.content[dataset.subset(run.trunk.num_train, run.trunk.seed), 0]
         held_out = dataset.content[dataset.indices("test"), 0]
-        found = originality(smiles, subset, held_out)
+        found = {"ended": sum(one.finished for one in samples) / count}
+        found |= originality(smiles, subset, held_out)
         found |= judge.likeness([text for text in smiles if text])
     return Evaluated(run=run.id, metrics=found)
 

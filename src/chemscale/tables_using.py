@@ -18,9 +18,9 @@ def print_evaluation(found: Evaluation, path: Path) -> None:
     folder = StudyFolder(path.parent.parent if (path / "run.json").is_file() else path)
     trained = {one.run.id: one for one in folder.trained()}
     shown = {
-        "validity": "valid", "unique": "unique", "novelty": "novel", "memorised": "memorised",
-        "internal_diversity": "diversity", "snn": "SNN", "fragments": "fragments",
-        "scaffolds": "scaffolds", "fcd": "FCD",
+        "ended": "ended", "validity": "valid", "unique": "unique", "novelty": "novel",
+        "memorised": "memorised", "internal_diversity": "diversity", "snn": "SNN",
+        "fragments": "fragments", "scaffolds": "scaffolds", "fcd": "FCD",
     }  # fmt: skip
     rows: list[tuple[float, str, dict[str, float]]] = []
     for one in found.runs:

@@ -120,6 +120,7 @@ def test_a_study_keeps_its_evaluation_after_its_weights_are_gone(study):
     told = []
     found = chemscale.evaluate(study, num_samples=20, watch=told.append)
     assert len(found.runs) == 2 and all("snn" in one.metrics for one in found.runs)
+    assert all(one.metrics["validity"] <= one.metrics["ended"] <= 1 for one in found.runs)
     assert found.floor["snn"] > 0 and found.num_reference == {"test": 20}
     assert evaluation.NO_FCD in [event.get("text") for event in told]
     assert StudyFolder(study).evaluation() == found

@@ -29,6 +29,7 @@ MEASURES = {  # name → label, better when higher
     "force_rmse": ("force RMSE, meV/Å", False),
     "fcd": ("Fréchet ChemNet distance", False),
     "validity": ("valid", True),
+    "ended": ("ended by the stop token", True),
     "unique": ("distinct, of the valid", True),
     "novelty": ("not in the training set, of the distinct", True),
     "memorised": ("in the training set, of the valid", False),
