@@ -20,19 +20,36 @@ def export(
         Path,
         typer.Argument(metavar="MODEL", help="Run, study (its best model), or adopted model."),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; not there yet.")],
-    to: Annotated[str, typer.Option(help="hf: a folder that transformers loads.")] = "hf",
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TARGET", help="Where, not there yet: a folder; of a potential, a file .pt."
+        ),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="hf: a folder that transformers loads; metatomic: a potential for LAMMPS, i-PI "
+            "or ASE. By default what the model can become."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of a potential: float32 or float64; by default that of the training."),
+    ] = None,
 ) -> None:
-    """Write a trained language model for another library, with a card that says how it was made.
+    """Write a trained model for other software, with what it should know of its making.
 
     Example: chemscale export my-study my-model --to hf
+
+    Example: chemscale export my-study potential.pt --to metatomic
     """
     from chemscale import exchange
     from chemscale.progress import watching
 
     with watching() as watch:
-        seen = exchange.export(model, folder, to=to, watch=watch)
-    print(folder)
+        seen = exchange.export(model, target, to=to, dtype=dtype, watch=watch)
+    print(target)
     print(f"checked: {seen}", file=sys.stderr)
     for fault in seen.faults:
         print(f"note: {fault}", file=sys.stderr)

@@ -6,39 +6,104 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chemscale.progress import Watch, quiet
-from chemscale.table.errors import DataError, UsageError
+from chemscale.table.errors import DataError, MissingPackage, UsageError
 from chemscale.using import _language, need_bench
 
 if TYPE_CHECKING:
     from chemscale.bench.using.adopted import Adopted
     from chemscale.bench.using.gate import Gate
+    from chemscale.bench.using.metatomic import Agreement
+    from chemscale.bench.using.trained import TrainedPotential
 
-FORMATS = ("hf",)
+FORMATS = {"molecule": "hf", "structure": "metatomic"}  # by what a model learns from
 
 
-def export(path: str | Path, folder: str | Path, *, to: str = "hf", watch: Watch = quiet) -> Gate:
-    """Write a trained model for another library, with its card; returns what the gate saw.
+def export(
+    path: str | Path,
+    target: str | Path,
+    *,
+    to: str | None = None,
+    dtype: str | None = None,
+    watch: Watch = quiet,
+) -> Gate | Agreement:
+    """Write a trained model for other software; returns what was seen of it on the way.
 
-    A model with faults is written all the same, and its card says so: it is what was trained.
+    A language model becomes a folder for `transformers` with a card. One with faults is written
+    all the same, and its card says so: it is what was trained. A potential becomes a file of
+    metatomic, for LAMMPS, i-PI, ASE and others.
 
     Args:
         path: folder of a run, a study (its best model), or an adopted model.
-        folder: where; it must not be there yet.
-        to: "hf", a folder for `transformers`.
+        target: where; it must not be there yet. That of a potential ends in .pt.
+        to: "hf" or "metatomic"; by default what the model can become.
+        dtype: of a potential: "float32" or "float64"; by default that of the training.
         watch: told about progress.
 
     Raises:
-        UsageError: no such format, or the folder is there.
+        UsageError: no such format, not for this model, or the target is there.
         StoreError: no run with its final weights.
-        DataError: no language model, or its data has changed.
+        DataError: the data of a language model has changed.
+        MissingPackage: metatomic is needed.
     """
-    if to not in FORMATS:
-        raise UsageError(f"--to {to}: one of {', '.join(FORMATS)}")
+    if to not in (None, *FORMATS.values()):
+        raise UsageError(f"--to {to}: one of {', '.join(FORMATS.values())}")
     need_bench()
+    from chemscale.bench.using import exchange, trained
+
+    path, target = Path(path).expanduser(), Path(target).expanduser()
+    exchange.refuse_existing(target)
+    unit = trained.unit_of(path)
+    if to not in (None, FORMATS[unit]):
+        raise UsageError(f"--to {to}: {path} learns from {unit}s, and goes to {FORMATS[unit]}")
+    if unit == "structure":
+        return _potential(path, target, dtype)
+    if dtype is not None:
+        raise UsageError("dtype is for potentials; a language model keeps that of its training")
+    return _transformers(path, target, watch)
+
+
+def _potential(path: Path, target: Path, dtype: str | None) -> Agreement:
+    if target.suffix != ".pt":
+        raise UsageError(f"{target}: engines expect a name that ends in .pt")
+    import torch
+
+    from chemscale.bench.using import card, trained
+
+    study, place = trained.find(path)
+    model = trained.load_potential(place.path, device=torch.device("cpu"), dtype=dtype)
+    refuse(model)
+    try:
+        from chemscale.bench.using import metatomic
+    except ModuleNotFoundError as error:
+        raise MissingPackage.of("metatomic-torch", "export", "export of a potential") from error
+    outcome = place.outcome()
+    assert outcome is not None
+    text = card.of_potential(model, place.run(), outcome, study.study().dataset)
+    return metatomic.write(model, target, text)
+
+
+def refuse(potential: TrainedPotential) -> None:
+    """Say why engines cannot run a family.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    kind = type(potential.model)
+    reasons = []
+    if not kind.local:
+        reasons.append("sums over all pairs of atoms, where engines hand over neighbours only")
+    if kind.charged:
+        reasons.append("takes charge and spin, which engines such as LAMMPS do not hand over")
+    if reasons:
+        raise UsageError(
+            f"{potential.name}: {potential.family} cannot go to metatomic: it "
+            f"{', and it '.join(reasons)}. In ASE it runs by chemscale.calculator"
+        )
+
+
+def _transformers(path: Path, folder: Path, watch: Watch) -> Gate:
     from chemscale.bench.using import adopted, card, exchange, gate, trained
 
-    path, folder = Path(path).expanduser(), Path(folder).expanduser()
-    exchange.refuse_existing(folder)
     model = _language(path, watch)
     seen = gate.pass_gate(model)
     if (path / adopted.FILE).is_file():

@@ -69,8 +69,8 @@ def calculator(
             raise UsageError("committee = True goes with one study or run; a list is one anyway")
         paths = [place.path for place in seeds_of(find(paths[0])[1])]
     where = None if device is None else torch.device(device)
-    members = [load_potential(path, device=where) for path in paths]
-    return PotentialCalculator(members, dtype=dtype, skin=skin)
+    members = [load_potential(path, device=where, dtype=dtype) for path in paths]
+    return PotentialCalculator(members, skin=skin)
 
 
 def generate(

@@ -237,6 +237,20 @@ class PotentialContract(FamilyContract):
         )
         assert adds == self.kind().local
 
+    def test_an_atom_sees_as_far_as_its_reach(self, exact: Potential) -> None:
+        if not self.kind().local:
+            return
+        cutoff = float(exact.config.cutoff)  # type: ignore[attr-defined]
+        steps = round(exact.reach / cutoff)
+        line = np.arange(steps + 3)
+        places = np.stack((0.8 * cutoff * line, 0.1 * (line % 2), 0 * line), axis=1)
+        graph = graph_of([Structure(np.full(len(line), 6), places)], cutoff)
+        graph = graph.to(CPU, torch.float64).differentiable()
+        energy = exact.atom_energies(graph)[0]
+        (slopes,) = torch.autograd.grad(energy, graph.positions)
+        felt = (slopes != 0).any(dim=1).tolist()
+        assert felt == [True] * (steps + 1) + [False] * 2
+
     def test_it_is_periodic_if_it_says_so(self, exact: Potential) -> None:
         small, cell = crystal(), CELL
         places, numbers = small.positions, small.numbers

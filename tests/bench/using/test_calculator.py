@@ -162,7 +162,9 @@ def test_what_makes_no_sense_is_refused(one, atoms, said):
 
 def test_precision_is_chosen(toy_potentials):
     atoms = molecule("CH3OH")
-    single, double = (chemscale.calculator(toy_potentials, dtype=d) for d in (None, "float64"))
+    floats = ("float32", "float64")
+    single, double = (chemscale.calculator(toy_potentials, dtype=one) for one in floats)
+    assert single.members[0].model.references.dtype == double.members[0].model.scale.dtype
     assert single.members[0].model.scale.dtype != double.members[0].model.scale.dtype
     assert single.get_forces(atoms) == pytest.approx(double.get_forces(atoms), abs=1e-3)
     with pytest.raises(DataError, match="dtype 'half': one of float32, float64"):

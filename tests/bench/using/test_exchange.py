@@ -1,6 +1,7 @@
 """Models go to transformers and come from it as the same function; what is wrong is named."""
 
 import json
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -24,8 +25,8 @@ from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training.step import optimiser, train_step
 from chemscale.bench.using import adopted, exchange, foreign, gate
 from chemscale.bench.using.sample import Sampling, sample
-from chemscale.bench.using.trained import TrainedModel
-from chemscale.table.errors import DataError, UsageError
+from chemscale.bench.using.trained import TrainedModel, TrainedPotential
+from chemscale.table.errors import DataError, MissingPackage, UsageError
 from chemscale.table.records import RECIPES
 
 SHAPES = {
@@ -359,3 +360,24 @@ budget = { items = 1024 }
     assert f"value: {told:.6g}" in front
     assert f"`{run.run.id}`" in body
     assert "200, of toy.smi" in body
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_done(
+    toy_potentials, toy_study, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "metatensor", None)
+    new = tmp_path / "potential.pt"
+    for model, target, asked, said in (
+        (toy_potentials, new, {"to": "hf"}, "learns from structures, and goes to metatomic"),
+        (toy_study, new, {"to": "metatomic"}, "learns from molecules, and goes to hf"),
+        (toy_study, new, {"dtype": "float64"}, "dtype is for potentials"),
+        (toy_potentials, tmp_path / "folder", {}, "a name that ends in .pt"),
+        (toy_potentials, new, {}, r"needs metatomic-torch: pip install 'chemscale\[export\]'"),
+    ):
+        with pytest.raises((UsageError, MissingPackage), match=said):
+            verbs.export(model, target, **asked)
+    spooky = load_family("spookynet")
+    potential = TrainedPotential("a-run", "spookynet", spooky(spooky.ladder["w8"]))
+    with pytest.raises(UsageError, match="sums over all pairs .* and it takes charge"):
+        verbs.refuse(potential)
+    assert not list(tmp_path.iterdir())

@@ -36,7 +36,7 @@ class GraphBatch:
     @property
     def num_atoms(self) -> int:
         """A."""
-        return len(self.positions)
+        return self.positions.shape[0]
 
     @property
     def num_structures(self) -> int:

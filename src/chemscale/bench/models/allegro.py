@@ -78,6 +78,11 @@ class Allegro(Potential):
         nn.init.zeros_(self.readout.weights[-1])
         self.register_buffer("neighbours", torch.ones(()))
 
+    @property
+    def reach(self) -> float:
+        """One cutoff, Å, at any depth."""
+        return self.config.cutoff
+
     def calibrate(self, dataset: Dataset, subset: Indices) -> None:
         """Take references, scale and mean number of neighbours from the training subset."""
         super().calibrate(dataset, subset)

@@ -220,6 +220,12 @@ class Potential(Family):
     def atom_energies(self, graph: GraphBatch) -> Tensor:
         """Energy of each atom in units of `scale`, without references: (atoms,)."""
 
+    @property
+    def reach(self) -> float:
+        """How far an atom's energy sees, Å; messages carry it one cutoff a layer."""
+        config: Any = self.config
+        return float(config.cutoff) * getattr(config, "num_layers", 1)
+
     @classmethod
     def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
         weights = {"forces": recipe.forces_weight, "stress": recipe.stress_weight}

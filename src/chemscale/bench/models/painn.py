@@ -54,7 +54,7 @@ class PaiNN(Potential):
         # for every layer at once.
         basis = torch.cat((self.radial(distances) * envelope, envelope), dim=1)  # (L, K + 1)
         scalars = self.embedding(graph.atomic_numbers)  # (A, F)
-        vectors = scalars.new_zeros(len(scalars), 3, scalars.shape[1])  # (A, 3, F)
+        vectors = scalars.new_zeros(scalars.shape[0], 3, scalars.shape[1])  # (A, 3, F)
         for message, update in zip(self.messages, self.updates, strict=True):
             scalars, vectors = message(scalars, vectors, basis, directions, links)
             scalars, vectors = update(scalars, vectors)
@@ -84,7 +84,8 @@ class Message(nn.Module):
         self, scalars: Tensor, vectors: Tensor, basis: Tensor, directions: Tensor, links: Links
     ) -> tuple[Tensor, Tensor]:
         """Scalars (A, F) and vectors (A, 3, F), with the messages added."""
-        scalar, gate, along = self.context(scalars)[:, None].chunk(3, dim=2)  # (A, 1, F) each
+        width = scalars.shape[1]
+        scalar, gate, along = self.context(scalars)[:, None].split(width, dim=2)  # (A, 1, F) each
         sent = torch.cat((scalar, along, vectors * gate), dim=1)  # (A, 5, F)
         filters = self.filter(basis).unflatten(1, (3, -1))  # (L, 3, F)
         gathered = links.exchange(sent, filters, directions)  # (A, 4, F)
@@ -102,10 +103,12 @@ class Update(nn.Module):
 
     def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Scalars (A, F) and vectors (A, 3, F), updated."""
-        left, right = self.mix(vectors).chunk(2, dim=2)  # (A, 3, F) each
+        width = scalars.shape[1]
+        left, right = self.mix(vectors).split(width, dim=2)  # (A, 3, F) each
         # The small constant keeps the gradient finite where a vector vanishes by symmetry.
         lengths = (right.square().sum(dim=1) + 1e-8).sqrt()  # (A, F)
         gates = self.context(torch.cat((scalars, lengths), dim=1))  # (A, 3F)
-        to_vector, inner, to_scalar = gates.chunk(3, dim=1)  # (A, F) each
+        # Not by chunk, whose gradient in TorchScript fails where a part leads nowhere.
+        to_vector, inner, to_scalar = gates.split(width, dim=1)  # (A, F) each
         scalars = scalars + to_scalar + inner * (left * right).sum(dim=1)
         return scalars, vectors + left * to_vector[:, None]

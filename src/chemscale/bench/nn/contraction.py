@@ -173,6 +173,6 @@ class SymmetricContraction(nn.Module):
     def forward(self, features: Tensor, elements: Tensor) -> Tensor:
         """Features (A, components, F) of atoms whose elements are numbered (A,), to (A, …, F)."""
         padded = torch.cat((features, torch.ones_like(features[:, :1])), dim=1)
-        shape = len(features), num_components(self.target)
+        shape = features.shape[0], num_components(self.target)
         rows = None, elements, None, None, None
         return self.form(shape, rows, self.coefficients(), padded, padded, padded)

@@ -90,7 +90,7 @@ class Form:
         for row, component, operand in zip(rows[1:], components[1:], operands, strict=True):
             chosen = operand if row is None else operand.index_select(0, row)
             product = product * chosen.index_select(1, component)  # (L, T, F)
-        summed = product.new_zeros(len(product), shape[1], channels)
+        summed = product.new_zeros(product.shape[0], shape[1], channels)
         summed = summed.index_add(1, components[0], product)
         return summed if rows[0] is None else scatter_sum(summed, rows[0], shape[0])
 

@@ -91,12 +91,12 @@ class Product(nn.Module):
         """
         if native.serves(features):
             rows = receivers, senders, None, None
-            shape = len(features), self.rows
+            shape = features.shape[0], self.rows
             return self.form(shape, rows, features, harmonics[:, :, None], weights)
         matrices = (harmonics @ self.table(harmonics)).unflatten(1, self.shape[1:])
         sent = torch.bmm(matrices, features.index_select(0, senders))  # (E, R, F)
         sent = sent * weights.index_select(1, self.path)
-        return scatter_sum(sent, receivers, len(features))
+        return scatter_sum(sent, receivers, features.shape[0])
 
 
 class ChannelProduct:
@@ -120,7 +120,7 @@ class ChannelProduct:
         Returns:
             (E, R, F).
         """
-        return self.form((len(features), self.rows), (None, None, owners), features, others)
+        return self.form((features.shape[0], self.rows), (None, None, owners), features, others)
 
 
 class Spread:
@@ -133,7 +133,7 @@ class Spread:
 
     def __call__(self, weights: Tensor, harmonics: Tensor) -> Tensor:
         """Of each edge: (E, l_max + 1, F) and (E, components) to (E, components, F)."""
-        shape = len(harmonics), harmonics.shape[1]
+        shape = harmonics.shape[0], harmonics.shape[1]
         return self.form(shape, (None, None, None), weights, harmonics[:, :, None])
 
     def gather(

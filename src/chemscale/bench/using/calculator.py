@@ -20,7 +20,6 @@ from chemscale.bench.using.neighbours import Edges, Neighbours
 from chemscale.bench.using.trained import TrainedPotential
 from chemscale.table.errors import DataError
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SHOWN = 5  # atoms or pairs named in a message
 
 
@@ -35,29 +34,18 @@ class PotentialCalculator(Calculator):
     Potentials that take charge and spin read `charge` and `multiplicity` of `atoms.info`.
 
     Args:
-        members: the potentials; they are cast to `dtype`, and learn no more.
-        dtype: "float32" or "float64"; by default that of the training.
+        members: the potentials; they learn no more.
         skin: Å, how much farther than the cutoff neighbours are looked for, so that they need not
             be looked for each time.
     """
 
-    def __init__(
-        self,
-        members: Sequence[TrainedPotential],
-        *,
-        dtype: str | None = None,
-        skin: float = 0.5,
-    ):
+    def __init__(self, members: Sequence[TrainedPotential], *, skin: float = 0.5):
         super().__init__()
         if not members:
             raise DataError("a calculator takes at least one potential")
-        if dtype is not None and dtype not in DTYPES:
-            raise DataError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
         self.members = tuple(members)
         for one in self.members:
             one.model.requires_grad_(False).eval()
-            if dtype is not None:
-                one.model.to(DTYPES[dtype])
         self.implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
         if len(self.members) > 1:
             self.implemented_properties += ["energy_std", "forces_std"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from chemscale import __version__
 from chemscale.bench.using.gate import Gate
-from chemscale.bench.using.trained import TrainedModel
+from chemscale.bench.using.trained import TrainedModel, TrainedPotential
 from chemscale.table.records import DatasetSpec, Run
 from chemscale.table.results import Outcome
 
@@ -71,6 +71,22 @@ def of_run(
         "",
     ]
     return _card(trained, gate, test, body, ())
+
+
+def of_potential(
+    trained: TrainedPotential, run: Run, outcome: Outcome, dataset: DatasetSpec
+) -> str:
+    """A paragraph on a potential that a run of ours trained."""
+    test = outcome.metrics.get("test", {})
+    units = {"force_mae": "meV/Å", "energy_mae": "meV/atom"}
+    errors = [f"{name} {test[name]:.4g} {unit}" for name, unit in units.items() if name in test]
+    shape = ", ".join(f"{name} {value}" for name, value in trained.config.model_dump().items())
+    return (
+        f"{trained.family} with {trained.model.num_params_total:,} parameters ({shape}), trained "
+        f"by chemscale {__version__} on {run.trunk.num_train:,} structures of {_source(dataset)}; "
+        f"run {run.id}, seed {run.trunk.seed}, ended {outcome.ending}. "
+        f"On test: {', '.join(errors) or 'not judged'}."
+    )
 
 
 def of_adopted(

@@ -166,17 +166,22 @@ def load(
     return TrainedModel(name, run.trunk.family, model, dataset.tokenizer)
 
 
-def load_potential(path: str | Path, *, device: torch.device | None = None) -> TrainedPotential:
+def load_potential(
+    path: str | Path, *, device: torch.device | None = None, dtype: str | None = None
+) -> TrainedPotential:
     """Load a trained interatomic potential. Its data is not needed.
 
     Args:
         path: the folder of a run, or a study folder, of which the best run is taken.
         device: where it computes; by default a GPU, if there is one.
+        dtype: "float32" or "float64"; by default that of the training.
 
     Raises:
         StoreError: the run has no final weights.
-        DataError: no potential.
+        DataError: no potential, or no such dtype.
     """
+    if dtype not in (None, "float32", "float64"):
+        raise DataError(f"dtype {dtype!r}: one of float32, float64")
     _, place = find(path)
     run = place.run()
     if run.unit != "structure":
@@ -186,6 +191,9 @@ def load_potential(path: str | Path, *, device: torch.device | None = None) -> T
         )
     model = _read(run, final_weights(place)).to(device or default_device())
     assert isinstance(model, Potential)
+    if dtype is not None:
+        references = model.references  # always in double precision
+        model.to(DTYPES[dtype]).references = references
     return TrainedPotential(place.path.name, run.trunk.family, model)
 
 
