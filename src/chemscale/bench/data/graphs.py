@@ -51,7 +51,7 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 5", "source": [index for _, index in sources], **options},
+            {"kind": "structures 6", "source": [index for _, index in sources], **options},
         )
         arrays = cache.load("structures", self._identity)
         if arrays is None:

@@ -89,10 +89,16 @@ class Card(Record):
         return told + [f"WARNING: {text}" for text in self.warnings]
 
 
-def make_card(folder: Path, units: dict[str, str]) -> None:
-    """Look at the columns in a folder, and put `card.json` there."""
+def make_card(folder: Path, units: dict[str, str], doubts: list[str]) -> None:
+    """Look at the columns in a folder, and put `card.json` there.
+
+    Args:
+        folder: of the columns.
+        units: in which energies, lengths and forces of the files are taken to be.
+        doubts: of the reader, for the warnings.
+    """
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-    write_json(folder / "card.json", _card(arrays, units).model_dump(mode="json"))
+    write_json(folder / "card.json", _card(arrays, units, doubts))
 
 
 def read_card(folder: Path) -> Card:
@@ -103,14 +109,14 @@ def read_card(folder: Path) -> Card:
     return Card.read(told, str(folder / "card.json"))
 
 
-def _card(arrays: Arrays, units: dict[str, str]) -> Card:
+def _card(arrays: Arrays, units: dict[str, str], doubts: list[str]) -> Card:
     sizes, energy = np.diff(arrays["start"]), np.asarray(arrays["energy"])
     there = np.flatnonzero(arrays["counts"].any(axis=0))
     symbols = [chemical_symbols[z] for z in there]
     counts = np.asarray(arrays["counts"][:, there], dtype=np.float64)
     known = np.isfinite(energy) & (sizes > 1)
     has_forces = np.isfinite(arrays["forces"][arrays["start"][:-1], 0]) & (sizes > 1)
-    warnings: list[str] = []
+    warnings = list(doubts)
     references, residual = {}, np.zeros(0)
     items = np.flatnonzero(known)
     if len(items):
@@ -120,16 +126,6 @@ def _card(arrays: Arrays, units: dict[str, str]) -> Card:
         references = dict(zip(symbols, found.tolist(), strict=True))
         residual = each - shares @ found
         warnings += _energies(arrays, items, residual)
-    isolated = _isolated(arrays, sizes, there)
-    if all(isolated.get(symbol) is not None for symbol in symbols) and len(items):
-        alone = np.array([isolated[symbol] for symbol in symbols], dtype=np.float64)
-        bound = float(np.median((energy[items] - counts[items] @ alone) / sizes[items]))
-        if not BOUND[0] < bound < BOUND[1]:
-            warnings.append(
-                f"structures lie {bound:.3g} eV/atom from the isolated atoms, which no bonding "
-                "explains: the isolated atoms are of another level of theory or unit. Drop them "
-                "or label them alike"
-            )
     looked = label_checks.sample(arrays)
     looked = looked[sizes[looked] > 1]
     slope, correlation, pairs, more = _pairs(arrays, looked)
@@ -148,6 +144,16 @@ def _card(arrays: Arrays, units: dict[str, str]) -> Card:
     other = _units(units, evidence)
     rms, largest, net, more = _forces(arrays, np.flatnonzero(has_forces), strange=bool(other))
     warnings += other + more
+    isolated = _isolated(arrays, sizes, there)
+    if not other and len(items) and all(isolated.get(s) is not None for s in symbols):
+        alone = np.array([isolated[symbol] for symbol in symbols], dtype=np.float64)
+        bound = float(np.median((energy[items] - counts[items] @ alone) / sizes[items]))
+        if not BOUND[0] < bound < BOUND[1]:
+            warnings.append(
+                f"structures lie {bound:.3g} eV/atom from the isolated atoms, which no bonding "
+                "explains: the isolated atoms are of another level of theory or unit. Drop them "
+                "or label them alike"
+            )
     duplicates, more = _duplicates(arrays, energy / sizes)
     warnings += more
     near = np.flatnonzero(arrays["nearest"] < CLOSE)
@@ -278,15 +284,17 @@ def _units(declared: dict[str, str], found: Evidence) -> list[str]:
     if np.isfinite(found.stiffness):
         why.append(
             f"bonds to hydrogen are {found.bond:.3g} Å long and {found.stiffness:.3g} eV/Å² stiff, "
-            "in any molecule about 1.05 and 36"
+            "in any molecule about 1.05 and 34"
         )
     taken = ", ".join(f"{what} in {unit}" for what, unit in declared.items())
     if not likely:
         return [f"labels do not fit each other ({taken}): {'; '.join(why)}. No known unit mends it"]
     given = ", ".join(f'{what} = "{unit}"' for what, unit in likely.items())
+    ratio = not np.isfinite(found.total) and not np.isfinite(found.stiffness)
     return [
         f"these look like other units than {taken}: {', '.join(why)}. "
         f"If so, set units = {{ {given} }} in [dataset]"
+        + ("; only the ratio of energies and forces is known" if ratio else "")
     ]
 
 

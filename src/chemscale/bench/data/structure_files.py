@@ -153,6 +153,17 @@ class Labels:
                     return key, place[key]
         return "", None
 
+    def doubts(self) -> list[str]:
+        """What makes it doubtful that labels belong together."""
+        keys = zip(("energies", "forces"), ("energy_key", "forces_key"), self.known, strict=True)
+        found = [(what, key, [k for k in known if self.used[k]]) for what, key, known in keys]
+        return [
+            f"{what} come from {' and '.join(f'{k!r} in {self.used[k]:,}' for k in used)} frames: "
+            f"are they of one origin? {key} in [dataset] names the one to take"
+            for what, key, used in found
+            if len(used) > 1
+        ]
+
     def describe(self, frames: int) -> str:
         """Say which keys were used, and in how many frames."""
         if not self.used:

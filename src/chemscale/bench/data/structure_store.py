@@ -125,7 +125,7 @@ def write_structures(
     }
     for name, values in small.items():
         np.save(folder / f"{name}.npy", values)
-    make_card(folder, labels.conversion.names)
+    make_card(folder, labels.conversion.names, labels.doubts())
 
 
 class _Groups:
