@@ -5,8 +5,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rdkit")
 
+import torch
 from rdkit import Chem
 
+from chemscale.bench.data.encoding import Choices
+from chemscale.bench.data.notation import canonical
+from chemscale.bench.data.tokens import SPECIAL, Tokenizer
+from chemscale.bench.models.base import build
+from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.using.generate import generate, read_prompt
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, UsageError
@@ -38,6 +44,20 @@ def test_a_prompt_begins_every_sample_and_keeping_it_is_checked(trained: Trained
 def test_smiles_are_taken_in_the_order_in_which_they_are_written(trained: TrainedModel):
     assert read_prompt(trained, "CCO").symbols == ("[C]", "[C]", "[O]")
     assert read_prompt(trained, "OCC").symbols == ("[O]", "[C]", "[C]")
+
+
+def test_a_model_of_smiles_goes_on_from_the_text_of_a_prompt():
+    symbols = (*SPECIAL, *"CcNO1()=")
+    config = ChemGPT.Config(width=16, num_layers=1, num_heads=1, vocab_size=len(symbols))
+    model = build(ChemGPT, config, 0, torch.float32).eval()
+    trained = TrainedModel("by chance", "chemgpt", model, Tokenizer(symbols, Choices("smiles")))
+    for prompt, begun in ((FURAN, FURAN), ("OCc1ccccc1", "OCc1ccccc1"), ("[C][C][O]", "CCO")):
+        samples = generate(trained, 20, prompts=[prompt], max_length=30)
+        assert all(one.text.startswith(begun) for one in samples)
+        for one in samples:
+            assert one.smiles == (canonical(one.text) if one.finished else "")
+    with pytest.raises(DataError, match="by chance does not know Cl"):
+        read_prompt(trained, "ClCC")
 
 
 def test_several_prompts_are_answered_in_turn(trained: TrainedModel):
