@@ -37,7 +37,7 @@ from chemscale.table.errors import ChemscaleError
 from chemscale.table.files import writing
 from chemscale.table.record import Record
 
-SIZES = (6, 1, 13)  # atoms of the structures that are looked at; the first is traced
+SIZES = (6, 0, 1, 13)  # atoms of what is looked at, the first traced; a rank may have none
 TRIES = 3  # TorchScript runs something else from the second time on
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # of the largest value, or of `scale`
 
