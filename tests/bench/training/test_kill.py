@@ -38,7 +38,8 @@ families = {{ schnet = ["w16"] }}
 dataset = {{ format = "extxyz", path = "toy.xyz", test = 0.15, validation = 0.15, \
 max_evaluated = 10 }}
 num_train = {num_train}
-recipe = {{ name = "energy-and-forces", warmup = 200, batch_size = {batch_size} }}
+recipe = {{ name = "energy-and-forces", warmup = 200, batch_size = {batch_size}, \
+ema = {ema} }}
 budget = {{ items = {items}, patience = 1.0 }}
 """
 
@@ -53,7 +54,7 @@ def make(place: Path, **keys: Any) -> StudyFolder:
 
 
 def edit(place: Path, **keys: Any) -> None:
-    keys = {"num_train": [20], "items": 1100, "batch_size": 32} | keys
+    keys = {"num_train": [20], "items": 1100, "batch_size": 32, "ema": 0.0} | keys
     (place / "study.toml").write_text(STUDY.format(**keys))
 
 
@@ -310,8 +311,8 @@ def is_free(place: RunFolder) -> bool:
 @linux
 @pytest.mark.slow
 def test_a_study_killed_and_stopped_ends_as_if_nothing_had_happened(tmp_path: Path):
-    whole = make(tmp_path / "whole", items=3000, batch_size=8)
-    folder = make(tmp_path / "killed", items=3000, batch_size=8)
+    whole = make(tmp_path / "whole", items=3000, batch_size=8, ema=0.9)
+    folder = make(tmp_path / "killed", items=3000, batch_size=8, ema=0.9)
     bench = Workbench(whole.study(), whole.path)
     (run,) = verbs.expand(folder.path).runs["sweep"]
     for study in (whole, folder):

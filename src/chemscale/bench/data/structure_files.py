@@ -126,9 +126,7 @@ class Labels:
 
     def _stress(self, atoms: Atoms, results: dict[str, Any]) -> NDArray[np.float64]:
         """By ASE's conventions: the sign, six numbers as xx, yy, zz, yz, xz, xy; or (3, 3)."""
-        # A layout of HDF5 may keep six numbers of six atoms among the arrays.
-        places = (results, atoms.info, atoms.arrays)
-        key, value = self._find(self.spec.stress_key, STRESS_KEYS, *places)
+        key, value = self._find(self.spec.stress_key, STRESS_KEYS, results, atoms.info)
         if value is None or not atoms.pbc.any():
             self.meaningless += value is not None
             return np.full((3, 3), np.nan)
