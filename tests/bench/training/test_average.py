@@ -25,6 +25,15 @@ def test_early_steps_are_averaged_evenly_and_later_ones_fade():
         assert np.isclose(float(average.means["weight"]), mean, rtol=1e-12)
 
 
+def test_the_mean_is_the_weights_themselves_when_the_rate_has_fallen_to_nothing():
+    model = tied()
+    average = Average(model, 0.9)
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    average.add(1000, rate_left=0.0)
+    assert torch.equal(average.means["0.weight"], model[0].weight.detach())
+
+
 def test_the_mean_takes_the_place_of_the_weights_and_leaves_it_as_it_was():
     model = tied()
     average = Average(model, 0.9)

@@ -9,12 +9,10 @@ from typing import Any
 import ase
 import numpy as np
 import pytest
-import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from chemscale.bench.models.schnet import SchNet
-from chemscale.bench.training import checkpoint
 from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.loop import train_run
 from chemscale.bench.training.measure import Workbench
@@ -142,16 +140,16 @@ def test_what_is_kept_is_the_average_that_was_judged(make: Callable[..., Any]):
     outcome = train_run(folder, run.id)
     assert outcome is not None
     place = folder.open_run(run.id)
-    weights = checkpoint.final(place)
-    assert weights is not None
-    bench = Workbench(folder.study(), folder.path)
-    model, recipe = load_potential(place.path).model, run.trunk.recipe
-    judged = Judge(bench, model, recipe, ALONE).judge()
-    assert judged == outcome.metrics
-    iterate = Files(weights, "iterate")
-    assert any(
-        not torch.equal(iterate[k], v) for k, v in model.state_dict().items() if k in iterate.names
-    )
+    model = load_potential(place.path).model
+    judge = Judge(Workbench(folder.study(), folder.path), model, run.trunk.recipe, ALONE)
+    assert judge.judge() == outcome.metrics
+    # At a constant rate the weights that training goes on from are others, and are not judged.
+    trunk = place.checkpoints()[max(n for n in place.checkpoints() if n.startswith("trunk"))]
+    for kind in ("weights", "iterate"):
+        files = Files(trunk, kind)
+        model.load_state_dict({name: files[name] for name in files.names}, strict=False)
+        judged = judge.measure("validation")["loss"]
+        assert (judged == place.curve()["val_loss"][-2]) == (kind == "weights")
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

@@ -34,12 +34,20 @@ class Average:
             (tensors.local(p.detach()), tensors.local(found[key])) for key, p in once.items()
         ]
 
-    def add(self, step: int) -> None:
-        """Count in the weights after a step, counted from 1; early ones with less memory."""
+    def add(self, step: int, rate_left: float = 1.0) -> None:
+        """Count in the weights after a step.
+
+        The memory is shorter early on, and shrinks with the rate: as that falls the weights come to
+        rest by themselves, and a mean would only lag behind.
+
+        Args:
+            step: counted from 1.
+            rate_left: the learning rate, as a share of what it was before it fell.
+        """
         if self._pairs:
             weights, means = zip(*self._pairs, strict=True)
-            share = 1 - min(self.decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(means, weights, share)
+            share = max(1 - self.decay, 9 / (10 + step))
+            torch._foreach_lerp_(means, weights, share / min(1.0, max(rate_left, share)))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from chemscale.bench.training.average import Average
 from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.measure import DTYPES, Workbench, default_device, start_model
 from chemscale.bench.training.ranks import Ranks
-from chemscale.bench.training.recipe import Batches, stream
+from chemscale.bench.training.recipe import Batches, stream, warm_rate
 from chemscale.bench.training.resources import Resources
 from chemscale.bench.training.step import optimiser, seed_generator, shares, train_step
 from chemscale.table.records import Run
@@ -87,7 +87,7 @@ class Learner:
         )
         state.pending.append(loss)
         state.add(seen, self.model.flops(seen, recipe))
-        self.average.add(state.step)
+        self.average.add(state.step, rate / warm_rate(recipe, state.step - 1))
         state.seconds += time.perf_counter() - start
         state.joules = power.added(state.joules, before)
 

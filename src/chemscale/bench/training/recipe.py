@@ -66,13 +66,19 @@ def evaluation_steps(batch_size: int) -> Iterator[int]:
         k += 1
 
 
+def warm_rate(recipe: Recipe, step: int) -> float:
+    """Learning rate at a step, counted from 0, had it not fallen since the warmup."""
+    items = (step + 1) * recipe.batch_size
+    return recipe.learning_rate * min(1.0, items / recipe.warmup if recipe.warmup else 1.0)
+
+
 def trunk_rate(recipe: Recipe, step: int, length: Length) -> float:
     """Learning rate of a trunk at a step, counted from 0: warmup, then constant.
 
     For comparison only, `schedule = "cosine"` falls to zero at the ceiling.
     """
     items = (step + 1) * recipe.batch_size
-    rate = recipe.learning_rate * min(1.0, items / recipe.warmup if recipe.warmup else 1.0)
+    rate = warm_rate(recipe, step)
     if recipe.schedule == "cosine" and length.items:
         rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, items / length.items)))
     return rate
