@@ -181,15 +181,16 @@ def stretching(arrays: Arrays, items: Indices) -> Bonds:
     return Bonds(float(np.median(found)), -xy / xx, float(-xy / np.sqrt(xx * yy)), len(found))
 
 
-def all_electrons(counts: Array) -> Array:
+def all_electrons(numbers: Indices, counts: Array) -> Array:
     """About what neutral atoms have with all their electrons, eV: within 1 % beyond hydrogen.
 
     The statistical atom with the corrections of Scott and Schwinger (Schwinger 1981).
 
     Args:
-        counts: (structures, 101) atoms of each atomic number.
+        numbers: (elements,) atomic numbers.
+        counts: (structures, elements) atoms of each.
     """
-    z = np.arange(counts.shape[1], dtype=np.float64)
+    z = numbers.astype(np.float64)
     atom = -0.768745 * z ** (7 / 3) + 0.5 * z**2 - 0.2699 * z ** (5 / 3)
     return np.asarray(counts @ (atom * units.Hartree))
 

@@ -133,7 +133,7 @@ def _card(arrays: Arrays, units: dict[str, str], doubts: list[str]) -> Card:
     bonds = label_checks.stretching(arrays, looked)
     told = bonds.count >= FEW_BONDS
     evidence = Evidence(
-        total=float(np.median(energy[items] / label_checks.all_electrons(arrays["counts"][items])))
+        total=float(np.median(energy[items] / label_checks.all_electrons(there, counts[items])))
         if len(items)
         else np.nan,
         slope=abs(slope) if abs(correlation) > CORRELATED else np.nan,
