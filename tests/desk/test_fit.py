@@ -7,7 +7,9 @@ import time
 import numpy as np
 import pytest
 
+from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.fit import fit
+from chemscale.desk.sample import Sample
 from chemscale.table.errors import DataError, UsageError
 from chemscale.table.results import Fit, Point
 
@@ -90,10 +92,23 @@ def test_a_known_surface_comes_back():
 def test_a_90_percent_interval_covers_the_true_exponent_about_90_percent_of_the_time(seeds):
     inside = 0
     for rng in range(120):
-        interval = law(fit(one_size(rng, scatter=0.05, seeds=seeds))).exponent.interval
+        sample = Sample.of(one_size(rng, scatter=0.05, seeds=seeds), "force_mae")
+        interval = fit_sample(
+            sample.log_train[:, None], sample.log_loss, sample.cell, floor=None,
+            seeds=sample.seed_scatter(), rng=np.random.default_rng(rng),
+        ).interval(2, 0.9)  # fmt: skip
         assert interval.level == 0.9
         inside += interval.low <= 0.3 <= interval.high
     assert 0.8 <= inside / 120 <= 0.98
+
+
+@pytest.mark.slow
+def test_a_floor_too_slight_to_be_told_is_kept_in_the_interval():
+    inside = 0
+    for rng in range(40):
+        found = law(fit(one_size(rng, exponent=0.4, floor=2.0, scatter=0.03, seeds=3)))
+        inside += found.exponent.interval.low <= 0.4 <= found.exponent.interval.high
+    assert inside / 40 >= 0.6  # a third where only the draws of the chosen form are looked at
 
 
 def test_a_floor_is_found_where_there_is_one_and_not_where_there_is_none():

@@ -83,7 +83,7 @@ def fit_along(
             seeds=question.seeds,
             rng=question.rng(f"{axis}{' uncapped' * uncapped}"),
         )
-        floor = bool(fitted.draws[:, 0].any())
+        floor = fitted.floor
         interval = fitted.interval(2, question.level)
         status = ending(float(fitted.best[2]), interval, decades)
     irreducible = fitted.quantity(0, question.level) if fitted and floor else Quantity()

@@ -99,6 +99,7 @@ class Fitted:
     draws: Array  # (S, P)
     residual: float  # root mean square, of the log loss
     delta: float  # of the Huber loss
+    floor: bool  # whether the best form has one; draws may be of either
     criterion: float  # corrected, of Akaike
     starts: tuple[int, int]  # how many of a grid reach the best objective, of how many
 
@@ -225,31 +226,51 @@ def fit_sample(
     if floor is None and len(np.unique(log_x, axis=0)) >= 5:
         forms = [False, True]
     fits = {form: _best(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
-    floor = min(forms, key=lambda form: criterion(fits[form][2], 2 * log_x.shape[1] + form))
+    num_linear = 2 * log_x.shape[1]
+    scores = [criterion(fits[form][2], num_linear + form) for form in forms]
+    floor = forms[int(np.argmin(scores))]
     best, delta, residual = fits[floor]
     reached = _reached(law, log_x, log_loss, best, floor, delta)
-    num_free = 2 * log_x.shape[1] + floor
-    spread = scatter(residual, cell, num_free, delta, seeds)
-    resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
-    draws = solve(
-        law,
-        log_x,
-        resampled,
-        weights,
-        floor=floor,
-        delta=delta,
-        candidates=grid(law, 8),
-        tolerance=1e-6,
-    )
-    draws, best = (uncentred(rows, centre) for rows in (draws, best[None]))
+    drawn = []
+    if len(forms) == 2 and fits[True][0][0] <= 0:
+        scores[1] = math.inf  # the data ask for a floor below zero: there is no other form
+    for form, count in zip(forms, _shares(scores, num_draws), strict=True):
+        if not count:
+            continue
+        _, own_delta, own_residual = fits[form]
+        spread = scatter(own_residual, cell, num_linear + form, own_delta, seeds)
+        resampled, weights = resample(log_loss, cell, spread, count, rng)
+        drawn.append(
+            solve(
+                law,
+                log_x,
+                resampled,
+                weights,
+                floor=form,
+                delta=own_delta,
+                candidates=grid(law, 8),
+                tolerance=1e-6,
+            )
+        )
+    draws, best = (uncentred(rows, centre) for rows in (np.concatenate(drawn), best[None]))
     return Fitted(
         best=best[0],
         draws=draws,
         residual=float(np.sqrt(np.mean(residual**2))),
         delta=delta,
-        criterion=criterion(residual, num_free),
+        floor=floor,
+        criterion=min(scores),
         starts=reached,
     )
+
+
+def _shares(scores: list[float], num_draws: int) -> list[int]:
+    """How many draws each form gets, by Akaike weight: the interval knows of the other form."""
+    best = int(np.argmin(scores))
+    if len(scores) == 1 or not math.isfinite(max(scores)):
+        return [num_draws * (place == best) for place in range(len(scores))]
+    second = round(num_draws / (1 + math.exp(min((scores[1] - scores[0]) / 2, 100.0))))
+    return [num_draws - second, second]
 
 
 def grid(law: Law, count: int) -> Array:
