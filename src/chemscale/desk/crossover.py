@@ -59,7 +59,7 @@ def compare(
     """
     sides = {
         (one.family, axis): side
-        for one in families
+        for one in (families if len(families) > 1 else ())
         for axis, side in _sides(one, points[one.family], level, seed).items()
     }
     found = []
