@@ -186,7 +186,8 @@ def test_one_diverged_looking_seed_hardly_moves_the_exponent():
     bent = law(fit([odd, *points[1:]]))
     assert bent.status == "converged"
     assert bent.exponent.value == pytest.approx(0.3, abs=0.03)
-    assert bent.exponent.interval.high - bent.exponent.interval.low < 0.15
+    assert bent.exponent.interval.low > 0.25
+    assert bent.exponent.interval.high < 0.6  # that scatter could hide a floor
 
 
 def test_everything_left_out_is_listed_with_its_reason():

@@ -227,19 +227,15 @@ def fit_sample(
         forms = [False, True]
     fits = {form: _best(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
     num_linear = 2 * log_x.shape[1]
-    scores = [criterion(fits[form][2], num_linear + form) for form in forms]
-    floor = forms[int(np.argmin(scores))]
+    told = [criterion(fits[form][2], num_linear + form) for form in forms]
+    floor = forms[int(np.argmin(told))]
     best, delta, residual = fits[floor]
     reached = _reached(law, log_x, log_loss, best, floor, delta)
-    drawn = []
-    if len(forms) == 2 and fits[True][0][0] <= 0:
-        scores[1] = math.inf  # the data ask for a floor below zero: there is no other form
-    for form, count in zip(forms, _shares(scores, num_draws), strict=True):
-        if not count:
-            continue
-        _, own_delta, own_residual = fits[form]
-        spread = scatter(own_residual, cell, num_linear + form, own_delta, seeds)
-        resampled, weights = resample(log_loss, cell, spread, count, rng)
+    spread = scatter(residual, cell, num_linear + floor, delta, seeds)
+    resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
+    trust = weights * influence(residual, delta) ** 2  # an odd seed asks for no form
+    drawn, scores = [], []
+    for form in forms:  # chosen anew for every draw: the data might have asked for the other
         drawn.append(
             solve(
                 law,
@@ -247,30 +243,24 @@ def fit_sample(
                 resampled,
                 weights,
                 floor=form,
-                delta=own_delta,
+                delta=delta,
                 candidates=grid(law, 8),
                 tolerance=1e-6,
             )
         )
-    draws, best = (uncentred(rows, centre) for rows in (np.concatenate(drawn), best[None]))
+        off = log_law(law, log_x, drawn[-1]) - resampled
+        scores.append(criteria(off, trust, num_linear + form))
+    draws = np.stack(drawn)[np.argmin(scores, axis=0), range(num_draws)]
+    draws, best = (uncentred(rows, centre) for rows in (draws, best[None]))
     return Fitted(
         best=best[0],
         draws=draws,
         residual=float(np.sqrt(np.mean(residual**2))),
         delta=delta,
         floor=floor,
-        criterion=min(scores),
+        criterion=min(told),
         starts=reached,
     )
-
-
-def _shares(scores: list[float], num_draws: int) -> list[int]:
-    """How many draws each form gets, by Akaike weight: the interval knows of the other form."""
-    best = int(np.argmin(scores))
-    if len(scores) == 1 or not math.isfinite(max(scores)):
-        return [num_draws * (place == best) for place in range(len(scores))]
-    second = round(num_draws / (1 + math.exp(min((scores[1] - scores[0]) / 2, 100.0))))
-    return [num_draws - second, second]
 
 
 def grid(law: Law, count: int) -> Array:
