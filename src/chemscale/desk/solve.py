@@ -227,7 +227,7 @@ def _refine(
         new = (weight * huber(new_residual, delta)).sum(axis=1)
         better = new < value
         theta[going[better]] = trial[better]
-        damping[going] = np.where(better, damping[going] / 2, damping[going] * 3)
+        damping[going] = np.where(better, damping[going] / 3, damping[going] * 3)
         settled = better & (value - new < tolerance * value + 1e-20)
         residual[better], jacobian[better] = new_residual[better], new_jacobian[better]
         value = np.where(better, new, value)
