@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import sub
 from pathlib import Path
@@ -32,6 +33,7 @@ class Row:
     size: str
     peer: str
     autocast: bool = False
+    same: bool = True  # both sides are one function, and are given one set of weights
 
     @property
     def name(self) -> str:
@@ -49,6 +51,8 @@ ROWS = (
     Row("schnet", "w64", "schnetpack"),
     Row("mace", "w32", "mace"),
     Row("mace", "w64", "mace"),
+    Row("allegro", "w32", "nequip", same=False),
+    Row("allegro", "w64", "nequip", same=False),
 )
 RECIPES = {"molecule": "molecules", "structure": "energy-and-forces"}
 
@@ -96,8 +100,8 @@ class Worker:
 
 def main() -> None:
     """Time the rows asked for, print the table."""
-    options = _options()
-    flags = _cpu()["flags"]
+    options = asked(__doc__, ROWS)
+    flags = cpu()["flags"]
     rows = [row for row in ROWS if not options.only or row.name in options.only]
     results, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +112,7 @@ def main() -> None:
             print(f"{row.name} …", file=sys.stderr, flush=True)
             results.append(_time(row, options, Path(folder)))
     machine = {
-        "cpu": _cpu()["model"],
+        "cpu": cpu()["model"],
         "flags": [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))],
         "cores": os.cpu_count(),
         "threads": options.threads,
@@ -124,17 +128,18 @@ def main() -> None:
         )
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def asked(purpose: str, rows: Sequence[Row]) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
     parser.add_argument(
         "--peer-python",
         action="append",
         default=[],
         metavar="PEER=PATH",
-        help="Python of the environment of a peer (transformers, schnetpack, mace); without it "
-        "only our side is timed",
+        help="Python of the environment of a peer (transformers, schnetpack, mace, nequip); "
+        "without it only our side is timed",
     )
-    names = [row.name for row in ROWS]
+    names = [row.name for row in rows]
     parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=", ".join(names))
     parser.add_argument(
         "--path",
@@ -161,42 +166,57 @@ def _options() -> argparse.Namespace:
 
 def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Check that both sides agree, warm them up, and let them work in turn."""
-    job = _prepare(row, options, folder)
-    workers = {"ours": Worker(sys.executable, "ours", job)}
-    if row.peer in options.peer_python:
-        workers["peer"] = Worker(options.peer_python[row.peer], row.peer, job)
+    job = prepare(row, options, folder)
+    workers = start(row, options, job)
     weights = str(folder / "weights.npz")
     checks = {side: worker.ask(do="check", path=weights) for side, worker in workers.items()}
-    warming = {side: _warm_up(worker) for side, worker in workers.items()}
-    slowest = max(seconds["step"] for seconds in warming.values())
-    num_steps = max(2, math.ceil(options.seconds / slowest))
-    rounds = []
-    for number in range(options.rounds):
-        batches = [(number * num_steps + k) % options.batches for k in range(num_steps)]
-        useful = sum(job["useful"][k] for k in batches)
-        # Who goes first alternates, so that a machine that slows down favours nobody.
-        sides = sorted(workers, reverse=bool(number % 2))
-        times = {side: workers[side].ask(do="time", batches=batches) for side in sides}
-        rounds.append({"steps": num_steps, "useful": useful, **times})
+    rounds, warming = in_turn(workers, options, options.batches)
+    for measured in rounds:
+        measured["useful"] = sum(job["useful"][k] for k in measured["batches"])
     for worker in workers.values():
         worker.close()
     return {
         "row": row.name,
         "unit": job["unit"],
         "padding": job["padding"],
-        "check": checks,
+        "check": checks if row.same else None,
         "sides": {
             side: {
                 **worker.facts,
-                **_summary(rounds, side),
+                **summary(rounds, side),
                 "extra_seconds": warming[side]["extra"],
             }
             for side, worker in workers.items()
         },
-        "ratio": _ratio(rounds, "wall") if "peer" in workers else None,
-        "ratio_cpu": _ratio(rounds, "cpu") if "peer" in workers else None,
+        "ratio": ratio(rounds, "wall") if "peer" in workers else None,
+        "ratio_cpu": ratio(rounds, "cpu") if "peer" in workers else None,
         "rounds": rounds,
     }
+
+
+def start(row: Row, options: argparse.Namespace, job: dict[str, Any]) -> dict[str, Worker]:
+    """Both sides of a row, or ours alone."""
+    workers = {"ours": Worker(sys.executable, "ours", job)}
+    if row.peer in options.peer_python:
+        workers["peer"] = Worker(options.peer_python[row.peer], row.peer, job)
+    return workers
+
+
+def in_turn(
+    workers: dict[str, Worker], options: argparse.Namespace, num_batches: int
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Warm both sides up and let them take the same steps: times of each round, and of warming."""
+    warming = {side: _warm_up(worker) for side, worker in workers.items()}
+    slowest = max(seconds["step"] for seconds in warming.values())
+    num_steps = max(2, math.ceil(options.seconds / slowest))
+    rounds = []
+    for number in range(options.rounds):
+        batches = [(number * num_steps + k) % num_batches for k in range(num_steps)]
+        # Who goes first alternates, so that a machine that slows down favours nobody.
+        sides = sorted(workers, reverse=bool(number % 2))
+        times = {side: workers[side].ask(do="time", batches=batches) for side in sides}
+        rounds.append({"steps": num_steps, "batches": batches, **times})
+    return rounds, warming
 
 
 def _warm_up(worker: Worker, num_steps: int = 6) -> dict[str, float]:
@@ -206,21 +226,22 @@ def _warm_up(worker: Worker, num_steps: int = 6) -> dict[str, float]:
     return {"step": step, "extra": max(0.0, sum(times) - num_steps * step)}
 
 
-def _summary(rounds: list[dict[str, Any]], side: str) -> dict[str, float]:
+def summary(rounds: list[dict[str, Any]], side: str) -> dict[str, float]:
+    """What a side did in a second, median over rounds."""
     return {
         f"per_second_{clock}": median(r["useful"] / r[side][clock] for r in rounds)
         for clock in ("wall", "cpu")
     }
 
 
-def _ratio(rounds: list[dict[str, Any]], clock: str) -> dict[str, float]:
+def ratio(rounds: list[dict[str, Any]], clock: str) -> dict[str, float]:
     """The peer's time over ours in each round: median and quartiles."""
     ratios = [r["peer"][clock] / r["ours"][clock] for r in rounds]
     low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     return {"median": median(ratios), "low": low, "high": high}
 
 
-def _prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write the batches to a file that both sides read; return what the workers must know."""
     import numpy as np
 
@@ -334,7 +355,7 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
                 "**{median:.2f}** ({low:.2f}–{high:.2f})".format(**result["ratio"]),
                 f"{result['ratio_cpu']['median']:.2f}",
                 f"{ours['num_params']:,} / {peer['num_params']:,}",
-                _apart(result["check"]),
+                _apart(result["check"]) if result["check"] else "not the same function",
                 f"{ours['extra_seconds']:.1f} / {peer['extra_seconds']:.1f}",
             ]
         else:
@@ -360,7 +381,7 @@ def _apart(check: dict[str, dict[str, float]]) -> str:
     return " / ".join(told)
 
 
-def _cpu() -> dict[str, Any]:
+def cpu() -> dict[str, Any]:
     """Model and flags, as Linux tells them."""
     told = {}
     try:

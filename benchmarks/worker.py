@@ -36,6 +36,9 @@ class Side(Protocol):
     def step(self, batch: int) -> None:
         """One whole training step on one of the batches."""
 
+    def calculator(self) -> Any:
+        """The calculator of ASE that users of this package run dynamics with."""
+
 
 class Peer:
     """What the sides of other packages share: our recipe's optimiser, our weights, a step.
@@ -73,6 +76,10 @@ class Peer:
         """Of each structure, in units of the labels; None for molecules."""
         return None
 
+    def calculator(self) -> Any:
+        """The calculator of ASE that users of this package run dynamics with."""
+        raise NotImplementedError
+
     def step(self, batch: int) -> None:
         """Forward, backward, clipping, AdamW."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -93,6 +100,23 @@ def huber(
     ) + recipe["forces_weight"] * loss(off, torch.zeros_like(off), delta=delta)
 
 
+class Moving:
+    """A molecule with a side's calculator, moved along frames."""
+
+    def __init__(self, side: Side, job: dict[str, Any]):
+        from ase import Atoms
+
+        file = np.load(job["moving"])
+        self.frames = file["frames"]
+        self.atoms = Atoms(file["numbers"], self.frames[0], calculator=side.calculator())
+
+    def step(self, frame: int) -> Any:
+        """Energy and forces of one of the frames, as a step of dynamics asks for them."""
+        self.atoms.positions = self.frames[frame]
+        self.atoms.get_potential_energy()
+        return self.atoms.get_forces()
+
+
 def serve(start: Callable[[dict[str, Any]], Side]) -> None:
     """Build the side that the first argument describes, then obey until the input ends."""
     job = json.loads(sys.argv[1])
@@ -101,6 +125,7 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not get between the answers
     side = start(job)
+    moving: Moving | None = None
 
     def say(**answer: Any) -> None:
         answers.write(json.dumps(answer) + "\n")
@@ -112,10 +137,15 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
         if order["do"] == "check":
             side.exchange(order["path"])
             say(**_loss_and_gradient(side), energies=side.energies(0))
+        elif order["do"] == "exchange":  # weights, and forces with them
+            side.exchange(order["path"])
+            moving = Moving(side, job)
+            say(forces=moving.step(0).tolist())
         else:
+            step = moving.step if moving else side.step
             wall, cpu = time.perf_counter(), time.process_time()
             for batch in order["batches"]:
-                side.step(batch)
+                step(batch)
             say(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
 
 

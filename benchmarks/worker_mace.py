@@ -22,6 +22,7 @@ torch.serialization.add_safe_globals([slice])
 with contextlib.redirect_stdout(sys.stderr):  # it tells what accelerators it lacks
     from e3nn import o3
     from e3nn.math import normalize2mom
+    from mace.calculators.mace import MACECalculator
     from mace.modules import interaction_classes
     from mace.modules.models import MACE
 
@@ -114,6 +115,10 @@ class MACETorch(Peer):
         """Of each structure, in units of the labels."""
         given = dict(self.batches[batch])
         return self.model(given, compute_force=False)["energy"].tolist()
+
+    def calculator(self) -> MACECalculator:
+        """Theirs, which looks for neighbours in every step."""
+        return MACECalculator(models=self.model.eval(), default_dtype="float32")
 
     def loss(self, batch: int) -> Tensor:
         """Our loss: Huber of energy per atom and force components, labels in our unit."""

@@ -19,6 +19,8 @@ from chemscale.bench.nn.contraction import basis
 from chemscale.bench.nn.layers import SILU_SCALE
 from chemscale.bench.training.measure import DTYPES, Workbench, start_model
 from chemscale.bench.training.step import optimiser, train_step
+from chemscale.bench.using.calculator import PotentialCalculator
+from chemscale.bench.using.trained import TrainedPotential
 from chemscale.table.records import Study
 
 
@@ -43,6 +45,8 @@ class Ours:
             "path": native.path(next(self.model.parameters())),
             "kernels_seconds": built,  # a few milliseconds where they lie in the cache
         }
+        if isinstance(self.model, Potential):
+            self.facts["scale"] = float(self.model.scale)  # eV/Å, the peer's unit of forces
         first = self._batch(0)
         for name in ("tokens", "positions"):
             if f"0/{name}" in file:
@@ -57,6 +61,8 @@ class Ours:
                 if weight.dim() > 1 and not weight.any():
                     weight.normal_(std=len(weight) ** -0.5)
         named = {"ChemGPT": _chemgpt, "MACE": _mace, "PaiNN": _painn, "SchNet": _schnet}
+        if type(self.model).__name__ not in named:
+            return  # the peer's is another function: it keeps its own
         weights = named[type(self.model).__name__](self.model)
         np.savez(path, **{name: weight.detach().numpy() for name, weight in weights.items()})
 
@@ -75,6 +81,11 @@ class Ours:
         """As `chemscale train` does it."""
         rate = self.recipe.learning_rate
         train_step(self.model, self.optimizer, [self._batch(batch)], self.recipe, rate)
+
+    def calculator(self) -> PotentialCalculator:
+        """As `chemscale.calculator` makes it of a run."""
+        family = type(self.model).__name__.lower()
+        return PotentialCalculator([TrainedPotential("benchmark", family, self.model)])
 
     def _batch(self, batch: int) -> Any:
         made = self.collate(self.items[batch])

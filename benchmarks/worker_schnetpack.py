@@ -22,6 +22,8 @@ import schnetpack.atomistic  # noqa: E402
 import schnetpack.model  # noqa: E402
 import schnetpack.nn  # noqa: E402
 import schnetpack.representation  # noqa: E402
+from schnetpack.interfaces.ase_interface import SpkCalculator  # noqa: E402
+from schnetpack.transform import MatScipyNeighborList, SkinNeighborList  # noqa: E402
 
 
 class SchNetPack(Peer):
@@ -30,6 +32,7 @@ class SchNetPack(Peer):
     def __init__(self, job: dict[str, Any]):
         config = job["config"]
         width, cutoff = config["width"], config["cutoff"]
+        self.cutoff = cutoff
         kinds = {
             "painn": (spk.representation.PaiNN, spk.nn.BesselRBF, F.silu),
             "schnet": (spk.representation.SchNet, spk.nn.GaussianRBF, spk.nn.shifted_softplus),
@@ -65,6 +68,17 @@ class SchNetPack(Peer):
         given = dict(self.batches[batch])
         given["_positions"] = given["_positions"].detach()
         return self.model(given)["energy"].tolist()
+
+    def calculator(self) -> SpkCalculator:
+        """Theirs, with the list of neighbours of their dynamics: kept while atoms move little."""
+        model = self.model
+
+        class InMemory(SpkCalculator):
+            def _load_model(self, model_file: str) -> torch.nn.Module:
+                return model.eval()
+
+        finder = MatScipyNeighborList(cutoff=self.cutoff)
+        return InMemory("", SkinNeighborList(finder), energy_unit="eV", position_unit="Ang")
 
     def loss(self, batch: int) -> Tensor:
         """Our loss: Huber of energy per atom and force components, labels in our unit."""

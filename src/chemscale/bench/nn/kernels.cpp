@@ -639,6 +639,7 @@ template <int N, class T>
 inline void add_products(T* __restrict out, const T* const* in, T value, int64_t F, bool summed) {
   T sum = 0;
   if (summed) {
+#pragma omp simd reduction(+ : sum)
     for (int64_t f = 0; f < F; f++) {
       T product = in[0][f];
       for (int n = 1; n < N; n++) product *= in[n][f];
@@ -656,6 +657,7 @@ inline void add_products(T* __restrict out, const T* const* in, T value, int64_t
 }
 
 // sizes: links, terms, channels, operands; then components and channels of out and each operand.
+// Where several links share a row of out, it must hold zeros.
 template <class T>
 void multilinear(T* out, const T* a, const T* b, const T* c, const T* d, const int64_t* out_row,
                  const int64_t* a_row, const int64_t* b_row, const int64_t* c_row,
@@ -667,6 +669,7 @@ void multilinear(T* out, const T* a, const T* b, const T* c, const T* d, const i
   const bool summed = sizes[5] == 1 && F > 1;
   for (int64_t e = 0; e < links; e++) {
     T* to = out + (out_row ? out_row[e] : e) * sizes[4] * sizes[5];
+    if (!out_row) std::fill(to, to + sizes[4] * sizes[5], T(0));
     const T* from[4];
     for (int64_t n = 0; n < operands; n++)
       from[n] = in[n] + (row[n] ? row[n][e] : e) * sizes[6 + 2 * n] * sizes[7 + 2 * n];

@@ -56,6 +56,11 @@ class Form:
     def __init__(self, components: NDArray[np.int64], values: NDArray[np.float64] | None = None):
         terms = components.shape[1]
         self.components = Constant(np.ascontiguousarray(components, dtype=np.int64))
+        # For the kernel, with each in the place of the result: it and what remains, in order.
+        self.turned = [
+            Constant(np.ascontiguousarray(components[[n, *_others(n, len(components))]], np.int64))
+            for n in range(len(components))
+        ]
         self.values = Constant(np.ones(terms) if values is None else np.asarray(values, float))
 
     @property
@@ -95,6 +100,10 @@ class Form:
         return summed if rows[0] is None else scatter_sum(summed, rows[0], shape[0])
 
 
+def _others(wanted: int, count: int) -> list[int]:
+    return [n for n in range(count) if n != wanted]
+
+
 @dataclass(frozen=True, eq=False)
 class _Call:
     """A form, and which of its operands and result (number 0) is asked for."""
@@ -112,16 +121,16 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, *given: Tensor) -> Tensor:
         ctx.call = call
         ctx.save_for_backward(*given)
-        out = given[0].new_zeros(call.shapes[call.wanted])
-        others = [n for n in range(len(call.shapes)) if n != call.wanted]
-        order = [call.wanted, *others]
+        shape, own = call.shapes[call.wanted], call.rows[call.wanted] is None
+        out = given[0].new_empty(shape) if own else given[0].new_zeros(shape)
+        order = [call.wanted, *_others(call.wanted, len(call.shapes))]
         absent = [0] * (MOST_OPERANDS - len(given))
         rows = [call.rows[n] for n in order]
         counted = [len(row) for row in call.rows if row is not None]
         links = counted[0] if counted else max(shape[0] for shape in call.shapes)
         sizes = [links, call.form.num_terms, max(shape[2] for shape in call.shapes), len(given)]
         sizes += [size for n in order for size in call.shapes[n][1:]]
-        components = call.form.components(out)[order].contiguous()
+        components = call.form.turned[call.wanted](out)
         native.call(
             "multilinear", out, *given, *absent, *(0 if row is None else row for row in rows),
             *absent, components, call.form.values(out), torch.tensor(sizes, device=out.device),
@@ -131,7 +140,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         call = ctx.call
-        others = [n for n in range(len(call.shapes)) if n != call.wanted]
+        others = _others(call.wanted, len(call.shapes))
         known = dict(zip(others, ctx.saved_tensors, strict=True)) | {
             call.wanted: gradient.contiguous()
         }

@@ -72,19 +72,18 @@ def call(name: str, *arguments: Tensor | int) -> None:
         return
     first = arguments[0]
     assert isinstance(first, Tensor)
-    kernel = _kernel(f"{name}_{SUFFIX[first.dtype]}")
+    kernel = _kernel(f"{name}_{SUFFIX[first.dtype]}", len(arguments))
     kernel(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
 
 
 @functools.cache
-def _kernel(name: str) -> Callable[..., None]:
+def _kernel(name: str, num_arguments: int) -> Callable[..., None]:
     shared = library()
     assert shared is not None
     address = ctypes.c_void_p.in_dll(shared, name).value
     assert address is not None
-    function = ctypes.CFUNCTYPE(None)(address)
     # Whatever is passed is a pointer or a 64-bit integer; both travel in the same registers.
-    return lambda *arguments: function(*map(ctypes.c_void_p, arguments))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * num_arguments)(address)
 
 
 @functools.cache

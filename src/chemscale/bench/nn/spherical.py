@@ -23,18 +23,21 @@ def spherical_harmonics(directions: Tensor, l_max: int) -> Tensor:
     """
     x, y, z = directions.unbind(1)
     found: dict[tuple[int, int], Tensor] = {}
-    cosine, sine = torch.ones_like(x), torch.zeros_like(x)  # times sin(polar angle)^m
+    one = torch.ones_like(y)
+    cosine, sine = z, x  # of the azimuth, times sin(polar angle)^m; from m = 1
     for m in range(l_max + 1):
-        if m:
+        if m > 1:
             cosine, sine = z * cosine - x * sine, x * cosine + z * sine
-        before, legendre = torch.zeros_like(y), torch.full_like(y, _odd_factorial(m))
+        # Numbers while they are constant: of few edges every operation costs the same.
+        before: Tensor | float = 0.0
+        legendre: Tensor | float = _odd_factorial(m)
         for degree in range(m, l_max + 1):
             if degree > m:
                 ahead = (2 * degree - 1) * y * legendre - (degree + m - 1) * before
                 before, legendre = legendre, ahead / (degree - m)
             ratio = math.factorial(degree - m) / math.factorial(degree + m)
             scaled = math.sqrt((2 * degree + 1) * (2 if m else 1) * ratio) * legendre
-            found[degree, m] = scaled * cosine
+            found[degree, m] = scaled * (cosine if m else one)
             if m:
                 found[degree, -m] = scaled * sine
     columns = [found[degree, m] for degree in range(l_max + 1) for m in range(-degree, degree + 1)]

@@ -61,8 +61,17 @@ class PotentialCalculator(Calculator):
         return any(type(one.model).charged for one in self.members)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; charge and spin, which ASE does not see, too."""
-        changes: list[str] = super().check_state(atoms, tol=tol)
+        """What changed since the last calculation, to the last bit, of all that results depend on.
+
+        That is less than ASE looks at, and charge and spin, which it does not see.
+        """
+        if self.atoms is None:
+            return list(all_changes)
+        changes = [
+            name
+            for name in ("positions", "numbers", "cell", "pbc")
+            if not np.array_equal(getattr(self.atoms, name), getattr(atoms, name))
+        ]
         if self.charged and not changes and self._electrons != _electrons(atoms):
             changes.append("initial_charges")
         return changes
