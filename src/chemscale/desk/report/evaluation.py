@@ -31,7 +31,7 @@ MEASURES = {  # name → label, better when higher
     "validity": ("valid", True),
     "ended": ("ended by the stop token", True),
     "unique": ("distinct, of the valid", True),
-    "novelty": ("not in the training set, of the distinct", True),
+    "novelty": ("new, of the distinct", True),
     "memorised": ("in the training set, of the valid", False),
     "rediscovered": ("in the test set, of the valid", True),
     "internal_diversity": ("internal diversity", True),
