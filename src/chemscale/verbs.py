@@ -6,6 +6,7 @@ and `report` run without torch.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -294,8 +295,10 @@ def report(
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
         for name, figure in drawing(pages).items():
-            save(figure, figures / f"{name}.svg")
-            save(figure, figures / f"{name}.png")
+            # Brackets tell families of several studies apart.
+            stem = re.sub(r"[^\w.-]+", "-", name).strip("-")
+            save(figure, figures / f"{stem}.svg")
+            save(figure, figures / f"{stem}.png")
     return target
 
 
@@ -315,7 +318,7 @@ def _together(sources: list[StudyFolder | Path], pages: Sequence[Page], metric: 
         found = fit(points, metric=metric)
     except DataError:  # nothing to fit yet, as the studies' own sections say
         found = None
-    return Page("Together", None, (), tuple(points), None, (), found, (), (), ())
+    return Page("Together", None, (), tuple(points), None, (), found, (), (), (), joins=True)
 
 
 def choose_for(folder: StudyFolder, planned: Study) -> None:

@@ -169,9 +169,11 @@ def stretching(arrays: Arrays, items: Indices) -> Bonds:
     there: list[Array] = []
     for z in lengths:
         length, pull = np.concatenate(lengths[z]), np.concatenate(pulls[z])
-        if not len(length):
+        bonded = np.zeros(len(length), dtype=bool)
+        if len(length):  # of an even number the median may lie between two far ones, near none
+            bonded = np.abs(length - np.median(length)) < 0.15 * np.median(length)
+        if not bonded.any():
             continue
-        bonded = np.abs(length - np.median(length)) < 0.15 * np.median(length)
         x, y = length[bonded] - length[bonded].mean(), pull[bonded] - pull[bonded].mean()
         xx, xy, yy = xx + float(x @ x), xy + float(x @ y), yy + float(y @ y)
         there.append(length[bonded])

@@ -74,6 +74,7 @@ def _study(prefix: str, page: Page, drawn: dict[str, Drawn], place: int) -> dict
         "name": page.name,
         "folder": page.folder,
         "found": found(page),
+        "joins": page.joins,
         "asked": tables.asked(page),
         "sizes": tables.sizes_table(page),
         "notes": page.notes,

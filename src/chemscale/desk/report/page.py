@@ -58,6 +58,7 @@ class Page:
     sizes: tuple[Size, ...]
     notes: tuple[str, ...]
     evaluation: Evaluation | None = None
+    joins: bool = False  # holds the points of all the other pages
 
     @property
     def name(self) -> str:
