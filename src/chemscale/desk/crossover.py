@@ -74,6 +74,8 @@ def compare(
             elif axis == "flops":
                 said = "along flops which is better is not identified: no law of both frontiers"
                 crossings.append(Crossing(axis=axis, status="not_identified", sentence=said))
+        if len(crossings) == 1 and crossings[0].exponents.value is None:
+            continue  # neither has a law, as is said of each
         told = "; ".join(crossing.sentence for crossing in crossings)
         short = one.at_this_training_length or other.at_this_training_length
         length = " at this training length" if short else ""

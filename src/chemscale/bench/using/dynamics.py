@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
+from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import natural_cutoffs, neighbor_list
@@ -16,7 +17,9 @@ from chemscale.table.errors import DataError
 
 STEP = 0.5  # fs
 EVERY = 10  # steps between looks
-STRETCH = 0.5  # Å, by which a bond may be off its length at the start (Fu et al. 2023)
+STRETCH = 0.5  # Å, by which a bond may be off its mean length (Fu et al. 2023)
+BATH = 0.5  # ps at the temperature before, or a quarter of the whole where that is less
+FRICTION = 0.02  # 1/fs, of the bath
 
 
 def constant_energy(
@@ -30,10 +33,11 @@ def constant_energy(
 ) -> dict[str, float]:
     """Run NVE dynamics by velocity Verlet, 0.5 fs a step; it ends where a bond breaks.
 
-    Velocities are drawn at a temperature (K), without drift of the whole. Bonds are the pairs that
-    covalent radii make of the start; it is stable while none is off its length at the start by
+    Before that up to 0.5 ps of Langevin dynamics bring it to a temperature (K): a frame of a path
+    integral, or of a hotter sample, is no start for dynamics at 300 K. Bonds are the pairs that
+    covalent radii make of the start; it is stable while none is off its mean length in the bath by
     more than 0.5 Å (the criterion of Fu et al., "Forces are not enough", TMLR 2023). Liquids in
-    which neighbours change by nature are not judged by it.
+    which bonds change by nature are not judged by it.
 
     Returns:
         nve_ps: how long it went, ps; nve_stable: 1 if to the end, else 0; nve_drift: slope of a
@@ -45,9 +49,23 @@ def constant_energy(
     generator = np.random.default_rng(seed)
     spread = np.sqrt(atoms.get_masses() * units.kB * temperature)[:, None]
     atoms.set_momenta(generator.normal(size=(len(atoms), 3)) * spread)
-    Stationary(atoms)
     bonds = neighbor_list("ijS", atoms, natural_cutoffs(atoms, mult=1.25))
-    start = _lengths(atoms, bonds)
+    rest = [_lengths(atoms, bonds)]
+    bath = Langevin(
+        atoms,
+        STEP * units.fs,
+        temperature_K=temperature,
+        friction=FRICTION / units.fs,
+        fixcm=False,
+        rng=generator,
+    )
+    bath.attach(lambda: rest.append(_lengths(atoms, bonds)), interval=EVERY)
+    try:
+        bath.run(round(1000 * min(BATH, picoseconds / 4) / STEP))
+    except DataError:  # atoms on top of each other, or no numbers any more
+        return {"nve_ps": 0.0, "nve_stable": 0.0}
+    start = np.mean(rest, axis=0)
+    Stationary(atoms)
     dynamics = VelocityVerlet(atoms, STEP * units.fs)
     steps = max(1, round(1000 * picoseconds / STEP))
     times, totals, temperatures = [0.0], [atoms.get_total_energy()], [atoms.get_temperature()]
@@ -56,7 +74,7 @@ def constant_energy(
         more = min(EVERY, steps - done)
         try:
             dynamics.run(more)
-        except DataError:  # atoms on top of each other, or no numbers any more
+        except DataError:
             stable = False
             break
         done += more
@@ -70,8 +88,8 @@ def constant_energy(
     if len(times) > 2:
         each = 1e3 * (np.array(totals) - totals[0]) / len(atoms)  # meV/atom
         slope, height = np.polyfit(times, each, 1)
-        rest = each - slope * np.array(times) - height
-        told |= {"nve_drift": float(slope), "nve_scatter": float(np.sqrt(np.mean(rest**2)))}
+        off = each - slope * np.array(times) - height
+        told |= {"nve_drift": float(slope), "nve_scatter": float(np.sqrt(np.mean(off**2)))}
         told["nve_temperature"] = float(np.mean(temperatures))
     return told
 
