@@ -19,14 +19,14 @@ import warnings
 from typing import Any
 
 
-def main() -> None:
-    """Train the runs named on standard input."""
+def main() -> int:
+    """Train the runs named on standard input; returns the exit code."""
     leave, begun = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
     line = sys.argv[1] if len(sys.argv) > 1 else sys.stdin.readline()
     if not line:
-        return  # whoever started it died at once
+        return 0  # whoever started it died at once
     order = json.loads(line)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an event
@@ -74,11 +74,12 @@ def main() -> None:
             )
     except ChemscaleError as error:
         tell({"event": "refused", "kind": type(error).__name__, "text": str(error)})
-        sys.exit(error.exit_code)
+        return error.exit_code
     early = any(ranks.gather(stop()))
     ranks.leave()
     if ranks.first:
         tell({"event": "left", "early": early})
+    return 0
 
 
 def _watch_parent(leave: threading.Event, begun: threading.Event) -> None:
@@ -93,4 +94,6 @@ def _watch_parent(leave: threading.Event, begun: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # Gloo's threads may abort a process of several ranks that ends in the usual way
