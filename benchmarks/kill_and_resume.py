@@ -49,7 +49,7 @@ families = { schnet = ["w16"], painn = ["w16"] }
 dataset = { name = "example-structures", max_evaluated = 40 }
 num_train = [30, 150]
 recipe = { name = "energy-and-forces", warmup = 500 }
-budget = { items = 2_500, patience = 1.0 }
+budget = { items = 25_000, patience = 1.0 }
 """,
 }
 CLOCKS = ("seconds", "joules", "flops_spent")
