@@ -190,14 +190,12 @@ def fit(
             raise UsageError("--table writes what logs and tables hold; a study has points.csv")
         write_whole(Path(table), as_csv(alike([row for rows in read.values() for row in rows])))
     points = [p for one, rows in read.items() for p in points_in(rows, str(one))]
-    folders = [one for one in sources if isinstance(one, StudyFolder)]
-    points += join({one.path: (one.study(), _points(one)) for one in folders})
+    studies = {one: _points(one) for one in sources if isinstance(one, StudyFolder)}
+    points += join({one.path: (one.study(), own) for one, own in studies.items()})
     found = fitting(points, metric, level, now=now())
-    for one in sources:
-        if isinstance(one, StudyFolder):
-            own = _points(one)
-            one.write_file("points.csv", write_points(own))
-            one.write_fit(found if len(sources) == 1 else fitting(own, metric, level, now=now()))
+    for one, own in studies.items():
+        one.write_file("points.csv", write_points(own))
+        one.write_fit(found if len(sources) == 1 else fitting(own, metric, level, now=now()))
     return found
 
 

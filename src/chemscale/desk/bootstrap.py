@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -284,36 +285,17 @@ def _best(
 ) -> tuple[Array, float, Array]:
     """Parameters, the Huber delta they were fitted with, residuals."""
     once, data = np.ones((1, len(log_loss))), log_loss[None]
+    fitted = partial(solve, law, log_x, data, once, floor=floor, starts=starts)
     spare = len(log_loss) - law.num_shapes - tried.shape[1] - floor
     delta = math.inf  # with under five spare runs an odd one cannot be told
     if spare >= 5:
-        rough = solve(
-            law,
-            log_x,
-            data,
-            once,
-            floor=floor,
-            delta=1e-3,
-            candidates=tried,
-            tolerance=1e-4,
-            starts=starts,
-        )
+        rough = fitted(delta=1e-3, candidates=tried, tolerance=1e-4)
         sizes = np.sort(np.abs(log_law(law, log_x, rough)[0] - log_loss))
         # The rough fit runs through as many runs as it has parameters: leave those out.
         spread = 1.4826 * float(np.median(sizes[-spare:]))
         delta = 1.345 * max(spread, 1e-6)
         tried = np.concatenate([rough[:, 1 + law.num_shapes :], tried])
-    best = solve(
-        law,
-        log_x,
-        data,
-        once,
-        floor=floor,
-        delta=delta,
-        candidates=tried,
-        starts=starts,
-        tolerance=TOLERANCE,
-    )
+    best = fitted(delta=delta, candidates=tried, tolerance=TOLERANCE)
     return best[0], delta, log_law(law, log_x, best)[0] - log_loss
 
 
