@@ -107,6 +107,7 @@ class External(Record):
     environment: dict[str, str] = {}
     energy_key: str = "energy"  # labels in the files of structures that it is given
     forces_key: str = "forces"
+    stress_key: str = "stress"  # written where the recipe has a stress_weight
     revision: PositiveInt = 1  # raised when the same command gives other numbers
 
     @model_validator(mode="after")
@@ -134,7 +135,13 @@ class External(Record):
         """What decides the result of a size: all but where the program lies and its environment."""
         told = self.model_dump(mode="json", exclude={"sizes", "environment", "revision", "resume"})
         told["command"][0] = Path(self.command[0]).name
+        if told["stress_key"] == "stress":  # joined later: runs without it keep their ids
+            del told["stress_key"]
         return told | {"values": self.sizes[size]}
+
+    def keys(self, stress: bool) -> tuple[str, ...]:
+        """What labels are called in the files of structures; the stress among them, or not."""
+        return (self.energy_key, self.forces_key, *((self.stress_key,) if stress else ()))
 
     def arguments(self, values: Mapping[str, Value]) -> list[str]:
         """The command with all values filled in.

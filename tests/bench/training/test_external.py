@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+from ase.stress import voigt_6_to_full_3x3_stress
 
 import chemscale
 from chemscale.bench.training.loop import train_run
@@ -113,6 +119,29 @@ def test_it_gets_its_own_subset_with_labels_under_the_keys_asked_for(tmp_path: P
     assert log.startswith(f"frames {run.trunk.num_train} fresh")
 
 
+def test_its_files_hold_the_stress_where_the_recipe_learns_it(tmp_path: Path):
+    made = study(tmp_path / "s", rest='stress_key = "REF_stress"')
+    frames = []
+    for index in range(150):
+        frame = bulk("Cu", a=3.5 + index / 300)
+        frame.calc = SinglePointCalculator(
+            frame, energy=index / 10, forces=np.zeros((1, 3)), stress=np.arange(6.0) + index
+        )
+        frames.append(frame)
+    write(made.path / "copper.xyz", frames, format="extxyz")
+    data = 'dataset = { format = "extxyz", path = "copper.xyz", max_evaluated = 9 }'
+    text = made.study_file.read_text().replace("size = 4", "size = 4, stress_weight = 1")
+    made.study_file.write_text(re.sub("dataset = .*", data, text))
+    run = first(made)
+    outcome = train_run(made, run.id)
+    assert outcome is not None and outcome.status == "finished"
+    (told,) = re.findall(r"train=(\S+)", (made.open_run(run.id).path / "log.txt").read_text())
+    for frame in read(told, ":"):
+        index = round(10 * frame.info["REF_energy"])
+        expected = voigt_6_to_full_3x3_stress(np.arange(6.0) + index)
+        assert frame.info["REF_stress"] == pytest.approx(expected)
+
+
 def test_one_that_fails_is_a_failed_run_with_its_last_words(tmp_path: Path):
     made = study(tmp_path / "s", more=', "fail=1"')
     run = first(made)
@@ -183,6 +212,7 @@ def test_where_the_program_lies_is_not_part_of_a_run():
     here = External(command=("/here/bin/train", "x"), environment={"A": "1"}, **common)
     there = External(command=("train", "x"), resume=("go",), **common)
     assert here.config("a") == there.config("a")
+    assert "stress_key" not in here.config("a")  # as it was before there was one
     assert External(command=("train", "y"), **common).config("a") != here.config("a")
 
 

@@ -81,8 +81,9 @@ class Command:
         """
         trunk = self.run.trunk
         split = self.bench.dataset
-        files = write_files(split, trunk.dataset, split.subset(trunk.num_train, trunk.seed),
-                            self.rules)  # fmt: skip
+        subset = split.subset(trunk.num_train, trunk.seed)
+        keys = self.rules.keys(stress=trunk.recipe.stress_weight > 0)
+        files = write_files(split, trunk.dataset, subset, keys)
         values = given(trunk.recipe, trunk.num_train, self.items) | self.rules.sizes[self.run.size]
         values |= {"seed": trunk.seed, **files}
         command = [self.asked.command[0], *self.rules.arguments(values)[1:]]
@@ -224,13 +225,8 @@ def declared(trainer: External, name: str, size: str, dataset: Dataset, recipe: 
         raise UnknownName.of(f"size of {name}", size, trainer.sizes)
     if shutil.which(trainer.command[0]) is None:
         raise DataError(f"external.{name}: no program {trainer.command[0]!r} on this machine")
-    if recipe.stress_weight > 0:
-        raise DataError(
-            f"recipe.stress_weight: the files written for external.{name} hold no stress; set it "
-            "to 0"
-        )
     if dataset.unit == "structure":
-        dataset.check(("energy", "forces"))
+        dataset.check(("energy", "forces", *(("stress",) if recipe.stress_weight > 0 else ())))
     values = trainer.sizes[size]
     files = dict.fromkeys((*SPLITS, "seed"), "")
     trainer.arguments({**given(recipe, 1, 1), **values, **files})
@@ -270,11 +266,19 @@ def given(recipe: Recipe, num_train: int, items: int) -> dict[str, Value]:
     }
 
 
-def write_files(dataset: Dataset, fingerprint: str, subset: Any, rules: External) -> dict[str, str]:
-    """The sets of a run as files: split → path. They lie in the cache; runs share them."""
+def write_files(
+    dataset: Dataset, fingerprint: str, subset: Any, keys: Sequence[str]
+) -> dict[str, str]:
+    """The sets of a run as files: split → path. They lie in the cache; runs share them.
+
+    Args:
+        dataset: the data.
+        fingerprint: of what is written, labels included.
+        subset: the training items.
+        keys: what labels of structures are called.
+    """
     names = [name for name in SPLITS if name == "train" or len(dataset.indices(name))]
     ending = {"structure": "xyz", "molecule": "csv"}[dataset.unit]
-    keys = (rules.energy_key, rules.forces_key)
     folder = cache.place("files", "-".join((fingerprint, *keys)))
 
     def write(part: Path) -> None:
