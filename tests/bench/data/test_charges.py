@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-
 from chemscale.bench.data.base import open_dataset
 from chemscale.bench.data.graphs import Structures
 from chemscale.bench.models.mace import MACE

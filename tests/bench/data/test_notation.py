@@ -8,11 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rdkit")
-pytest.importorskip("selfies")
-pytest.importorskip("hypothesis")
-
 import selfies
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -12,10 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("rdkit")
-
 from rdkit import Chem
 
 from chemscale.bench.data import encoding, molecule_files, prepare, runs

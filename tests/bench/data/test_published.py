@@ -7,10 +7,6 @@ import os
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("rdkit")
-pytest.importorskip("tokenizers")
-
 import tokenizers
 from rdkit import Chem
 from selfies.compatibility import modernize_symbol

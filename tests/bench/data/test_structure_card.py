@@ -4,11 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-pytest.importorskip("vesin")
-
 from ase import units
 
 from chemscale.bench.data.base import open_dataset

@@ -5,16 +5,10 @@ import pickle
 import zlib
 from pathlib import Path
 
-import numpy as np
-import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-pytest.importorskip("h5py")
-pytest.importorskip("lmdb")
-
 import h5py
 import lmdb
+import numpy as np
+import pytest
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect

@@ -5,11 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-pytest.importorskip("rdkit")
-
 import torch
 from ase.build import molecule
 

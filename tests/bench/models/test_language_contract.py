@@ -1,10 +1,6 @@
 """Every language model sits the exam."""
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("rdkit")
-
 import torch
 
 from chemscale.bench.models.base import load_family

@@ -7,11 +7,6 @@ import types
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-
 from chemscale.testing import PotentialContract
 
 PAGE = Path(__file__).parents[3] / "docs" / "add-a-family.md"

@@ -4,10 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-
 import torch
 
 from chemscale.bench.models.base import build, load_family

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("ase")
-
 from chemscale.bench.models.base import build
 from chemscale.bench.models.spookynet import SpookyNet
 from chemscale.bench.nn.physics import COULOMB, Dispersion, Repulsion, smooth_step

@@ -8,10 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-pytest.importorskip("rdkit")
-
 from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.training.loop import train_run
 from chemscale.bench.training.measure import Workbench

@@ -5,10 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-
 import torch
 
 from chemscale.bench.models.base import load_family

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("rdkit")
-
 from chemscale.bench.training.loop import train_run
 from chemscale.bench.using.trained import TrainedModel, load
 from chemscale.expansion import open_workbench

@@ -13,8 +13,6 @@ from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-pytest.importorskip("torch")
-
 import chemscale
 from chemscale.bench.data.base import open_dataset
 from chemscale.bench.training.ended import trained_runs

@@ -3,10 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("torch")
-
 PAGE = Path(__file__).parents[3] / "docs" / "potentials.md"
 
 

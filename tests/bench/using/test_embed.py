@@ -2,10 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("rdkit")
-
 import torch
 
 from chemscale.bench.data.tokens import TokenBatch

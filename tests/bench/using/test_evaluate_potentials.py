@@ -8,8 +8,6 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-pytest.importorskip("torch")
-
 import chemscale
 from chemscale import tables_using
 from chemscale.bench.data.base import open_dataset

@@ -3,10 +3,6 @@
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("rdkit")
-
 import torch
 
 from chemscale.bench.models.base import Family, build

@@ -1,10 +1,6 @@
 """Molecules from a model, from nothing or from their beginning."""
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("rdkit")
-
 import torch
 from rdkit import Chem
 

@@ -10,10 +10,6 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("ase")
-
 from ase import Atoms
 from ase.io import iread, read, write
 

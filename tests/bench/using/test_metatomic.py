@@ -9,7 +9,6 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-pytest.importorskip("torch")
 pytest.importorskip("metatomic_ase", reason="pip install 'chemscale[export]'")
 
 import torch

@@ -4,10 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("rdkit")
-
 from rdkit import Chem
 
 from chemscale.bench.using.probe import probe
@@ -32,7 +28,6 @@ def test_without_scikit_learn_it_says_what_to_install(trained: TrainedModel, mon
 
 @pytest.mark.slow
 def test_embeddings_tell_a_size_and_a_class_better_than_chance(trained: TrainedModel):
-    pytest.importorskip("sklearn")
     sizes = [atoms(smiles) for smiles in SMILES]
     sizes[3] = np.nan
     found = probe(trained, SMILES, {"atoms": sizes}, num_splits=2)
@@ -47,14 +42,12 @@ def test_embeddings_tell_a_size_and_a_class_better_than_chance(trained: TrainedM
 
 @pytest.mark.slow
 def test_a_target_that_says_nothing_is_told_no_better_than_chance(trained: TrainedModel):
-    pytest.importorskip("sklearn")
     noise = np.random.default_rng(0).integers(0, 2, len(CHAINS)).astype(float)
     found = probe(trained, CHAINS, {"noise": noise.tolist()}, num_splits=3)
     assert all(abs(one.value - 0.5) < 0.2 for one in found.scores)
 
 
 def test_classes_and_numbers_are_not_averaged(trained: TrainedModel):
-    pytest.importorskip("sklearn")
     targets = {"a": [0.0, 1.0] * 10, "b": [0.5, 1.0] * 10}
     with pytest.raises(UsageError, match="numbers are b"):
         probe(trained, SMILES[:20], targets)

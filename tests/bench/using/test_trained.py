@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 from chemscale.bench.data.base import open_dataset
 from chemscale.bench.training.ended import trained_runs
 from chemscale.bench.using.trained import TrainedModel, find, load

@@ -1,0 +1,6 @@
+"""The bench needs what the extra `train` installs."""
+
+import pytest
+
+for package in ("torch", "ase", "rdkit", "selfies", "vesin", "h5py", "lmdb"):
+    pytest.importorskip(package)
