@@ -136,10 +136,11 @@ def test_its_files_hold_the_stress_where_the_recipe_learns_it(tmp_path: Path):
     outcome = train_run(made, run.id)
     assert outcome is not None and outcome.status == "finished"
     (told,) = re.findall(r"train=(\S+)", (made.open_run(run.id).path / "log.txt").read_text())
+    assert "JSON" not in Path(told).read_text()  # which only ASE reads
     for frame in read(told, ":"):
         index = round(10 * frame.info["REF_energy"])
         expected = voigt_6_to_full_3x3_stress(np.arange(6.0) + index)
-        assert frame.info["REF_stress"] == pytest.approx(expected)
+        assert frame.info["REF_stress"] == pytest.approx(expected.ravel())
 
 
 def test_one_that_fails_is_a_failed_run_with_its_last_words(tmp_path: Path):

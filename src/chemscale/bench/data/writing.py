@@ -56,7 +56,7 @@ def _atoms(
     atoms.info = {energy_key: float(arrays["energy"][item])}
     atoms.arrays[forces_key] = np.array(arrays["forces"][inside])
     if stress_key is not None and np.isfinite(arrays["stress"][item]).all():
-        atoms.info[stress_key] = np.array(arrays["stress"][item])
+        atoms.info[stress_key] = arrays["stress"][item].reshape(9)  # ASE writes (3, 3) as JSON
     if arrays["charge"].any() or arrays["unpaired"].any():
         atoms.info["charge"] = int(arrays["charge"][item])
         atoms.info["spin"] = int(arrays["unpaired"][item]) + 1  # 2S + 1
