@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -16,7 +18,26 @@ from chemscale.table.files import cache_folder
 _OPTIONS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp-simd", "-ffp-contract=fast",
             "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
 
-TROUBLES = (OSError, subprocess.CalledProcessError)  # what building and loading may raise
+
+def library(source: Path, loss: str) -> ctypes.CDLL | None:
+    """Load what a source is built to; None, with a notice, where that is off or cannot be done.
+
+    Args:
+        source: of functions with C linkage.
+        loss: what goes without them, and how much slower.
+    """
+    if os.environ.get("CHEMSCALE_NATIVE") == "0":
+        return None
+    try:
+        return ctypes.CDLL(str(built(source)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        logging.getLogger("chemscale").warning(
+            "%s: %s. A C++ compiler (g++ or clang++) on the PATH brings native code; "
+            "CHEMSCALE_NATIVE=0 silences this.",
+            loss,
+            getattr(error, "stderr", None) or error,
+        )
+        return None
 
 
 def built(source: Path) -> Path:

@@ -179,16 +179,17 @@ class Dataset(ABC):
         """Stop when more rows were rejected than the spec allows, listed ones and others."""
         rejected = len(self.rejects) + unlisted
         if rejected > self.spec.max_rejected * rows:
-            shown = "\n".join(
-                f"  {reject.source} row {reject.row}: {reject.reason}: {reject.text[:60]}"
-                for reject in self.rejects[:10]
-            )
-            more = f"\n  … and {rejected - 10:,} more" if rejected > 10 else ""
             raise DataError(
                 f"{self.where}: {rejected:,} of {rows:,} rows cannot be used, more than "
                 f"max_rejected = {self.spec.max_rejected:g} allows. Mend them or raise "
-                f"max_rejected in [dataset].\n{shown}{more}"
+                f"max_rejected in [dataset].\n{first_of(self.rejects, rejected)}"
             )
+
+
+def first_of(rejects: Sequence[Reject], count: int) -> str:
+    """The first ten of so many rejects, a line each."""
+    lines = [f"  {one.source} row {one.row}: {one.reason}: {one.text[:60]}" for one in rejects[:10]]
+    return "\n".join([*lines, f"  … and {count - 10:,} more"] if count > 10 else lines)
 
 
 def open_dataset(spec: DatasetSpec, folder: Path, progress: Progress = silent) -> Dataset:
@@ -229,6 +230,20 @@ def resolve_paths(paths: Sequence[str], folder: Path) -> list[Path]:
             raise DataError(f"{pattern}: no such file; paths are relative to {folder}")
         found += [Path(match) for match in matches]
     return found
+
+
+def sources_of(spec: DatasetSpec, folder: Path) -> list[tuple[Path, int]]:
+    """The files that a dataset is read from, each with the split that it is for.
+
+    That is an index in SPLITS; 0 for the main files, which are split by hash.
+    """
+    named = {"train": spec.path, **{name: getattr(spec, name) for name in SPLITS[1:]}}
+    return [
+        (path, SPLITS.index(name))
+        for name, given in named.items()
+        if isinstance(given, tuple)
+        for path in resolve_paths(given, folder)
+    ]
 
 
 def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

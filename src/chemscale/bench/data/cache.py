@@ -40,25 +40,22 @@ def place(name: str, identity: str) -> Path:
     return cache_folder() / name / identity
 
 
-def load(name: str, identity: str) -> dict[str, NDArray[Any]] | None:
-    """Memory-map the arrays of a preparation, if it was made."""
-    folder = place(name, identity)
-    if not folder.exists():
-        return None
-    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-
-
-def make(name: str, identity: str, write: Callable[[Path], None]) -> dict[str, NDArray[Any]]:
-    """Have the arrays of a preparation written into a folder, and return them as `load` would."""
+def made(name: str, identity: str, write: Callable[[Path], None]) -> Path:
+    """The folder of a preparation, written where it is not there yet."""
 
     def whole(part: Path) -> None:
         part.mkdir()
         write(part)
 
-    put(place(name, identity), whole)
-    stored = load(name, identity)
-    assert stored is not None
-    return stored
+    folder = place(name, identity)
+    if not folder.exists():
+        put(folder, whole)
+    return folder
+
+
+def arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a folder by name, memory-mapped."""
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
 
 
 def put(target: Path, write: Any) -> None:

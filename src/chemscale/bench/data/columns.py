@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ class Column:
         self.stream.seek(0)
         self.stream.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
         self.stream.flush()
+
+
+@contextmanager
+def columns(folder: Path, kinds: Mapping[str, Any]) -> Iterator[dict[str, Column]]:
+    """A column for each kind of entry, finished when the block ends."""
+    with ExitStack() as stack:
+        found = {
+            name: stack.enter_context(Column(folder / f"{name}.npy", np.dtype(kind)))
+            for name, kind in kinds.items()
+        }
+        yield found
+        for column in found.values():
+            column.finish()
 
 
 def blocks(column: Path) -> Iterator[NDArray[Any]]:

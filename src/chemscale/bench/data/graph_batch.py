@@ -102,22 +102,12 @@ class GraphBatch:
         return torch.where(volumes > 0, volumes, torch.nan)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
-        """Move, and cast all but the energies."""
-        cast = (
-            "positions",
-            "offsets",
-            "atoms_per_structure",
-            "forces",
-            "charge",
-            "unpaired",
-            "cell",
-            "stress",
-        )
-        moved = {
-            field.name: value.to(device, dtype if field.name in cast else None)
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
+        """Move, and cast all numbers but the energies."""
+        moved = {}
+        for name, value in vars(self).items():
+            if value is not None:
+                cast = value.is_floating_point() and name != "energy"
+                moved[name] = value.to(device, dtype if cast else None)
         return dataclasses.replace(self, **moved)
 
 

@@ -20,8 +20,8 @@ from chemscale.bench.data.base import (
     Indices,
     Progress,
     Reject,
-    resolve_paths,
     silent,
+    sources_of,
     spans,
 )
 from chemscale.bench.data.graph_batch import GraphBatch
@@ -40,11 +40,7 @@ class Structures(Dataset):
 
     def __init__(self, spec: DatasetSpec, folder: Path, progress: Progress = silent):
         self.spec = spec
-        sources = [(path, 0) for path in resolve_paths(spec.path, folder)]
-        for index, name in enumerate(SPLITS[1:], start=1):
-            given = getattr(spec, name)
-            if isinstance(given, tuple):
-                sources += [(path, index) for path in resolve_paths(given, folder)]
+        sources = sources_of(spec, folder)
         options = spec.model_dump(
             mode="json", exclude={"path", "max_evaluated", "max_rejected", "max_length"}
         )
@@ -53,15 +49,13 @@ class Structures(Dataset):
             [path for path, _ in sources],
             {"kind": "structures 6", "source": [index for _, index in sources], **options},
         )
-        arrays = cache.load("structures", self._identity)
-        if arrays is None:
-            arrays = cache.make(
-                "structures",
-                self._identity,
-                lambda part: write_structures(part, spec, sources, progress),
-            )
-        self.card: Card = read_card(cache.place("structures", self._identity))
-        self.arrays = arrays
+        made = cache.made(
+            "structures",
+            self._identity,
+            lambda part: write_structures(part, spec, sources, progress),
+        )
+        self.card: Card = read_card(made)
+        self.arrays = arrays = cache.arrays(made)
         self.content, self.labelled = arrays["content"], arrays["labelled"]
         self.start = arrays["start"]  # (items + 1,) first atom of each structure
         self.rejects = [
@@ -241,13 +235,12 @@ class Structures(Dataset):
         if cutoff in self._edges:
             return self._edges[cutoff]
         identity = f"{self._identity}-{cutoff!r}-{importlib.metadata.version('vesin')}"
-        arrays = cache.load("neighbours", identity)
-        if arrays is None:
-            arrays = cache.make(
-                "neighbours",
-                identity,
-                lambda part: write_neighbours(part, self.arrays, cutoff, self._progress),
-            )
+        made = cache.made(
+            "neighbours",
+            identity,
+            lambda part: write_neighbours(part, self.arrays, cutoff, self._progress),
+        )
+        arrays = cache.arrays(made)
         lonely = arrays["lonely"]
         if len(lonely):
             first = int(lonely[0])

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +20,9 @@ import selfies
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 
-from chemscale.bench.building import TROUBLES, built
+from chemscale.bench import building
 from chemscale.table.records import Notation
 
-_SOURCES = {
-    "spell": Path(__file__).with_name("selfies.cpp"),
-    "tokenize": Path(__file__).with_name("tokenize.cpp"),
-}
 _SYMBOL = {
     "selfies": re.compile(r"\[[^\]]*\]?|[^\[]", re.DOTALL),
     "smiles": re.compile(r"\[[^\]]*\]|Br|Cl|%\d\d|%\(\d+\)|.", re.DOTALL | re.ASCII),
@@ -137,24 +131,17 @@ def tokenize(
 
 @functools.cache
 def library() -> SimpleNamespace | None:
-    """The native functions; None, with a notice, where switched off or they cannot be built."""
-    if os.environ.get("CHEMSCALE_NATIVE") == "0":
-        return None
-    try:
-        names = ("spell", "tokenize")
-        found = {name: getattr(ctypes.CDLL(str(built(_SOURCES[name]))), name) for name in names}
-    except TROUBLES as error:
-        logging.getLogger("chemscale").warning(
-            "molecules without native code, several times slower: %s. A C++ compiler on the PATH "
-            "brings it; CHEMSCALE_NATIVE=0 silences this.",
-            getattr(error, "stderr", None) or error,
-        )
+    """The native functions; None where they are switched off or cannot be built."""
+    loss = "molecules without native code, several times slower"
+    spelling = building.library(Path(__file__).with_name("selfies.cpp"), loss)
+    splitting = spelling and building.library(Path(__file__).with_name("tokenize.cpp"), loss)
+    if spelling is None or splitting is None:
         return None
     whole, text, place = ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p
-    found["spell"].argtypes = [text, whole, whole, text, text, whole, place]
-    found["tokenize"].argtypes = [
+    found = SimpleNamespace(spell=spelling.spell, tokenize=splitting.tokenize)
+    found.spell.restype = found.tokenize.restype = whole
+    found.spell.argtypes = [text, whole, whole, text, text, whole, place]
+    found.tokenize.argtypes = [
         whole, text, whole, whole, text, whole, whole, whole, place, place
     ]  # fmt: skip
-    for function in found.values():
-        function.restype = whole
-    return SimpleNamespace(**found)
+    return found

@@ -44,7 +44,7 @@ from chemscale.bench.data.runs import (
     write_run,
 )
 from chemscale.table.errors import DataError, StoreError
-from chemscale.table.files import read_json, sync_folder, write_json
+from chemscale.table.files import read_json, read_record, sync_folder, write_json
 from chemscale.table.record import Record
 
 LISTED = 10_000  # rejects read from the table; it holds all of them
@@ -103,21 +103,20 @@ class TokenStore:
         Raises:
             DataError: it is none, or its preparation did not end.
         """
-        told = read_json(path / "card.json")
-        if told is None:
+        card = read_record(path / "card.json", Card)
+        if card is None:
             begun = (path / "asked.json").exists()
             raise DataError(
                 f"{path}: its preparation did not end; give `chemscale prepare` again to go on"
                 if begun
                 else f"{path}: no token store; `chemscale prepare` makes one"
             )
-        told.pop("format")
         # What is empty cannot be mapped.
-        mode: Literal["r"] | None = "r" if told["molecules"] else None
+        mode: Literal["r"] | None = "r" if card.molecules else None
         columns = {name: np.load(path / f"{name}.npy", mmap_mode=mode) for name in ITEM.names or ()}
         return cls(
             path=path,
-            card=Card.read(told, str(path / "card.json")),
+            card=card,
             alphabet=[str(symbol) for symbol in np.load(path / "alphabet.npy")],
             symbols=np.load(path / "symbols.npy", mmap_mode=mode),
             **columns,
@@ -210,11 +209,6 @@ def prepare(
         shutil.rmtree(folder / "runs", ignore_errors=True)
         (folder / "merging.json").unlink(missing_ok=True)
     return TokenStore.open(folder)
-
-
-def prepared_with(told: dict[str, str]) -> Choices:
-    """The choices that a card tells."""
-    return Choices(**told)  # type: ignore[arg-type]
 
 
 def _names(files: Sequence[Path]) -> list[str]:

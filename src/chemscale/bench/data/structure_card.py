@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chemscale.bench.data import label_checks
 from chemscale.bench.data.base import spans
 from chemscale.bench.data.likely_units import SLOPE_FACTOR, Evidence, likely_units
-from chemscale.table.files import read_json, write_json
+from chemscale.table.files import read_record, write_json
 from chemscale.table.record import Record
 
 Arrays = dict[str, NDArray[Any]]
@@ -103,10 +103,9 @@ def make_card(folder: Path, units: dict[str, str], doubts: list[str]) -> None:
 
 def read_card(folder: Path) -> Card:
     """The card of a folder."""
-    told = read_json(folder / "card.json")
-    assert told is not None
-    told.pop("format", None)
-    return Card.read(told, str(folder / "card.json"))
+    card = read_record(folder / "card.json", Card)
+    assert card is not None
+    return card
 
 
 def _card(arrays: Arrays, units: dict[str, str], doubts: list[str]) -> Card:

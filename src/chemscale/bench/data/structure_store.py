@@ -6,7 +6,6 @@ A few hundred structures are held at a time, however many the files have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.bench.data.base import Progress, group_numbers, hash_items
-from chemscale.bench.data.columns import Column
+from chemscale.bench.data.columns import columns
 from chemscale.bench.data.structure_card import make_card
 from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
 from chemscale.table.errors import DataError
@@ -58,11 +57,7 @@ def write_structures(
     labels, groups = Labels(spec), _Groups(spec)
     rejects: list[tuple[str, str, str]] = []
     sizes = [0]  # where each structure's atoms begin
-    with ExitStack() as stack:
-        columns = {
-            name: stack.enter_context(Column(folder / f"{name}.npy", np.dtype(kind)))
-            for name, kind in (ATOMS | ITEMS).items()
-        }
+    with columns(folder, ATOMS | ITEMS) as written:
         held: list[Frame] = []
         rows: list[int] = []
         configs = {"": 0}
@@ -85,7 +80,7 @@ def write_structures(
                 "labelled": hash_items(labelled),
                 "source": np.full(len(held), split),
             }
-            for name, column in columns.items():
+            for name, column in written.items():
                 if name in ATOMS:
                     column.append(np.concatenate([getattr(f, name) for f in held]))
                 else:
@@ -107,8 +102,6 @@ def write_structures(
                     put(number, split)
                     progress(f"reading {path.name}", number, len(sources))
             put(number, split)
-        for column in columns.values():
-            column.finish()
     progress("reading structures", len(sources), len(sources))
     count = len(sizes) - 1
     if not count:
@@ -207,16 +200,7 @@ def write_neighbours(
     total = len(start) - 1
     counts = np.zeros(total + 1, dtype=np.int64)
     lonely: list[int] = []
-    with ExitStack() as stack:
-        names: dict[str, Any] = {
-            "senders": np.int32,
-            "receivers": np.int32,
-            "shifts": (np.int32, 3),
-        }
-        columns = {
-            name: stack.enter_context(Column(folder / f"{name}.npy", np.dtype(kind)))
-            for name, kind in names.items()
-        }
+    with columns(folder, EDGES) as written:
         for begin in range(0, total, HELD):
             progress("finding neighbours", begin, total)
             items = range(begin, min(begin + HELD, total))
@@ -236,15 +220,13 @@ def write_neighbours(
             origin = np.repeat(np.cumsum(sizes) - sizes, degrees)
             receivers = i.astype(np.int64) + origin
             order = np.lexsort((j, receivers))
-            columns["receivers"].append(i[order])
-            columns["senders"].append(j[order])
+            written["receivers"].append(i[order])
+            written["senders"].append(j[order])
             if periodic:
-                columns["shifts"].append(shifts[order])
+                written["shifts"].append(shifts[order])
             alone = np.bincount(receivers, minlength=sizes.sum()) == 0
             without = np.add.reduceat(alone, np.cumsum(sizes) - sizes)
             lonely += (begin + np.flatnonzero((without > 0) & (sizes > 1))).tolist()
-        for column in columns.values():
-            column.finish()
     progress("finding neighbours", total, total)
     np.save(folder / "first.npy", np.cumsum(counts))
     np.save(folder / "lonely.npy", np.array(lonely, dtype=np.int64))

@@ -27,13 +27,13 @@ from chemscale.bench.data.base import (
     Progress,
     Reject,
     Split,
-    resolve_paths,
     silent,
+    sources_of,
     spans,
 )
 from chemscale.bench.data.encoding import ALLOWED, Choices, encode
 from chemscale.bench.data.notation import canonical, tokenize, unspell
-from chemscale.bench.data.prepare import LISTED, TokenStore, prepare, prepared_with
+from chemscale.bench.data.prepare import LISTED, TokenStore, prepare
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
 from chemscale.table.records import DatasetSpec
@@ -171,11 +171,7 @@ class Molecules(Dataset):
             raise DataError("group = 'blocks' is for trajectories; molecules have none")
         self.spec = spec
         self.notes = []
-        sources = [(path, 0) for path in resolve_paths(spec.path, folder)]
-        for index, name in enumerate(SPLITS[1:], start=1):
-            given = getattr(spec, name)
-            if isinstance(given, tuple):
-                sources += [(path, index) for path in resolve_paths(given, folder)]
+        sources = sources_of(spec, folder)
         opened = _opened if spec.format == "tokens" else _encoded
         self._stores = [opened(spec, path, source, progress) for path, source in sources]
         self._names = [
@@ -251,8 +247,8 @@ class Molecules(Dataset):
                 if here
             }
         )
-        first = self._stores[0].card.choices
-        self.tokenizer = Tokenizer((*SPECIAL, *symbols), prepared_with(first))
+        choices = Choices(**self._stores[0].card.choices)  # type: ignore[arg-type]
+        self.tokenizer = Tokenizer((*SPECIAL, *symbols), choices)
         ids = self.tokenizer.ids
         self._ids = [
             np.array([ids.get(symbol, UNK) for symbol in store.alphabet] or [UNK])

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import logging
-import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,11 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from chemscale.bench.building import TROUBLES, built
+from chemscale.bench import building
 
 SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
-_SOURCE = Path(__file__).with_name("kernels.cpp")
 _mode: ContextVar[Literal["run", "plain", "shapes"]] = ContextVar("native kernels", default="run")
 
 
@@ -88,15 +85,6 @@ def _kernel(name: str, num_arguments: int) -> Callable[..., None]:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The built kernels; None, with a notice, where they are switched off or cannot be built."""
-    if os.environ.get("CHEMSCALE_NATIVE") == "0":
-        return None
-    try:
-        return ctypes.CDLL(str(built(_SOURCE)))
-    except TROUBLES as error:
-        logging.getLogger("chemscale").warning(
-            "training without native kernels, two to five times slower: %s. A C++ compiler (g++ or "
-            "clang++) on the PATH brings them; CHEMSCALE_NATIVE=0 silences this.",
-            getattr(error, "stderr", None) or error,
-        )
-        return None
+    """The built kernels; None where they are switched off or cannot be built."""
+    source = Path(__file__).with_name("kernels.cpp")
+    return building.library(source, "training without native kernels, two to five times slower")

@@ -279,16 +279,13 @@ def write_files(
     """
     names = [name for name in SPLITS if name == "train" or len(dataset.indices(name))]
     ending = {"structure": "xyz", "molecule": "csv"}[dataset.unit]
-    folder = cache.place("files", "-".join((fingerprint, *keys)))
 
     def write(part: Path) -> None:
-        part.mkdir()
         for name in names:
             items = subset if name == "train" else dataset.evaluated(name)
             write_items(dataset, items, part / f"{name}.{ending}", *keys)
 
-    if not folder.exists():
-        cache.put(folder, write)
+    folder = cache.made("files", "-".join((fingerprint, *keys)), write)
     return {name: str(folder / f"{name}.{ending}") for name in names}
 
 

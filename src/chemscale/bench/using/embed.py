@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chemscale.bench.data.base import Reject
+from chemscale.bench.data.base import Reject, first_of
 from chemscale.bench.data.tokens import UNK, TokenBatch
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.using.reading import Read, Unknown, read_molecules
@@ -84,7 +84,12 @@ def embed(
         vectors += _vectors(trained.model, [one.symbols for one in usable], at, pooling)
         kept += usable
         progress(len(portion))
-    _refuse(rejects, len(smiles), max_rejected, source)
+    if len(rejects) > max_rejected * len(smiles):
+        limit = f"more than max_rejected = {max_rejected:g} allows. Raise it to go on without them"
+        raise DataError(
+            f"{source}: {len(rejects):,} of {len(smiles):,} molecules cannot be embedded"
+            f"{f', {limit}' if max_rejected else ''}\n{first_of(rejects, len(rejects))}"
+        )
     if not kept:
         raise DataError(f"{source}: no molecules")
     return Embedded(
@@ -124,18 +129,6 @@ def _pooled(features: Tensor, batch: TokenBatch, pooling: Pooling) -> Tensor:
     if pooling == "last":
         return features[lengths.cumsum(0) - 1]
     return torch.segment_reduce(features, pooling, lengths=lengths, unsafe=True)
-
-
-def _refuse(rejects: Sequence[Reject], total: int, max_rejected: float, source: str) -> None:
-    if len(rejects) <= max_rejected * total:
-        return
-    shown = "\n".join(f"  row {r.row}: {r.reason}: {r.text[:60]}" for r in rejects[:10])
-    more = f"\n  … and {len(rejects) - 10:,} more" if len(rejects) > 10 else ""
-    allowed = f", more than max_rejected = {max_rejected:g} allows. Raise it to go on without them"
-    raise DataError(
-        f"{source}: {len(rejects):,} of {total:,} molecules cannot be embedded"
-        f"{allowed if max_rejected else ''}\n{shown}{more}"
-    )
 
 
 def nearest(
