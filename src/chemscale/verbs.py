@@ -281,8 +281,7 @@ def report(
         else:
             tabled = tuple(read_points(one, _columns(columns, constants)))
             found = fit(tabled, metric=metric)
-            name = one.resolve().name
-            pages.append(Page(name, None, (), tabled, None, (), found, (), (), ()))
+            pages.append(Page(one.resolve().name, points=tabled, fit=found))
     names = ", ".join(page.name for page in pages)
     if len(pages) > 1 and len({page.unit for page in pages}) == 1:
         pages.insert(0, _together(sources, pages, metric))
@@ -316,7 +315,7 @@ def _together(sources: list[StudyFolder | Path], pages: Sequence[Page], metric: 
         found = fit(points, metric=metric)
     except DataError:  # nothing to fit yet, as the studies' own sections say
         found = None
-    return Page("Together", None, (), tuple(points), None, (), found, (), (), (), joins=True)
+    return Page("Together", points=tuple(points), fit=found, joins=True)
 
 
 def choose_for(folder: StudyFolder, planned: Study) -> None:

@@ -62,7 +62,7 @@ def test_what_data_are_worth_to_the_better_family_is_told_in_data_of_the_other()
 def test_the_report_has_a_row_for_each_amount():
     points = (*runs("painn", 10, 0.3), *runs("schnet", 20, 0.3))
     found = fit(points)
-    page = Page("x", None, (), points, None, (), found, (), (), ())
+    page = Page("x", points=points, fit=found)
     table = savings_table(page, found.comparisons[0])
     assert [row[1].text for row in table.rows] == ["30", "100", "300", "1,000"]
     assert table.rows[-1][2].text == "more than 1,000"

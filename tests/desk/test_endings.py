@@ -170,7 +170,7 @@ def with_check(half: float, double: float) -> list[Point]:
 
 def report(found: list[Point]) -> tuple[Fit, str]:
     fitted = fit(found)
-    page = Page("curves.csv", None, (), tuple(found), None, (), fitted, (), (), ())
+    page = Page("curves.csv", points=tuple(found), fit=fitted)
     return fitted, str(Text(render([page], "Rates", "today", "0")))
 
 

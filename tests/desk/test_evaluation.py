@@ -28,9 +28,7 @@ def page(runs: str = "abcde", **floor: float) -> Page:
         settings=SampleSettings(num_samples=1000), num_reference={"test": 1000},
         floor=floor, runs=(*found, Evaluated(run="gone", metrics={"fcd": 1.0})), made="now",
     )  # fmt: skip
-    return Page(
-        "here", None, (), points, None, (), None, (), (), (), evaluation=evaluation
-    )  # fmt: skip
+    return Page("here", points=points, evaluation=evaluation)
 
 
 def texts(table) -> list[list[str]]:

@@ -238,7 +238,7 @@ def bare_page() -> Page:
               num_train=n, unit="molecule", seed=0, losses={"nats_per_molecule": 90 * n**-0.1})
         for n in (100, 1000, 10_000)
     ]  # fmt: skip
-    return Page("curves.csv", None, (), tuple(points), None, (), None, (), (), ())
+    return Page("curves.csv", points=tuple(points))
 
 
 class Words(HTMLParser):
@@ -391,7 +391,7 @@ def test_a_study_on_its_way_can_be_reported(full, without):
 
 
 def test_a_study_without_a_single_run_can_be_reported(full):
-    page = Page("here", full.study, (), (), None, (), None, (), (), ())
+    page = Page("here", full.study)
     assert "No run has ended yet." in report(page)
     assert figures([page]) == {}
 

@@ -106,8 +106,7 @@ class Fitted:
 
     def interval(self, which: int, level: float) -> Interval:
         """Percentile interval of one parameter."""
-        low, high = np.quantile(self.draws[:, which], [(1 - level) / 2, (1 + level) / 2])
-        return Interval(low=float(low), high=float(high), level=level)
+        return Interval.of(self.draws[:, which], level)
 
     def quantity(self, which: int, level: float) -> Quantity:
         """One parameter with its interval."""

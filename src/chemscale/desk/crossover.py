@@ -266,9 +266,7 @@ def _log_loss(draws: Array, log_x: Array) -> Array:
 
 def _quantity(values: Array, level: float) -> Quantity:
     """The first, with percentiles of the others."""
-    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
-    interval = Interval(low=float(low), high=float(high), level=level)
-    return Quantity(value=float(values[0]), interval=interval)
+    return Quantity(value=float(values[0]), interval=Interval.of(values[1:], level))
 
 
 def _exponent_words(one: str, other: str, larger: Quantity) -> str:

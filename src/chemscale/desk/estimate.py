@@ -200,17 +200,17 @@ def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> F
         said.append(_size_words(size, rows[-len(settings) :], line))
     early, final = max(calibrated, key=lambda pair: len(pair[0]))
     finished = sum(len(pair[0]) for pair in calibrated)
-    spearman = _spearman(early, final) if len(early) >= 3 else None
+    agreement = spearman(early, final) if len(early) >= 3 else None
     regret = float(final[early.argmin()] - final.min()) if len(early) >= 2 else None
     spent, all_finished = _flops([one for settings in groups.values() for one in settings])
     if len(early) < 4:
         said.append(
             f"with fewer than four finished runs ({len(early)}) this ranks and does not forecast"
         )
-    if spearman is not None and regret is not None:
+    if agreement is not None and regret is not None:
         said.append(
             f"among the {len(early)} finished, early and final loss agree in order by Spearman "
-            f"{spearman:.2f}, and the early pick ends {100 * math.expm1(regret):.1f} % above the "
+            f"{agreement:.2f}, and the early pick ends {100 * math.expm1(regret):.1f} % above the "
             "best"
         )
     if all_finished:
@@ -221,7 +221,7 @@ def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> F
         estimator="rank: mean of the last four validation losses of the searched part; forecast: "
         "straight line in log final over log early loss, per size, from four finished runs on",
         num_finished=finished,
-        spearman=spearman,
+        spearman=agreement,
         regret=regret,
         flops_spent=spent,
         flops_if_all_finished=all_finished,
@@ -313,7 +313,7 @@ def _size_words(size: str, rows: Sequence[EstimateRow], line: _Line | None) -> s
     return told
 
 
-def _spearman(first: Array, second: Array) -> float | None:
+def spearman(first: Array, second: Array) -> float | None:
     """Rank correlation; equal values share their mean rank. None where all are equal."""
     ranks = []
     for values in (first, second):

@@ -65,19 +65,16 @@ def find_knee(
     at = np.exp(knees[places])
 
     def quantity(value: float, values: Array) -> Quantity:
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-        return Quantity(value=value, interval=Interval(low=low, high=high, level=level))
+        return Quantity(value=value, interval=Interval.of(values, level))
 
-    turn = quantity(0.0, change).interval
-    where = quantity(math.exp(knees[place[0]]), at)
-    assert turn is not None and where.interval is not None
-    span = math.log(where.interval.high / where.interval.low)
+    turn, where = Interval.of(change, level), Interval.of(at, level)
+    span = math.log(where.high / where.low)
     if turn.low <= 0 <= turn.high or span > 0.5 * (ticks[-1] - ticks[0]):
         return Knee(status="not_identified")
     first = -float(best[0, 1])
     return Knee(
         status="seen",
-        at=where,
+        at=Quantity(value=math.exp(knees[place[0]]), interval=where),
         before=quantity(first, before),
         after=quantity(first - float(best[0, 2]), before + change),
     )

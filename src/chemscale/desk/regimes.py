@@ -139,14 +139,13 @@ def _of_surface(surface: SurfaceFit | None, size: int, amount: int, level: float
     terms = a * size**-in_size, b * amount**-in_data
     loss = floor + terms[0] + terms[1]
     by_size, by_data = in_size * terms[0] / loss, in_data * terms[1] / loss
-
-    def between(values: Array) -> Interval:
-        low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
-        return Interval(low=float(low), high=float(high), level=level)
-
+    of_data, of_size, gap, both = (
+        Interval.of(values[1:], level)
+        for values in (by_data, by_size, by_data - by_size, by_data + by_size)
+    )
     return (
-        Quantity(value=float(by_data[0]), interval=between(by_data)),
-        Quantity(value=float(by_size[0]), interval=between(by_size)),
-        between(by_data - by_size),
-        between(by_data + by_size),
+        Quantity(value=float(by_data[0]), interval=of_data),
+        Quantity(value=float(by_size[0]), interval=of_size),
+        gap,
+        both,
     )

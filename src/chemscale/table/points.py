@@ -29,17 +29,17 @@ PASSING = (
 
 def points_of(trained: Iterable[Trained]) -> list[Point]:
     """One point a run that the study still asks for, sweep first."""
-    return [_point(one) for one in trained if one.roles]
+    return [point_of(one) for one in trained if one.roles]
 
 
-def _point(one: Trained) -> Point:
+def point_of(one: Trained) -> Point:
+    """An ended run as a point; its role is the first that counts."""
     run, outcome = one.run, one.outcome
     losses = dict(outcome.metrics.get("test", {}))
     losses |= {f"shift_{name}": value for name, value in outcome.metrics.get("shift", {}).items()}
     order = ("sweep", "check", "finish", "search")
     plans = [role for role in one.roles if role not in order]
-    role = next((role for role in order[:1] if role in one.roles), None)
-    role = role or (plans[0] if plans else min(one.roles, key=order.index))
+    role = plans[0] if plans else min(one.roles, key=order.index, default="unused")
     return Point(
         run=run.id,
         family=run.trunk.family,
@@ -58,7 +58,7 @@ def _point(one: Trained) -> Point:
         ending=outcome.ending,
         status=outcome.status,
         cooled=run.length.cooldown,
-        role=role,
+        role="sweep" if "sweep" in one.roles else role,
         max_items=run.length.items,
         losses=losses,
     )

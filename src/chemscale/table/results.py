@@ -153,6 +153,12 @@ class Interval(Record):
     high: float
     level: float  # 0.9 for 90 %
 
+    @classmethod
+    def of(cls, draws: Array, level: float) -> Interval:
+        """Percentiles of draws (S,)."""
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+        return cls(low=float(low), high=float(high), level=level)
+
 
 class Quantity(Record):
     """A value with its interval; both missing where the data do not determine it."""

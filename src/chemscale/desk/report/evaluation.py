@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chemscale.desk.estimate import spearman
 from chemscale.desk.report.drawing import MUTED, PAPER, Drawn, blank, ordered_looks, style
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.tables import Cell, Table, columns
@@ -162,7 +162,8 @@ def evaluation_table(page: Page) -> Table | None:
         label, up = _measure(name.removeprefix("shift_"))
         known = [one for one in models if name in one.metrics]
         floor = page.evaluation.floor.get(name)
-        follows = _spearman([-one.loss for one in known], [one.metrics[name] for one in known])
+        values = np.array([(-one.loss, one.metrics[name]) for one in known])
+        follows = spearman(*values.T) if len(known) >= 4 else None
         rows.append(
             (
                 Cell(f"{label}, shift set" if name.startswith("shift_") else label),
@@ -212,18 +213,3 @@ def _measure(name: str) -> tuple[str, bool]:
 
 def _rank(name: str) -> int:
     return list(MEASURES).index(base) if (base := name.removeprefix("shift_")) in MEASURES else 99
-
-
-def _spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Rank correlation, ties sharing their mean rank; None for fewer than four or no variation."""
-    if len(one) < 4:
-        return None
-    ranks = []
-    for values in (one, other):
-        array = np.asarray(values)
-        ranks.append(
-            (array[:, None] > array).sum(axis=1) + ((array[:, None] == array).sum(axis=1) - 1) / 2
-        )
-    if any(np.ptp(rank) == 0 for rank in ranks):
-        return None
-    return float(np.corrcoef(*ranks)[0, 1])

@@ -48,15 +48,15 @@ class Page:
     """
 
     folder: str
-    study: Study | None
-    trained: tuple[Trained, ...]
-    points: tuple[Point, ...]
-    estimate: Estimate | None
-    choices: tuple[Choice, ...]
-    fit: Fit | None
-    plans: tuple[tuple[str, Study], ...]
-    sizes: tuple[Size, ...]
-    notes: tuple[str, ...]
+    study: Study | None = None
+    trained: tuple[Trained, ...] = ()
+    points: tuple[Point, ...] = ()
+    estimate: Estimate | None = None
+    choices: tuple[Choice, ...] = ()
+    fit: Fit | None = None
+    plans: tuple[tuple[str, Study], ...] = ()
+    sizes: tuple[Size, ...] = ()
+    notes: tuple[str, ...] = ()
     evaluation: Evaluation | None = None
     joins: bool = False  # holds the points of all the other pages
 

@@ -20,6 +20,7 @@ from chemscale.desk.report.words import (
     whole,
     with_unit,
 )
+from chemscale.table.points import point_of
 from chemscale.table.records import Forecast
 from chemscale.table.results import (
     Choice,
@@ -150,15 +151,14 @@ def sizes_table(page: Page) -> Table | None:
 
 def run_tables(page: Page) -> tuple[Table | None, Table | None]:
     """Runs that went wrong, each with its sentence, and all the others."""
-    by_run = {point.run: point for point in page.points}
-    bad: list[tuple[Cell, ...]] = []
-    rest: list[tuple[Cell, ...]] = []
-    for one in page.trained:
-        row = _trained_row(page, one, by_run.get(one.run.id))
-        (bad if one.outcome.status in BAD else rest).append(row)
-    if not page.trained:
-        for point in page.points:
-            (bad if point.status in BAD else rest).append(_point_row(page, point))
+    if page.trained:
+        rows = [_trained_row(page, one) for one in page.trained]
+    else:
+        rows = [_run_row(page, point, point.role) for point in page.points]
+    rows.sort(key=_in_order)
+    bad, rest = (
+        tuple(row for row in rows if (row[8].sort in BAD) == wrong) for wrong in (True, False)
+    )
     metrics = {page.metric(family) for family in page.families}
     last = metric_label(metrics.pop()) if len(metrics) == 1 else "test metric"
     head = columns(
@@ -166,65 +166,42 @@ def run_tables(page: Page) -> tuple[Table | None, Table | None]:
         f" | #{plural(page.unit)} seen | role | ending | #{last} | #time"
     )
     return (
-        Table("Runs that went wrong", head, _in_order(bad)) if bad else None,
-        Table("Runs", head, _in_order(rest), sortable=True) if rest else None,
+        Table("Runs that went wrong", head, bad) if bad else None,
+        Table("Runs", head, rest, sortable=True) if rest else None,
     )
 
 
-def _in_order(rows: list[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+def _in_order(row: tuple[Cell, ...]) -> tuple[tuple[float, str], ...]:
     """By model, data, seed and rate."""
-
-    def key(row: tuple[Cell, ...]) -> tuple[tuple[float, str], ...]:
-        sorts = [row[place].sort for place in (0, 2, 3, 4)]
-        return tuple((s, "") if isinstance(s, int | float) else (0.0, str(s)) for s in sorts)
-
-    return tuple(sorted(rows, key=key))
+    sorts = [row[place].sort for place in (0, 2, 3, 4)]
+    return tuple((s, "") if isinstance(s, int | float) else (0.0, str(s)) for s in sorts)
 
 
-def _model(family: str, size: str, num_params: int | None, note: str = "") -> Cell:
-    return Cell(f"{family} {size}", f"{family} {num_params or 0:015d} {size}", note)
+def _trained_row(page: Page, one: Trained) -> tuple[Cell, ...]:
+    name = one.run.id[:10] if one.outcome.status in BAD else ""
+    roles = ", ".join(one.roles)
+    return _run_row(page, point_of(one), roles, name=name, sentence=one.outcome.sentence)
 
 
-def _trained_row(page: Page, one: Trained, point: Point | None) -> tuple[Cell, ...]:
-    trunk, outcome = one.run.trunk, one.outcome
-    metric = page.metric(trunk.family)
-    value = point.losses.get(metric) if point else None
-    if value is None:
-        value = outcome.metrics.get("test", {}).get(metric)
-    total = outcome.num_params_total or page.num_params_total(trunk.family, one.run.size)
-    bad = outcome.status in BAD
-    ending = outcome.ending if outcome.status == "finished" and outcome.ending else outcome.status
-    return (
-        _model(trunk.family, one.run.size, total, note=one.run.id[:10] if bad else ""),
-        Cell(short(total), total),
-        Cell(f"{trunk.num_train:,}", trunk.num_train),
-        Cell(str(trunk.seed), trunk.seed),
-        Cell(plain(trunk.recipe.learning_rate), trunk.recipe.learning_rate),
-        Cell(str(trunk.recipe.batch_size), trunk.recipe.batch_size),
-        Cell(whole(outcome.items_seen), outcome.items_seen),
-        Cell(", ".join(one.roles) or "unused", ", ".join(one.roles)),
-        Cell(status(ending), ending, note=outcome.sentence if ending != "plateaued" else ""),
-        Cell(number(value), value),
-        Cell(duration(outcome.seconds or None), outcome.seconds or None),
-    )
-
-
-def _point_row(page: Page, point: Point) -> tuple[Cell, ...]:
+def _run_row(
+    page: Page, point: Point, roles: str, name: str = "", sentence: str = ""
+) -> tuple[Cell, ...]:
     value = point.losses.get(page.metric(point.family))
+    total = point.num_params_total or page.num_params_total(point.family, point.size)
     ending = point.ending if point.status == "finished" and point.ending else point.status
-    total = point.num_params_total or None
+    model = f"{point.family} {point.size}"
     return (
-        _model(point.family, point.size, total),
+        Cell(model, f"{point.family} {total or 0:015d} {point.size}", note=name),
         Cell(short(total), total),
         Cell(f"{point.num_train:,}", point.num_train),
         Cell(str(point.seed), point.seed),
         Cell(plain(point.learning_rate), point.learning_rate),
         Cell(whole(point.batch_size), point.batch_size),
         Cell(whole(point.items_seen), point.items_seen),
-        Cell(point.role, point.role),
-        Cell(status(ending), ending),
+        Cell(roles or "unused", roles),
+        Cell(status(ending), ending, note=sentence if ending != "plateaued" else ""),
         Cell(number(value), value),
-        Cell(duration(point.seconds), point.seconds),
+        Cell(duration(point.seconds or None), point.seconds or None),
     )
 
 
