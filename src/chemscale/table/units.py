@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 ENERGY = ("eV", "meV", "hartree", "Ha", "Ry", "kcal/mol", "kJ/mol")
-LENGTH = ("Å", "A", "Angstrom", "bohr", "nm")
+LENGTH = ("Å", "A", "Ang", "Angstrom", "bohr", "nm")
 PRESSURE = ("GPa", "kbar")
 
 
 def force_unit(text: str) -> tuple[str, str]:
     """Energy and length of a unit of force, such as `kcal/mol/Å`.
 
+    A minus before it says that gradients stand where forces should.
+
     Raises:
         ValueError: it is none, and what is known.
     """
-    energy, _, length = text.rpartition("/")
+    energy, _, length = text.removeprefix("-").rpartition("/")
     if energy not in ENERGY or length not in LENGTH:
         raise ValueError(
             f"units.forces = {text!r} is no energy by length; energies: {', '.join(ENERGY)}; "

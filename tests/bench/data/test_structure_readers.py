@@ -24,6 +24,7 @@ from chemscale.testing.toys import Structure, morse, toy_molecules
 START = toy_molecules(1, seed=0)[0]
 KJ = units.kJ / units.mol
 SIZE = len(START.numbers)
+CLOSED = 1 + (int(START.numbers.sum()) + 1) % 2  # the lowest multiplicity of the anion
 FRAMES = [
     Structure(START.numbers, START.positions + 0.002 * step * np.eye(SIZE, 3)) for step in range(40)
 ]
@@ -77,6 +78,18 @@ def comp6(path: Path) -> Path:
         group["species"] = np.array(symbols, dtype="S2")
         group["coordinates"] = POSITIONS
         group["energies"] = ENERGY / units.Hartree
+        group["forces"] = -FORCES / units.Hartree  # github.com/isayev/COMP6, issue 2
+        group["hirshfeld"] = np.zeros((len(FRAMES), SIZE + 1))
+        group["lot"] = np.array([b"wb97x/6-31g*"])
+    return path
+
+
+def ani2x(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        group = file.create_group(f"{SIZE:03}")
+        group["species"] = np.tile(START.numbers, (len(FRAMES), 1))
+        group["coordinates"] = POSITIONS
+        group["energies"] = ENERGY / units.Hartree
         group["forces"] = FORCES / units.Hartree
     return path
 
@@ -93,22 +106,37 @@ def rows(path: Path, encode) -> Path:
                 "energy": float(ENERGY[number - 1]),
                 "forces": FORCES[number - 1].tolist(),
                 "key_value_pairs": {"molecule": f"m{number}"},
+                "data": {"charge": -1, "spin": CLOSED, "source": f"s{number}", "more": [1.0]},
             }  # fmt: skip
             transaction.put(str(number).encode(), encode(row))
         transaction.put(b"nextid", zlib.compress(b"41"))
     return path
 
 
-@pytest.mark.parametrize("write", [ani, spice, comp6])
+@pytest.mark.parametrize("write", [ani, ani2x, spice, comp6])
 def test_each_layout_of_hdf5_is_read_in_the_units_it_is_published_in(tmp_path, write):
     data = read(write(tmp_path / "a.h5"), "hdf5")
     check(data)
     assert "in hartree" in data.notes[0] and "units in [dataset]" in data.notes[0]
 
 
-def test_molecules_of_spice_are_grouped_by_their_smiles(tmp_path):
+def test_molecules_of_one_size_in_one_group_keep_their_elements(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        group = file.create_group("003")
+        group["species"] = [[8, 1, 1], [9, 1, 9]] * 20
+        group["coordinates"] = np.arange(360.0).reshape(40, 3, 3)
+        group["energies"] = np.arange(40.0)
+    data = read(tmp_path / "a.h5", "hdf5")
+    assert data.arrays["atomic_numbers"].tolist() == [8, 1, 1, 9, 1, 9] * 20
+
+
+def test_molecules_of_spice_are_grouped_and_charged_by_their_smiles(tmp_path):
+    path = spice(tmp_path / "a.h5")
     with pytest.raises(DataError, match="no .* structures among 40"):  # one group: one split
-        read(spice(tmp_path / "a.h5"), "hdf5", group="smiles")
+        read(path, "hdf5", group="smiles")
+    with h5py.File(path, "a") as file:
+        file["molecule/smiles"][0] = "[NH3+:1][CH2:2][C:3](=[O:4])[OH:5]"
+    assert (read(path, "hdf5").arrays["charge"] == 1).all()
 
 
 def test_declared_units_go_before_those_of_a_layout(tmp_path):
@@ -135,7 +163,16 @@ def test_an_lmdb_of_rows_is_read(tmp_path):
     path = rows(tmp_path / "a.aselmdb", lambda row: zlib.compress(json.dumps(row).encode()))
     data = read(path, "aselmdb")
     check(data)
-    read(path, "aselmdb", group="molecule")
+    assert (data.arrays["charge"] == -1).all() and (data.arrays["unpaired"] == CLOSED - 1).all()
+    read(path, "aselmdb", group="source")
+
+
+def test_charge_and_spin_in_the_data_of_a_row_are_read(tmp_path):
+    with connect(tmp_path / "a.db") as opened:
+        for atoms in crystals(periodic=False)[:12]:
+            opened.write(atoms, data={"charge": -1, "spin": CLOSED, "more": np.ones(3)})
+    data = read(tmp_path / "a.db", "db")
+    assert (data.arrays["charge"] == -1).all() and (data.arrays["unpaired"] == CLOSED - 1).all()
 
 
 class Trap:
@@ -158,6 +195,7 @@ def test_an_lmdb_of_pickles_is_refused_and_never_loaded(tmp_path, monkeypatch):
         ({"energy": "kJ/mol", "length": "nm"}, KJ, 10.0, KJ / 10),
         ({"energy": "Ry", "length": "bohr"}, units.Ry, units.Bohr, units.Ry / units.Bohr),
         ({"energy": "meV", "forces": "hartree/bohr"}, 1e-3, 1.0, units.Hartree / units.Bohr),
+        ({"forces": "-eV/Å"}, 1.0, 1.0, -1.0),
     ],
 )  # fmt: skip
 def test_declared_units_are_converted_once(tmp_path, declared, energy, length, forces):
@@ -170,6 +208,17 @@ def test_declared_units_are_converted_once(tmp_path, declared, energy, length, f
         forces=FORCES / forces,
     )
     check(read(path, "npz", units=declared))
+
+
+def test_an_archive_may_name_its_units(tmp_path):
+    labels = {"z": START.numbers, "R": POSITIONS, "E": ENERGY[:, None] / KJ, "F": FORCES / KJ}
+    np.savez(tmp_path / "a.npz", **labels, e_unit="kJ/mol", r_unit="Ang")
+    data = read(tmp_path / "a.npz", "npz")
+    check(data)
+    assert "energies in kJ/mol, lengths in Ang" in data.notes[0]
+    np.savez(tmp_path / "a.npz", **labels, e_unit="cal")
+    with pytest.raises(DataError, match="units.energy = 'cal' is not known"):
+        read(tmp_path / "a.npz", "npz")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ ENERGIES = {
     "kJ/mol": units.kJ / units.mol,
 }
 PRESSURES = {"GPa": units.GPa, "kbar": units.bar * 1e3}
-LENGTHS = {"Å": 1.0, "A": 1.0, "Angstrom": 1.0, "bohr": units.Bohr, "nm": units.nm}
+LENGTHS = {"Å": 1.0, "A": 1.0, "Ang": 1.0, "Angstrom": 1.0, "bohr": units.Bohr, "nm": units.nm}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Conversion:
     length: float
     forces: float
     stress: float
+    gradients: bool  # the labels of forces are gradients, of the other sign
     names: dict[str, str]  # energy, length and forces that the files are taken to be in
     told: str  # in words; empty where nothing is converted by the layout alone
 
@@ -51,19 +52,23 @@ class Conversion:
         forces = declared.get("forces")
         if forces is None:
             forces = f"{energy}/{length}" if declared else usual.get("forces", f"{energy}/{length}")
+        gradients = declared.get("forces", usual.get("forces", "")).startswith("-")
+        forces = forces.removeprefix("-")
         by_energy, by_length = force_unit(forces)
         over, by = stress_unit(declared.get("stress", f"{energy}/{length}^3"))
         told = ""
         if usual and not declared:
+            kind = "gradients, not forces," if gradients else "forces"
             told = (
-                f"energies in {energy}, lengths in {length}, forces in {forces}, as this layout "
-                "is published; set units in [dataset] where yours differ"
+                f"energies in {energy}, lengths in {length}, {kind} in {forces}, as such files "
+                "have them; set units in [dataset] where yours differ"
             )
         return cls(
             energy=ENERGIES[energy],
             length=LENGTHS[length],
             forces=ENERGIES[by_energy] / LENGTHS[by_length],
             stress=ENERGIES[over] / LENGTHS[by] ** 3 if by else PRESSURES[over],
+            gradients=gradients,
             names={"energy": energy, "length": length, "forces": forces},
             told=told,
         )

@@ -47,7 +47,7 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 6", "source": [index for _, index in sources], **options},
+            {"kind": "structures 7", "source": [index for _, index in sources], **options},
         )
         made = cache.made(
             "structures",

@@ -259,7 +259,8 @@ def _pairs(arrays: Arrays, looked: Indices) -> tuple[float, float, int, list[str
         )
     if correlation < -CORRELATED:
         warnings.append(
-            "energies rise where forces pull: the forces are gradients, of the other sign"
+            "energies rise where forces pull: the forces are gradients, of the other sign. A minus "
+            "in units.forces of [dataset] turns them, as in '-eV/Å'"
         )
     elif correlation < 0.3 and np.median(pairs.apart) < 0.15 and len(pairs.work) >= MANY_PAIRS:
         warnings.append(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -19,6 +19,7 @@ from chemscale.bench.data import structure_readers as readers
 from chemscale.bench.data.conversion import Conversion
 from chemscale.table.errors import DataError
 from chemscale.table.records import DatasetSpec
+from chemscale.table.units import check as check_units
 
 ENERGY_KEYS = ("REF_energy", "energy", "total_energy", "Energy")
 FORCES_KEYS = ("REF_forces", "forces", "force", "Forces")
@@ -27,24 +28,32 @@ STRESS_KEYS = ("REF_stress", "stress", "REF_virials", "REF_virial", "virials", "
 NEAREST = 0.1  # Å, below which two atoms are taken for one put there twice
 LOOK = 1.0  # Å, up to which distances in periodic structures are looked for
 ASYMMETRY = 0.01  # of the largest entry: beyond that, a stress is taken for something else
-# What the layouts of HDF5 call their labels, and the units each is published in. A gradient is
-# the forces with the other sign.
-LAYOUTS: tuple[tuple[str, str, dict[str, str]], ...] = (
-    (
-        "wb97x_dz.energy",  # ANI-1x
-        "wb97x_dz.forces",
-        {"energy": "hartree", "length": "Å", "forces": "hartree/Å"},
-    ),
-    (
-        "dft_total_energy",  # SPICE
+
+
+class Layout(NamedTuple):
+    """A layout of HDF5 that is published."""
+
+    marks: tuple[str, ...]  # entries by which it is known
+    energy: str
+    forces: str  # a gradient is the forces with the other sign
+    units: dict[str, str]
+
+
+IN_HARTREE = {"energy": "hartree", "length": "Å", "forces": "hartree/Å"}
+ATOMIC = {"energy": "hartree", "length": "bohr", "forces": "hartree/bohr"}
+LAYOUTS = (
+    Layout(("wb97x_dz.energy",), "wb97x_dz.energy", "wb97x_dz.forces", IN_HARTREE),  # ANI-1x
+    Layout(("dft_total_energy",), "dft_total_energy", "dft_total_gradient", ATOMIC),  # SPICE
+    Layout(
+        ("formation_energy", "dft_total_gradient"),  # SPICE without total energies
+        "formation_energy",
         "dft_total_gradient",
-        {"energy": "hartree", "length": "bohr", "forces": "hartree/bohr"},
+        ATOMIC,
     ),
-    (
-        "energies",  # COMP6
-        "forces",
-        {"energy": "hartree", "length": "Å", "forces": "hartree/Å"},
+    Layout(  # COMP6, whose forces are gradients, as its author says
+        ("energies", "hirshfeld"), "energies", "forces", IN_HARTREE | {"forces": "-hartree/Å"}
     ),
+    Layout(("energies",), "energies", "forces", IN_HARTREE),  # ANI-1, ANI-2x
 )
 
 
@@ -86,20 +95,27 @@ class Labels:
         self.meaningless = 0  # stresses of structures that are not periodic
 
     def _look(self, atoms: Atoms) -> None:
-        """Take the keys and the units of the layout that a structure of HDF5 is in."""
+        """Take the keys and the units of the layout that a structure is in, or that it tells."""
         entries = {**atoms.info, **atoms.arrays}
-        for energy, forces, units in LAYOUTS:
-            if energy in entries:
-                self.known = ((energy,), (forces,))
-                self.conversion = Conversion.of(self.spec, units)
-                if self.conversion.told and self.conversion.told not in self.notes:
-                    self.notes.append(self.conversion.told)
-                return
+        units: dict[str, str] = {}
+        if self.spec.format == "hdf5":
+            found = (layout for layout in LAYOUTS if all(mark in entries for mark in layout.marks))
+            if layout := next(found, None):
+                self.known = ((layout.energy,), (layout.forces,))
+                units = layout.units
+        elif "e_unit" in entries:  # archives as sGDML writes them
+            units = {"energy": entries["e_unit"], "length": entries.get("r_unit", "Å")}
+            if not self.spec.units:
+                check_units(units)
+        if units:
+            self.conversion = Conversion.of(self.spec, units)
+            if self.conversion.told and self.conversion.told not in self.notes:
+                self.notes.append(self.conversion.told)
 
     def read(self, atoms: Atoms) -> Frame:
         """Take the labels of one frame, whether ASE left them in place or in a calculator."""
         size = len(atoms)
-        if self.spec.format == "hdf5":
+        if self.spec.format in ("hdf5", "npz"):
             self._look(atoms)
         factors = self.conversion
         results = dict(atoms.calc.results) if atoms.calc is not None else {}
@@ -107,6 +123,7 @@ class Labels:
         key, forces = self._find(self.spec.forces_key, self.known[1], results, atoms.arrays)
         if forces is not None and np.shape(forces) != (size, 3):
             raise ValueError(f"forces of shape {np.shape(forces)}, expected ({size}, 3)")
+        turned = factors.gradients or key.endswith("gradient")
         charge, unpaired = electrons(atoms)
         return Frame(
             atomic_numbers=np.asarray(atoms.numbers, dtype=np.int64),
@@ -117,7 +134,7 @@ class Labels:
             forces=np.full((size, 3), np.nan)
             if forces is None
             else np.asarray(forces, dtype=np.float64)
-            * (-factors.forces if key.endswith("gradient") else factors.forces),
+            * (-factors.forces if turned else factors.forces),
             stress=self._stress(atoms, results),
             info=atoms.info,
             charge=charge,

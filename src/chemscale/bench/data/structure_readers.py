@@ -79,12 +79,24 @@ def database(path: Path) -> Iterator[Atoms]:
     with connect(path) as opened:
         for row in opened.select():
             atoms = row.toatoms()
-            atoms.info.update(row.key_value_pairs)
+            atoms.info.update(_entries(row.key_value_pairs, row.data))
             yield atoms
 
 
+def _entries(pairs: dict[str, Any], data: Any) -> dict[str, Any]:
+    """What a row says beside its structure.
+
+    Datasets of fairchem have charge and spin in `data`, as ASE has no place for them.
+    """
+    told = data.items() if isinstance(data, dict) else ()
+    return {**pairs, **{k: v for k, v in told if isinstance(v, str | int | float | np.number)}}
+
+
 def archive(path: Path) -> Iterator[Atoms]:
-    """One molecule, as MD17 (`R`, `z`, `E`, `F`) and rMD17 (`coords`, `nuclear_charges`, …)."""
+    """One molecule, as MD17 (`R`, `z`, `E`, `F`) and rMD17 (`coords`, `nuclear_charges`, …).
+
+    Archives made by sGDML name their units in `e_unit` and `r_unit`.
+    """
     from ase.calculators.singlepoint import SinglePointCalculator
 
     with np.load(path, allow_pickle=False) as opened:
@@ -92,8 +104,9 @@ def archive(path: Path) -> Iterator[Atoms]:
         numbers = _first(opened, "z", "nuclear_charges")
         energies = _first(opened, "E", "energies").reshape(-1)
         forces = _first(opened, "F", "forces") if {"F", "forces"} & set(opened) else None
+        told = {key: str(_plain(opened[key])) for key in ("e_unit", "r_unit") if key in opened}
     for index, frame in enumerate(positions):
-        atoms = Atoms(numbers=numbers, positions=frame)
+        atoms = Atoms(numbers=numbers, positions=frame, info=dict(told))
         labels = {"energy": float(energies[index])}
         if forces is not None:
             labels["forces"] = forces[index]
@@ -102,10 +115,11 @@ def archive(path: Path) -> Iterator[Atoms]:
 
 
 def hdf5(path: Path) -> Iterator[Atoms]:
-    """A group a molecule, its conformations in arrays: ANI-1x, COMP6, SPICE.
+    """A group a molecule, its conformations in arrays: ANI-1, ANI-1x, COMP6, SPICE.
 
-    Groups may lie in groups. An array with a row a conformation becomes an entry, or an array of
-    atoms, of each; anything else is an entry of all.
+    In ANI-2x and what torchani writes a group is of molecules of one size; `species` has a row
+    for each. Groups may lie in groups. An array with a row a conformation becomes an entry, or an
+    array of atoms, of each; anything else is an entry of all.
     """
     import h5py
 
@@ -141,9 +155,10 @@ def _listed(opened: Any, most: int = 12) -> list[str]:
 def _conformations(path: Path, group: Any, key: str) -> Iterator[Atoms]:
     numbers = _numbers(group)
     count, size = group[key].shape[:2]
-    if size != len(numbers):
-        raise ValueError(f"{group.name}: {size} positions for {len(numbers)} atoms")
-    entries: dict[str, Any] = {"molecule": group.name.strip("/")}
+    alike = numbers.ndim == 1
+    if numbers.shape != ((size,) if alike else (count, size)):
+        raise ValueError(f"{group.name}: {size} positions for {numbers.shape[-1]} atoms")
+    entries: dict[str, Any] = {"molecule": group.name.strip("/")} if alike else {}
     rows: list[str] = []
     for name, value in group.items():
         if name == key or name in NUMBERS or not hasattr(value, "shape"):
@@ -152,13 +167,15 @@ def _conformations(path: Path, group: Any, key: str) -> Iterator[Atoms]:
             rows.append(name)
         elif value.size == 1:
             entries[name] = _plain(value)
+    if "charge" not in entries and isinstance(entries.get("smiles"), str):
+        entries["charge"] = _charge(entries["smiles"])
     for first in range(0, count, CHUNK):
         part = slice(first, first + CHUNK)
         positions = group[key][part]
         read = {name: group[name][part] for name in rows}
         for index, frame in enumerate(positions):
-            atoms = Atoms(numbers=numbers, positions=frame)
-            atoms.info.update(entries)
+            own = numbers if alike else numbers[first + index]
+            atoms = Atoms(numbers=own, positions=frame, info=dict(entries))
             for name, values in read.items():
                 value = values[index]
                 if np.shape(value)[:1] == (size,):
@@ -176,6 +193,14 @@ def _numbers(group: Any) -> NDArray[np.int64]:
         return values.astype(np.int64)
     symbols = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
     return np.array([atomic_numbers[symbol] for symbol in symbols])
+
+
+def _charge(smiles: str) -> int:
+    """Of a molecule of SPICE, which tells it by its SMILES only."""
+    from rdkit import Chem
+
+    molecule = Chem.MolFromSmiles(smiles, sanitize=False)
+    return Chem.GetFormalCharge(molecule) if molecule is not None else 0
 
 
 def _plain(value: Any) -> Any:
@@ -225,10 +250,7 @@ def _row(path: Path, data: bytes) -> Atoms:
         cell=np.asarray(row.get("cell", np.zeros((3, 3))), dtype=float).reshape(3, 3),
         pbc=row.get("pbc", False),
     )
-    atoms.info.update(row.get("key_value_pairs", {}))
-    extra = row.get("data", {})
-    if isinstance(extra, dict):
-        atoms.info.update({k: v for k, v in extra.items() if k in ("charge", "spin")})
+    atoms.info.update(_entries(row.get("key_value_pairs", {}), row.get("data")))
     labels = {
         key: float(row[key]) if key == "energy" else np.asarray(row[key], dtype=float)
         for key in ("energy", "forces", "stress")

@@ -105,7 +105,8 @@ def write_structures(
     progress("reading structures", len(sources), len(sources))
     count = len(sizes) - 1
     if not count:
-        raise DataError(f"{', '.join(spec.path)}: no structure could be read")
+        why = "; the first, {} {}: {}".format(*rejects[0]) if rejects else ""
+        raise DataError(f"{', '.join(spec.path)}: no structure could be read{why}")
     group, note = groups.numbers(count)
     electrons = (np.load(folder / f"{name}.npy") for name in ("charge", "unpaired"))
     small = {
