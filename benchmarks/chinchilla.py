@@ -125,12 +125,7 @@ def main() -> None:
         print(f"| {name} | {np.median(times):.1f} | {ratio:.1f} | {100 * reached:.0f} % |")
     clock = time.process_time()
     fit_sample(
-        log_x,
-        log_y,
-        np.arange(len(log_y)),
-        floor=True,
-        seeds=None,
-        rng=np.random.default_rng(0),
+        log_x, log_y, np.arange(len(log_y)), floor=True, seeds=None, rng=np.random.default_rng(0)
     )
     print(f"fit with 1,000 bootstraps: {time.process_time() - clock:.2f} s")
 

@@ -181,11 +181,7 @@ def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]
         "padding": job["padding"],
         "check": checks if row.same else None,
         "sides": {
-            side: {
-                **worker.facts,
-                **summary(rounds, side),
-                "extra_seconds": warming[side]["extra"],
-            }
+            side: {**worker.facts, **summary(rounds, side), "extra_seconds": warming[side]["extra"]}
             for side, worker in workers.items()
         },
         "ratio": ratio(rounds, "wall") if "peer" in workers else None,

@@ -54,7 +54,7 @@ def imported(path: Path) -> set[str]:
         (["chemscale.verbs"], ("torch", "scipy")),
         (["chemscale.labelling", "chemscale.bench.using.label"], ("torch",)),
         (modules("table"), ("torch", "scipy")),
-        (modules("desk"), ("torch",)),
+        (modules("desk"), ("torch", "scipy")),
     ],
     ids=["chemscale", "cli", "verbs", "label", "table", "desk"],
 )

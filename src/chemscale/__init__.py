@@ -11,34 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_WHERE = {
-    "ChemscaleError": "chemscale.table.errors",
-    "Curve": "chemscale.table.results",
-    "Estimate": "chemscale.table.results",
-    "Evaluation": "chemscale.table.evaluation",
-    "Fit": "chemscale.table.results",
-    "Outcome": "chemscale.table.results",
-    "Point": "chemscale.table.results",
-    "Run": "chemscale.table.records",
-    "Study": "chemscale.table.records",
-    "StudyFolder": "chemscale.table.store",
-    "adopt": "chemscale.exchange",
-    "calculator": "chemscale.using",
-    "embed": "chemscale.using",
-    "estimate": "chemscale.verbs",
-    "evaluate": "chemscale.evaluation",
-    "expand": "chemscale.verbs",
-    "export": "chemscale.exchange",
-    "fit": "chemscale.verbs",
-    "generate": "chemscale.using",
-    "label": "chemscale.labelling",
-    "load_model": "chemscale.using",
-    "plan": "chemscale.verbs",
-    "prepare": "chemscale.preparation",
-    "probe": "chemscale.using",
-    "report": "chemscale.verbs",
-    "train": "chemscale.verbs",
+_ROOMS = {
+    "evaluation": "evaluate",
+    "exchange": "adopt export",
+    "labelling": "label",
+    "preparation": "prepare",
+    "table.errors": "ChemscaleError",
+    "table.evaluation": "Evaluation",
+    "table.records": "Run Study",
+    "table.results": "Curve Estimate Fit Outcome Point",
+    "table.store": "StudyFolder",
+    "using": "calculator embed generate load_model probe",
+    "verbs": "estimate expand fit plan report train",
 }
+_WHERE = {name: f"chemscale.{room}" for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = sorted([*_WHERE, "__version__"])
 

@@ -171,9 +171,7 @@ def _evaluate_languages(
         judge = Judge({split: dataset.smiles(items[split]) for split in judged}, counter)
         floor = judge.likeness(dataset.smiles(items["train"]), "describing training molecules")
     evaluation = known or Evaluation(
-        settings=settings,
-        num_reference={split: len(items[split]) for split in judged},
-        made=now(),
+        settings=settings, num_reference={split: len(items[split]) for split in judged}, made=now()
     )
     evaluation = evaluation.model_copy(update={"floor": floor})
     for place in left:

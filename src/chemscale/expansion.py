@@ -50,19 +50,14 @@ class Expansion:
     def to_train(self) -> list[tuple[str, str, int]]:
         """Family, size and batch size of each run that is not done, or awaits its settings."""
         known = [run for runs in self.runs.values() for run in runs if run.id not in self.done]
-        found = [(run.trunk.family, run.size, run.trunk.recipe.batch_size) for run in known]
+        found = [(*run.key, run.trunk.recipe.batch_size) for run in known]
         if self.waiting:  # at least with the smallest batch
             found += [
-                (size.family, size.size, min(map(int, size.bytes_peak)))
+                (*size.key, min(map(int, size.bytes_peak)))
                 for size in self.sizes
                 if size.bytes_peak
             ]
         return found
-
-    def speed(self, run: Run, device: str = "cpu") -> float | None:
-        """Items per second of a run's size, where it was measured."""
-        sizes = {(size.family, size.size): size for size in self.sizes}
-        return sizes[run.trunk.family, run.size].items_per_second.get(device)
 
 
 def open_workbench(folder: StudyFolder, watch: Watch) -> Workbench:
@@ -97,10 +92,8 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
                 progress("timing", number, len(wanted))
                 timed[family, size] = items_per_second(bench, family, size, device)
         sizes = [
-            s.model_copy(
-                update={"items_per_second": {device_name(device): timed[s.family, s.size]}}
-            )
-            if (s.family, s.size) in timed
+            s.model_copy(update={"items_per_second": {device_name(device): timed[s.key]}})
+            if s.key in timed
             else s
             for s in sizes
         ]
@@ -108,15 +101,15 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
     data = bench.dataset
     card = {"card": data.card.model_dump(mode="json")} if data.card else {}
     folder.write_notes(data.notes, len(data.indices("train")), **card)
-    ladder = {(size.family, size.size): size for size in folder.sizes()}
+    ladder = {size.key: size for size in folder.sizes()}
     choices = folder.choices()
     runs: dict[str, list[Run]] = {}
     sweep = expanding.sweep_runs(study, bench, choices)
     late: list[Run] = []  # runs of sizes whose settings are not chosen yet
     if folder.plan is None and study.search is not None:
-        chosen = {(choice.family, choice.size) for choice in choices}
-        late = [run for run in sweep if (run.trunk.family, run.size) not in chosen]
-        sweep = [run for run in sweep if (run.trunk.family, run.size) in chosen]
+        chosen = {choice.key for choice in choices}
+        late = [run for run in sweep if run.key not in chosen]
+        sweep = [run for run in sweep if run.key in chosen]
     checks = expanding.check_runs(study, bench, choices)
     if folder.plan is not None:
         runs[f"plans/{folder.plan}"] = sweep
@@ -144,10 +137,7 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
         flops=cost,
         waiting=len(late) + (2 * len(study.families) - len(checks) if late else 0),
         waiting_flops=sum(expanding.costs(late, ladder).values()),
-        items={
-            run.id: expanding.most_items(run, ladder[run.trunk.family, run.size].flops_per_item)
-            for run in flat
-        },
+        items={run.id: expanding.most_items(run, ladder[run.key].flops_per_item) for run in flat},
         notes=tuple(bench.dataset.notes),
         rejects=tuple(
             f"{r.source} row {r.row}: {r.reason}{': ' + r.text if r.text else ''}"

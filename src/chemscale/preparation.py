@@ -69,11 +69,5 @@ def prepare(
 
     with preparing(watch) as progress:
         return encode_once(
-            Path(to),
-            files,
-            form,
-            column,
-            choices,
-            workers=workers,
-            progress=progress,
+            Path(to), files, form, column, choices, workers=workers, progress=progress
         ).card

@@ -324,17 +324,10 @@ def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _hours(expansion: Expansion, runs: Sequence[Run]) -> str:
-    total = 0.0
-    for run in runs:
-        speeds = {
-            key: value
-            for size in expansion.sizes
-            if (size.family, size.size) == (run.trunk.family, run.size)
-            for key, value in size.items_per_second.items()
-        }
-        if not speeds:
-            return "–"
-        total += expansion.items[run.id] / max(speeds.values())
+    speeds = {size.key: size.items_per_second.values() for size in expansion.sizes}
+    if not all(speeds[run.key] for run in runs):
+        return "–"
+    total = sum(expansion.items[run.id] / max(speeds[run.key]) for run in runs)
     return f"{total / 3600:.2f} h" if total >= 600 else f"{total:.0f} s"
 
 

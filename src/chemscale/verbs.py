@@ -133,21 +133,17 @@ def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
     folder = StudyFolder(path)
     study = folder.study()
     trained = folder.trained()
-    counts = {(s.family, s.size): s.num_params for s in folder.sizes()}
+    counts = {size.key: size.num_params for size in folder.sizes()}
     found = estimating(trained, counts, now=now())
     folder.write_estimate(found)
     kept = [] if choose_again else folder.choices()
-    known = {(choice.family, choice.size) for choice in kept}
+    known = {choice.key for choice in kept}
     wanted = {
         key: counts[key]
         for key in ((f, size) for f, sizes in study.families.items() for size in sizes)
         if key in counts
     }
-    new = [
-        choice
-        for choice in choose(found, wanted, now=now())
-        if (choice.family, choice.size) not in known
-    ]
+    new = [choice for choice in choose(found, wanted, now=now()) if choice.key not in known]
     folder.write_choices([*kept, *new])
     return found
 
@@ -325,14 +321,14 @@ def choose_for(folder: StudyFolder, planned: Study) -> None:
     found, choices = folder.estimate(), folder.choices()
     if found is None:
         return
-    counts = {(s.family, s.size): s.num_params for s in folder.sizes()}
-    known = {(choice.family, choice.size) for choice in choices}
+    counts = {size.key: size.num_params for size in folder.sizes()}
+    known = {choice.key for choice in choices}
     new = [(f, size) for f, names in planned.families.items() for size in names]
     missing = {key: counts[key] for key in new if key not in known}
     if missing:
         searched = {(row.family, row.size) for one in found.families for row in one.rows}
         wanted = missing | {key: counts[key] for key in searched}
-        extra = [c for c in choose(found, wanted, now=now()) if (c.family, c.size) in missing]
+        extra = [c for c in choose(found, wanted, now=now()) if c.key in missing]
         folder.write_choices([*choices, *extra])
 
 

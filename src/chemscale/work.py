@@ -36,7 +36,7 @@ class Work:
         """
         self.folder.ask(chapters)
         runs = expanding.unique(run for chapter in chapters.values() for run in chapter)
-        ladder = {(size.family, size.size): size for size in self.expansion.sizes}
+        ladder = {size.key: size for size in self.expansion.sizes}
         cost = expanding.costs(runs, ladder)
         folders = {run_id: RunFolder(path) for run_id, path in self.folder.run_folders().items()}
 
@@ -87,14 +87,14 @@ class Work:
         for one in self.folder.trained():
             out = one.outcome
             if out.status == "finished" and out.seconds > 0:
-                key = (one.run.trunk.family, one.run.size, out.machine.get("device", "cpu"))
+                key = (*one.run.key, out.machine.get("device", "cpu"))
                 seen.setdefault(key, []).append(out.items_seen / out.seconds)
         sizes = []
         for size in self.folder.sizes():
             speeds = {
                 device: sorted(values)[len(values) // 2]
-                for (family, name, device), values in seen.items()
-                if (family, name) == (size.family, size.size)
+                for (*key, device), values in seen.items()
+                if tuple(key) == size.key
             }
             sizes.append(size.model_copy(update={"items_per_second": speeds}))
         self.folder.write_sizes(sizes)

@@ -174,25 +174,12 @@ def report(found: list[Point]) -> tuple[Fit, str]:
     return fitted, str(Text(render([page], "Rates", "today", "0")))
 
 
-@pytest.mark.parametrize(
-    ("half", "double", "verdict"),
-    [
-        (1.2, 1.3, "the optimum is interior"),
-        (0.7, 1.3, "the exponent is that of an under-tuned ladder"),
-        (1.3, 0.7, "the exponent is that of an under-tuned ladder"),
-    ],
-)
-def test_the_report_shows_the_verdict_of_the_rate_check(half: float, double: float, verdict: str):
-    fitted, text = report(with_check(half, double))
-    assert "Learning rate check." in text
-    assert verdict in text.split("Learning rate check.", 1)[1]
-    assert "half the learning rate" in text and "double the learning rate" in text
-    # What was checked moves no law.
+def test_the_report_shows_the_verdict_of_the_rate_check_which_moves_no_law():
+    fitted, text = report(with_check(1.3, 0.7))
+    said = text.split("Learning rate check.", 1)[1]
+    assert "the exponent is that of an under-tuned ladder" in said
+    assert "half the learning rate" in said and "double the learning rate" in said
     assert fitted.families[0].laws == fit(points()).families[0].laws
-    assert dict(fitted.families[0].excluded) == {
-        "check-0.5": "check of the learning rate, never fitted",
-        "check-2.0": "check of the learning rate, never fitted",
-    }
 
 
 def test_without_a_check_the_report_claims_none():

@@ -112,7 +112,7 @@ def test_seeds_are_counted_size_by_size_with_a_default():
     some = study(seeds={"default": 2, "w48": 1})
     counts = {size: some.num_seeds(size) for size in WIDTHS}
     assert counts == {"w16": 2, "w24": 2, "w32": 2, "w48": 1}
-    assert expand.num_sweep_runs(some) == len(expand.sweep_runs(some, BENCH, [])) == 7 * 4
+    assert len(expand.sweep_runs(some, BENCH, [])) == 7 * 4
 
 
 def test_a_size_without_seeds_of_its_own_and_without_default_has_one():
@@ -122,7 +122,7 @@ def test_a_size_without_seeds_of_its_own_and_without_default_has_one():
 def test_what_is_held_out_waits_for_a_plan():
     some = study(hold_out={"w48": [100, 1000]})
     runs = expand.sweep_runs(some, BENCH, [])
-    assert expand.num_sweep_runs(some) == len(runs) == 4 * 4 - 2
+    assert len(runs) == 4 * 4 - 2
     assert {run.trunk.num_train for run in runs if run.size == "w48"} == {10, 30}
     with pytest.raises(StudyError, match=r"hold_out: w48 names \[7\], not in num_train"):
         study(hold_out={"w48": [7]})

@@ -66,10 +66,7 @@ def checklist(
         ),
         Reported(item="runs left out, and why", value=left_out or "none"),
         Reported(item="loss and its delta", value="; ".join(map(_loss, fitted)) or None),
-        Reported(
-            item="optimiser, starts, tolerance",
-            value=_optimiser(fitted) if fitted else None,
-        ),
+        Reported(item="optimiser, starts, tolerance", value=_optimiser(fitted) if fitted else None),
         Reported(
             item="bootstrap",
             value=f"{NUM_DRAWS:,} data sets, by run within its cell, seed {seed}; the scale of "

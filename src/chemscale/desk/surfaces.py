@@ -14,10 +14,7 @@ from chemscale.table.results import Array
     "Hoffmann et al. 2022, approach 3",
     {"size_exponent": (0.0, MAX_EXPONENT), "data_exponent": (0.0, MAX_EXPONENT)},
     num_axes=2,
-    slopes=lambda log_x, a, b: (
-        (-log_x[..., 0], None),
-        (None, -log_x[..., 1]),
-    ),
+    slopes=lambda log_x, a, b: ((-log_x[..., 0], None), (None, -log_x[..., 1])),
     starts=lambda uniform, span: log_uniform(uniform, 0.04, 2.0),
 )
 def additive(log_x: Array, size_exponent: Array, data_exponent: Array) -> tuple[Array, ...]:
@@ -80,10 +77,7 @@ def _broken_slopes(
     log_x: Array, size: Array, data: Array, change: Array, position: Array, width: Array
 ) -> tuple[tuple[Array | None, ...], ...]:
     ((_, *own),) = broken.slopes(log_x[..., 1:], data, change, position, width)  # type: ignore[misc]
-    return (
-        (-log_x[..., 0], None, None, None, None),
-        (None, -log_x[..., 1], *own),
-    )
+    return ((-log_x[..., 0], None, None, None, None), (None, -log_x[..., 1], *own))
 
 
 @law(

@@ -11,15 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from chemscale.table.errors import ChemscaleError, DataError, StudyError, UnknownName
-from chemscale.table.records import (
-    FIRST_EVALUATION,
-    Length,
-    Recipe,
-    Run,
-    Search,
-    Study,
-    Trunk,
-)
+from chemscale.table.records import FIRST_EVALUATION, Length, Recipe, Run, Search, Study, Trunk
 from chemscale.table.registry import families
 from chemscale.table.results import Choice, Size
 
@@ -140,7 +132,7 @@ def finish_runs(study: Study, chosen: Iterable[Run]) -> list[Run]:
 
 def sweep_runs(study: Study, bench: Bench, choices: Sequence[Choice]) -> list[Run]:
     """The sweep: sizes × num_train × seeds, with the settings chosen."""
-    settings = {(choice.family, choice.size): choice for choice in choices}
+    settings = {choice.key: choice for choice in choices}
     return [
         _run(study, bench, family, size, num_train, seed, recipe, _length(study))
         for family, sizes in study.families.items()
@@ -159,7 +151,7 @@ def check_runs(study: Study, bench: Bench, choices: Sequence[Choice]) -> list[Ru
     for family, sizes in study.families.items():
         largest = max(sizes, key=lambda size: bench.size(family, size).num_params)
         for choice in choices:
-            if (choice.family, choice.size) != (family, largest):
+            if choice.key != (family, largest):
                 continue
             recipe = _settle(study, choice)
             for factor in (0.5, 2.0):
@@ -190,22 +182,13 @@ def unique(runs: Iterable[Run]) -> list[Run]:
     return list({run.id: run for run in runs}.values())
 
 
-def num_sweep_runs(study: Study) -> int:
-    """How many runs the sweep will have, before the settings are chosen."""
-    return sum(
-        study.num_seeds(size) * len(study.swept(size))
-        for sizes in study.families.values()
-        for size in sizes
-    )
-
-
 def costs(runs: Iterable[Run], sizes: Mapping[tuple[str, str], Size]) -> dict[str, float]:
     """Most FLOPs that each run can cost: ceiling and cooldown, if patience does not end it."""
-    return {
-        run.id: most_items(run, sizes[run.trunk.family, run.size].flops_per_item)
-        * sizes[run.trunk.family, run.size].flops_per_item
-        for run in runs
-    }
+    found = {}
+    for run in runs:
+        flops_per_item = sizes[run.key].flops_per_item
+        found[run.id] = flops_per_item * most_items(run, flops_per_item)
+    return found
 
 
 def most_items(run: Run, flops_per_item: float) -> float:

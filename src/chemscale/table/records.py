@@ -265,6 +265,11 @@ class Run(Record):
         return cls(id=digest(trunk, length), size=size, unit=unit, trunk=trunk, length=length)
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Family and size."""
+        return self.trunk.family, self.size
+
+    @property
     def trunk_id(self) -> str:
         """Shared by runs that differ only in length."""
         return digest(self.trunk)

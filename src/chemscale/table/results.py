@@ -65,6 +65,11 @@ class Size(Record):
     flops_formula: dict[str, float]  # per token/pair or per atom/edge
     items_per_second: dict[str, float] = {}  # device → measured
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Family and size."""
+        return self.family, self.size
+
 
 Status = Literal["finished", "stopped_early", "diverged", "out_of_memory", "failed"]
 Ending = Literal["plateaued", "capped", "overfitted"]
@@ -221,6 +226,11 @@ class Choice(Record):
     batch_size: int
     source: Literal["searched", "interpolated", "extrapolated"]
     made: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Family and size."""
+        return self.family, self.size
 
 
 FitStatus = Literal["converged", "at_bound", "not_identified", "too_short", "failed"]

@@ -191,13 +191,10 @@ class StudyFolder:
     def write_sizes(self, sizes: Sequence[Size]) -> None:
         """Write `ladder.json`, with speeds measured before and families that a plan leaves out."""
         there, families = self.sizes(), {size.family for size in sizes}
-        kept = {(old.family, old.size): old.items_per_second for old in there}
+        kept = {old.key: old.items_per_second for old in there}
         merged = [
             size.model_copy(
-                update={
-                    "items_per_second": kept.get((size.family, size.size), {})
-                    | size.items_per_second
-                }
+                update={"items_per_second": kept.get(size.key, {}) | size.items_per_second}
             )
             for size in sizes
         ]

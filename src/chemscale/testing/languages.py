@@ -17,9 +17,7 @@ from chemscale.table.record import Record
 from chemscale.table.records import RECIPES, DatasetSpec
 from chemscale.testing.counting import count_step
 from chemscale.testing.families import FamilyContract
-from chemscale.testing.toys import (
-    toy_smiles,
-)
+from chemscale.testing.toys import toy_smiles
 
 
 class LanguageModelContract(FamilyContract):

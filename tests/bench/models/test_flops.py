@@ -143,19 +143,6 @@ NAMES = ("C6H6", "CH3CH2OH", "C5H5N", "CH3CONH2", "C2H6NH", "isobutane")
 SMILES = ("CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "CC(C)Cc1ccc(cc1)C(C)C(=O)O")
 
 
-@pytest.mark.parametrize("size", ["w16", "w48"])
-@pytest.mark.parametrize("recipe", ["energy-and-forces", "energy"])
-@pytest.mark.parametrize("family", ["schnet", "painn"])
-def test_potentials_on_real_structures(family: str, recipe: str, size: str):
-    kind: Any = load_family(family)
-    model = build(kind, kind.ladder[size], 0, torch.float32)
-    atoms = [molecule(name) for name in NAMES]
-    structures = [Structure(np.asarray(a.numbers, dtype=np.int64), a.positions) for a in atoms]
-    graph = graph_of(structures, kind.ladder[size].cutoff).to(CPU, torch.float32)
-    expected = model.flops(model.seen(graph), RECIPES[recipe])
-    assert count_step(model, graph, RECIPES[recipe]).flops == pytest.approx(expected, rel=0.01)
-
-
 @pytest.mark.parametrize("window", [256, 16])
 @pytest.mark.parametrize("size", ["w16", "w64"])
 def test_language_models_on_real_molecules(size: str, window: int):

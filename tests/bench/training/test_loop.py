@@ -42,8 +42,7 @@ def toy_frames(count: int = 60) -> list[ase.Atoms]:
     rng = np.random.default_rng(0)
     water = ase.Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     methane = ase.Atoms(
-        "CH4",
-        0.63 * np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]),
+        "CH4", 0.63 * np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
     )
     frames = []
     for number in range(count):

@@ -127,9 +127,7 @@ def read(text: str, choices: Choices) -> Molecule:
                 raise ValueError(f"RDKit cannot read what it became: {canonical[:60]}")
             canonical = Chem.MolToSmiles(molecule)
         return Molecule(
-            canonical,
-            molecule.GetNumHeavyAtoms(),
-            _group_key(molecule, canonical, choices.group),
+            canonical, molecule.GetNumHeavyAtoms(), _group_key(molecule, canonical, choices.group)
         )
 
 

@@ -78,10 +78,7 @@ def _off(factors: tuple[float, float, float], found: Evidence) -> float:
         (found.total / energy, TOTAL_FACTOR),
         (found.bond / (BOND * length), BOND_FACTOR),
         (found.stiffness * length / (STIFFNESS * forces), STIFFNESS_FACTOR),
-        (
-            found.slope * forces * length / energy,
-            EXACT_FACTOR if found.exact else SLOPE_FACTOR,
-        ),
+        (found.slope * forces * length / energy, EXACT_FACTOR if found.exact else SLOPE_FACTOR),
     )
     if not all(_near(value, factor) for value, factor in checks):
         return inf

@@ -64,13 +64,7 @@ def main() -> int:
             if any(ranks.gather(stop())):
                 break
             train_run(
-                folder,
-                run_id,
-                bench=bench,
-                tell=tell,
-                stop=stop,
-                resources=resources,
-                ranks=ranks,
+                folder, run_id, bench=bench, tell=tell, stop=stop, resources=resources, ranks=ranks
             )
     except ChemscaleError as error:
         tell({"event": "refused", "kind": type(error).__name__, "text": str(error)})

@@ -126,10 +126,7 @@ class LanguageModel(Family):
     @classmethod
     def fitted_config(cls, size: str, dataset: Dataset) -> Record:
         """The config of a size, with the vocabulary and the longest molecule of a dataset."""
-        fitted = {
-            "vocab_size": len(dataset.vocabulary()),
-            "max_length": dataset.spec.max_length,
-        }
+        fitted = {"vocab_size": len(dataset.vocabulary()), "max_length": dataset.spec.max_length}
         return cls.ladder[size].model_copy(update=fitted)
 
     @abstractmethod

@@ -68,12 +68,7 @@ class Form:
         """T."""
         return len(self.values.values)
 
-    def __call__(
-        self,
-        shape: tuple[int, int],
-        rows: Sequence[Rows],
-        *operands: Tensor,
-    ) -> Tensor:
+    def __call__(self, shape: tuple[int, int], rows: Sequence[Rows], *operands: Tensor) -> Tensor:
         """Sum the terms.
 
         Args:

@@ -140,10 +140,7 @@ class Workbench:
         return self._peaks[key]
 
     def refuse_what_does_not_fit(
-        self,
-        kinds: Iterable[tuple[str, str, int]],
-        workers: int,
-        resources: Resources = ORDINARY,
+        self, kinds: Iterable[tuple[str, str, int]], workers: int, resources: Resources = ORDINARY
     ) -> None:
         """Say which runs take more memory than there is, before they are trained.
 

@@ -28,10 +28,7 @@ def optimiser(model: Family, recipe: Recipe) -> torch.optim.Optimizer:
         id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)
     }
     return torch.optim.AdamW(
-        mup.groups(matrices, model, recipe),
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        fused=True,
+        mup.groups(matrices, model, recipe), lr=recipe.learning_rate, betas=recipe.betas, fused=True
     )
 
 

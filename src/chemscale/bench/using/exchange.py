@@ -21,10 +21,7 @@ from chemscale.table.errors import UsageError
 from chemscale.table.files import write_folder
 
 ROLES = ("pad", "bos", "eos", "unk")  # in the order of our first four symbols
-PATTERN = {
-    "selfies": r"\[[^\[\]]*\]",
-    "smiles": r"\[[^\[\]]*\]|Br|Cl|%\d\d|%\(\d+\)|.",
-}
+PATTERN = {"selfies": r"\[[^\[\]]*\]", "smiles": r"\[[^\[\]]*\]|Br|Cl|%\d\d|%\(\d+\)|."}
 
 
 def write(trained: TrainedModel, folder: Path, card: str) -> None:

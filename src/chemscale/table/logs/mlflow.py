@@ -104,10 +104,7 @@ def read_table(files: Sequence[Path]) -> list[Row]:
 
 
 def _row(
-    run: str,
-    meta: dict[str, Any],
-    metrics: dict[str, tuple[str, str]],
-    params: dict[str, str],
+    run: str, meta: dict[str, Any], metrics: dict[str, tuple[str, str]], params: dict[str, str]
 ) -> Row:
     word = str(meta["status"])
     start, end = meta.get("start_time"), meta.get("end_time")

@@ -38,10 +38,7 @@ def csv_rows(path: Path) -> list[dict[str, str | None]]:
 
 def header(path: Path) -> list[str]:
     """The column names of a CSV; none where it is not one."""
-    with (
-        suppress(csv.Error),
-        path.open(encoding="utf-8-sig", errors="replace", newline="") as file,
-    ):
+    with suppress(csv.Error), path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         return [name.strip() for name in next(csv.reader(file), [])]
     return []
 
