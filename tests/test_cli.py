@@ -81,6 +81,14 @@ def test_list_names_what_there_is(chemscale: Chemscale):
     assert {"chemgpt", "painn", "schnet"} <= set(kinds["families"])
 
 
+def test_no_summary_is_cut_off_on_a_terminal_of_80_columns(
+    chemscale: Chemscale, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = chemscale("--help")[1]
+    assert "quickstart" in out and "..." not in out
+
+
 def test_list_of_one_kind_names_that_kind(chemscale: Chemscale):
     assert chemscale("list", "executors")[1].startswith("executors: ")
 

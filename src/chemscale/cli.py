@@ -62,7 +62,7 @@ def quickstart(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
 ) -> None:
-    """Do the whole job for both worlds on the data that comes with the package.
+    """Do the whole job on the data that comes with the package.
 
     Example: chemscale quickstart
     """
@@ -85,7 +85,7 @@ def expand(
     rejects: Annotated[bool, typer.Option("--rejects", help="List the rows left out.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print runs, parameters, FLOPs, memory and time, and every mistake, before training.
+    """Print runs, FLOPs, memory, time and mistakes before training.
 
     Example: chemscale expand my-study --measure
     """
@@ -218,7 +218,7 @@ def estimate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the searched settings, forecast how they would end, choose.
+    """Rank the searched settings, forecast their ends, choose.
 
     Example: chemscale estimate my-study
     """
@@ -277,7 +277,7 @@ def report(
     columns: ColumnNames = None,
     constants: Constants = None,
 ) -> None:
-    """Write one HTML file that says what was found and how sure it is. Needs no torch.
+    """Write one HTML file: what was found, and how sure it is. Needs no torch.
 
     Example: chemscale report my-study
     """

@@ -38,7 +38,9 @@ def export(
         typer.Option(help="Of a potential: float32 or float64; by default that of the training."),
     ] = None,
 ) -> None:
-    """Write a trained model for other software, with what it should know of its making.
+    """Write a trained model for other software.
+
+    With what it should know of its making.
 
     Example: chemscale export my-study my-model --to hf
 
@@ -64,7 +66,9 @@ def adopt(
         bool, typer.Option("--anyway", help="Take a model that looks broken too.")
     ] = False,
 ) -> None:
-    """Take a model of transformers, such as a released ChemGPT, for generate, embed and export.
+    """Take a model of transformers, such as a released ChemGPT.
+
+    For generate, embed and export.
 
     Example: chemscale adopt ChemGPT-4.7M chemgpt
     """

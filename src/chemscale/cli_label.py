@@ -40,7 +40,9 @@ def label(
     column: Annotated[str, typer.Option(help="Of the SMILES, in any case.")] = "smiles",
     workers: Annotated[int | None, typer.Option(help="Default: one a core.")] = None,
 ) -> None:
-    """Energies and forces for structures, or for structures made of SMILES; GFN2-xTB by default.
+    """Compute energies and forces of structures, or of molecules.
+
+    GFN2-xTB by default; molecules become structures first.
 
     Run the same again after an interruption: it goes on, to the same bytes.
 

@@ -40,7 +40,9 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a budget into the next run, its forecast written down before it is trained.
+    """Turn a budget into the next run, with its forecast.
+
+    The forecast is written down before the run is trained, and never again.
 
     Example: chemscale plan my-study --at painn:w48 --num-train 3000
     """

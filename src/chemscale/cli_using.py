@@ -64,7 +64,9 @@ def generate(
     max_length: Annotated[int | None, typer.Option(help="The most symbols and one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write new molecules, one SMILES a line; how many were usable goes to standard error.
+    """Write new molecules, one SMILES a line.
+
+    How many were usable goes to standard error.
 
     Example: chemscale generate my-study --count 1000 --prompt 'c1ccc(-c2ccccn2)cc1'
     """
@@ -119,7 +121,9 @@ def evaluate(
     column: Column = "smiles",
     as_json: AsJson = False,
 ) -> None:
-    """Say what every trained model of a study is good for: samples, or errors of potentials.
+    """Say what every trained model of a study is good for.
+
+    Samples of language models, errors of potentials.
 
     Example: chemscale evaluate my-study, with potentials: chemscale evaluate my-study --dynamics 5,
     or: chemscale evaluate mine.smi --against test.csv.gz
@@ -228,7 +232,9 @@ def probe(
     column: Column = "smiles",
     as_json: AsJson = False,
 ) -> None:
-    """Tell properties from frozen embeddings, beside Morgan fingerprints, on unseen scaffolds.
+    """Tell properties from frozen embeddings.
+
+    Beside Morgan fingerprints, on unseen scaffolds.
 
     Example: chemscale probe my-study esol.csv --target solubility
     """

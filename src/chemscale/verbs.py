@@ -259,6 +259,7 @@ def report(
         if isinstance(one, StudyFolder):
             trained = tuple(one.trained())
             points = tuple(points_of(trained))
+            asked = {run for ids in one.index().values() for run in ids}
             pages.append(
                 Page(
                     folder=one.path.name,
@@ -272,6 +273,7 @@ def report(
                     sizes=tuple(one.sizes()),
                     notes=tuple(one.notes()),
                     evaluation=one.evaluation(),
+                    num_waiting=len(asked - {run.run.id for run in trained}),
                 )
             )
         else:

@@ -312,3 +312,13 @@ def test_a_flops_ceiling_costs_itself_and_the_cooldown(fitted):
 def test_a_wish_that_cannot_be_understood_is_refused(fitted, wish, error, words):
     with pytest.raises(error, match=words):
         plan(fitted, STUDY, LADDER, now=NOW, **wish)
+
+
+def test_what_was_trained_already_is_told_and_not_forecast(fitted):
+    known = points()
+    with pytest.raises(UsageError, match="painn:w64 on 3,000 structures was trained .* force MAE"):
+        plan(fitted, STUDY, LADDER, at="painn:w64", num_train=3000, bought=known, now=NOW)
+    more = plan(
+        fitted, STUDY, LADDER, at="painn:w64", num_train=3000, seeds=3, bought=known, now=NOW
+    )
+    assert more.seeds == 3

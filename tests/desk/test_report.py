@@ -356,6 +356,22 @@ def test_a_forecast_without_outcome_says_so(full):
     assert "no outcome yet" in report(waiting)
 
 
+def test_a_run_that_a_forecast_was_fitted_to_does_not_test_it(full):
+    name, plan = full.plans[0]
+    [one] = plan.forecast
+    [(run, _)] = full.promises()[0].outcomes
+    knowing = plan.model_copy(
+        update={"forecast": (one.model_copy(update={"fitted_runs": (run,)}),)}
+    )
+    assert "no outcome yet" in report(dataclasses.replace(full, plans=((name, knowing),)))
+
+
+def test_runs_still_to_come_are_counted(full, text):
+    waiting = str(Words(report(dataclasses.replace(full, num_waiting=3))))
+    assert "31 runs: 30 finished, 1 diverged. 3 more asked for have not ended." in waiting
+    assert "not ended" not in text
+
+
 def test_diverged_runs_come_first_and_never_hidden(html):
     runs = html[html.index('id="run"') : html.index('id="curve"')]
     assert runs.index("✕ diverged") < runs.index("✓ plateaued")
@@ -480,6 +496,22 @@ def test_runs_that_failed_before_any_evaluation_can_be_reported(full):
         for one in full.trained
     )
     assert "No curves" in report(dataclasses.replace(full, trained=runs))
+
+
+def test_a_curve_is_drawn_to_the_end_of_its_cooldown(full):
+    runs = tuple(one for one in full.trained if "sweep" in one.roles)
+    [axes, *_] = figures([dataclasses.replace(full, trained=runs)])["curves"].axes
+    assert axes.get_xlim()[1] > max(one.curve["items_seen"].max() for one in runs)
+
+
+def test_without_a_law_runs_outside_the_sweep_are_hollow_and_no_part_of_the_means(full):
+    drawn = figures([dataclasses.replace(full, fit=None)])["law-painn"].axes[0]
+    sweep = [p for p in full.points if (p.family, p.size, p.num_train) == ("painn", "w48", 300)]
+    mean = np.exp(np.mean([np.log(p.losses["force_mae"]) for p in sweep if p.role == "sweep"]))
+    dotted = [line for line in drawn.get_lines() if line.get_linestyle() == ":"]
+    assert any(np.isclose(line.get_ydata(), mean).any() for line in dotted)
+    hollow = [one for one in drawn.get_lines() if one.get_markerfacecolor() != one.get_color()]
+    assert sum(len(one.get_xdata()) for one in hollow) == 2  # the check and the plan
 
 
 def test_the_shift_set_stands_beside_the_test_set():

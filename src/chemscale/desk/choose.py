@@ -17,8 +17,8 @@ def choose(
     The batch size is the one that won at the larger searched size. The learning rate is log-linear
     in `num_params` through the best of each searched size (at that batch size, where it was
     tried and survived), rounded to two significant digits. With one searched size it is constant.
-    Where three or more runs of the smaller size were finished, the rates of both sizes are moved by
-    the factor between its best final and its best early rate, within what was tried.
+    Where three or more runs of the smaller size were finished and a higher rate ended best than
+    was best early, the rates of both sizes are raised by that factor, within what was tried.
 
     Args:
         estimate: of the search.
@@ -81,16 +81,17 @@ def _best(rows: Sequence[EstimateRow], batch_size: int | None = None) -> Estimat
 
 
 def _shift(rows: Sequence[EstimateRow], early_rate: float, batch_size: int) -> float:
-    """How far the best rate moved between the early and the final ranking of finished runs.
+    """How far the best rate rose between the early and the final ranking of finished runs.
 
     Before the cooldown a high rate looks worse than it ends, so the early ranking leans to low
-    rates. Where three or more runs were finished they say by how much.
+    rates. Where three or more runs were finished they say by how much. A fall is scatter between
+    settings as good as each other, and moves nothing.
     """
     finished = [row for row in rows if row.final_loss is not None and row.batch_size == batch_size]
     if len(finished) < 3:
         return 1.0
     best = min(finished, key=lambda row: (row.final_loss or math.inf, row.run))
-    return best.learning_rate / early_rate
+    return max(best.learning_rate / early_rate, 1.0)
 
 
 def _rate(known: Mapping[int, float], num_params: int) -> float:

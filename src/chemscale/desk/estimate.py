@@ -214,7 +214,9 @@ def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> F
             "best"
         )
     if all_finished:
-        said.append(f"{100 * spent / all_finished:.0f} % of the FLOPs of finishing everything")
+        said.append(
+            f"this took {100 * spent / all_finished:.0f} % of the FLOPs of finishing every setting"
+        )
     return FamilyEstimate(
         family=family,
         rows=tuple(rows),

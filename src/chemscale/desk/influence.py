@@ -135,8 +135,8 @@ def influence_words(laws: Sequence[LawFit | SurfaceFit], question: Question) -> 
         f"most depends on {left_words(one, question.unit, question.names)}: without "
         f"{'it' if one.what == 'run' else 'them'} the exponent along {axis} {where} is "
         f"{now:.2f} instead of {value:.2f}, "
-        f"{'inside' if interval.low <= now <= interval.high else 'outside'} its interval, and the "
-        f"law's loss at ten times {'the largest x' if isinstance(law, LawFit) else 'both'} "
+        f"{'inside' if interval.low <= now <= interval.high else 'outside'} its interval, and at "
+        f"ten times {f'the largest {axis}' if isinstance(law, LawFit) else 'both'} the law gives "
         f"{number(one.tenfold)} instead of {number(whole_tenfold(law))}"
     )
 

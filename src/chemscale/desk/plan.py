@@ -82,7 +82,8 @@ def plan(
         bought: all that was trained, by earlier plans too, which no law is fitted to.
 
     Raises:
-        UsageError: not exactly one wish, a name that is not there, or a target reached already.
+        UsageError: not exactly one wish, a name that is not there, a target reached or a run
+            trained already.
         NotIdentified: the fit cannot answer, nothing fits the budget, or nothing reaches the
             target; with what would help.
     """
@@ -108,9 +109,9 @@ def plan(
         if isinstance(value, int | float) and not value > 0:
             raise UsageError(f"{name} must be above 0, not {value:g}")
     if at is not None:
-        return as_study(
-            study, named(fit, study, sizes, at, num_train, seeds), seeds, now, f"at {at}"
-        )
+        asked = named(fit, study, sizes, at, num_train, seeds)
+        _refuse_trained(asked, seeds, bought)
+        return as_study(study, asked, seeds, now, f"at {at}")
 
     fits = _families(fit, family)
     rungs = [size for size in sizes if size.family in {one.family for one in fits}]
@@ -309,6 +310,26 @@ def trained_cells(one: FamilyFit, bought: Sequence[Point]) -> list[tuple[int, in
         and point.role.startswith("plans/")
         and one.metric in point.losses
     ]
+
+
+def _refuse_trained(one: Candidate, seeds: int, bought: Sequence[Point]) -> None:
+    """A forecast of what is known would be judged by what it was fitted to."""
+    cell = one.fit.family, one.size.num_params, one.num_train
+    known = {
+        point.seed: point.losses[one.fit.metric]
+        for point in bought
+        if (point.family, point.num_params, point.num_train) == cell
+        and (point.role == "sweep" or point.role.startswith("plans/"))
+        and one.fit.metric in point.losses
+    }
+    if set(range(seeds)) <= set(known):
+        many = "" if seeds == 1 else f" with {seeds} seeds"
+        raise UsageError(
+            f"{one.fit.family}:{one.size.size} on {one.num_train:,} {units(one.fit.unit)} was "
+            f"trained already{many} and came to {metric_words(one.fit.metric)} "
+            f"{', '.join(number(known[seed]) for seed in range(seeds))}. Ask for another size, "
+            "another --num-train or more --seeds"
+        )
 
 
 def _refuse_reached(

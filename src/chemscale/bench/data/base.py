@@ -166,8 +166,9 @@ class Dataset(ABC):
         for name in ("train", "validation", "test"):
             if not (self.split == SPLITS.index(name)).any():
                 raise DataError(
-                    f"{self.where}: no {name} {self.unit}s among {len(self.split):,}; "
-                    f"give more data, or a larger share or a file for {name}"
+                    f"{self.where}: no {name} {self.unit}s among {len(self.split):,} in "
+                    f"{len(np.unique(group)):,} groups, each of which stays whole; give more data, "
+                    f"a larger share or a file for {name}, or another group in [dataset]"
                 )
 
     @property

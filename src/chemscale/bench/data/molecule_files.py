@@ -197,8 +197,8 @@ def _csv(path: Path, column: str, group: str | None) -> Iterator[Row]:
     with _lines(path) as stream:
         rows = csv.reader(stream)
         header = [name.strip() for name in next(rows, [])]
-        wanted = _find(path, header, column, "column")
-        grouped = None if group is None else _find(path, header, group, "group")
+        wanted = _find(path, header, column, _SAY_COLUMN)
+        grouped = None if group is None else _find(path, header, group)
         blank = 0  # blank lines count as rows, except at the end
         while True:
             try:
@@ -242,9 +242,9 @@ def _parquet(path: Path, column: str, group: str | None) -> Iterator[Row]:
 
     with ParquetFile(path) as file:
         header = list(file.schema_arrow.names)
-        columns = [header[_find(path, header, column, "column")]]
+        columns = [header[_find(path, header, column, _SAY_COLUMN)]]
         if group is not None:
-            columns.append(header[_find(path, header, group, "group")])
+            columns.append(header[_find(path, header, group)])
         for batch in file.iter_batches(10_000, columns=list(dict.fromkeys(columns))):
             texts, groups = (batch[name].to_pylist() for name in (columns[0], columns[-1]))
             for text, value in zip(texts, groups, strict=True):
@@ -255,7 +255,10 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _find(path: Path, header: Sequence[str], name: str, key: str) -> int:
+_SAY_COLUMN = " Name the one with the SMILES: column in [dataset], or --column"
+
+
+def _find(path: Path, header: Sequence[str], name: str, advice: str = "") -> int:
     """Where a column is; the exact name first, then in any case."""
     if name in header:
         return header.index(name)
@@ -264,4 +267,4 @@ def _find(path: Path, header: Sequence[str], name: str, key: str) -> int:
         return lowered.index(name.lower())
     if any("\ufffd" in known or "\0" in known for known in header):
         raise DataError(f"{path}: no column named {name!r}, and the first line is no text in UTF-8")
-    raise DataError(f"{path}: no column named {name!r}{hint(name, header)} Set {key} in [dataset]")
+    raise DataError(f"{path}: no column named {name!r}{hint(name, header)}{advice}")

@@ -16,7 +16,7 @@ from chemscale.desk.report.findings import capped_note, excluded, found, verdict
 from chemscale.desk.report.laws import influence_table, laws_table, regimes_table, savings_table
 from chemscale.desk.report.page import Page, named
 from chemscale.desk.report.shift import shift_table
-from chemscale.desk.report.words import clauses, number, scientific, share
+from chemscale.desk.report.words import NO_LAW, clauses, number, scientific, share
 from chemscale.table.results import FamilyEstimate
 
 
@@ -87,6 +87,7 @@ def _study(prefix: str, page: Page, drawn: dict[str, Drawn], place: int) -> dict
                 "family": one.family,
                 "sentences": clauses(one.sentence, one.family),
                 "facts": _estimate_facts(one),
+                "how": one.estimator,
                 "table": tables.settings_table(one),
             }
             for one in (page.estimate.families if page.estimate else ())
@@ -126,7 +127,6 @@ def _study(prefix: str, page: Page, drawn: dict[str, Drawn], place: int) -> dict
 
 def _estimate_facts(one: FamilyEstimate) -> list[tuple[str, str]]:
     said = [
-        ("ranked by", one.estimator.replace("_", " ")),
         ("finished", f"{one.num_finished} of {len(one.rows)}"),
         ("Spearman, early against final", number(one.spearman, 2)),
         ("regret of the early pick, log loss", number(one.regret, 2)),
@@ -143,7 +143,7 @@ def _family(page: Page, family: str, figure: dict[str, Any] | None) -> dict[str,
     return {
         "family": family,
         "figure": figure,
-        "sentence": "" if fitted else "No law has been fitted yet.",
+        "sentence": "" if fitted else NO_LAW,
         "table": laws_table(page, fitted) if fitted else None,
         "regimes": regimes_table(page, fitted) if fitted else None,
         "checklist": fitted.checklist if fitted else (),

@@ -56,7 +56,7 @@ def curves_figure(page: Page, prefix: str = "") -> Drawn | None:
 
     Columns and not line styles tell amounts of data apart: some sixty curves share a family.
     """
-    shown = [one for one in page.trained if set(one.roles) - {"search", "finish"}]
+    shown = [one for one in page.trained if set(one.roles) - {"search", "finish", "check"}]
     shown = [one for one in shown or page.trained if len(_trunk(one)[0]) > 1]
     if not shown:
         return None
@@ -87,7 +87,7 @@ def curves_figure(page: Page, prefix: str = "") -> Drawn | None:
         for axes, amount in zip(grid[0], amounts, strict=True):
             where = axes if axes.get_visible() else _first_visible(grid, axes)
             where.set_title(f"{short(amount)} {plural(page.unit)}")
-        items = [float(x) for one in shown for x in _trunk(one)[0]]
+        items = [float(x) for one in shown for x in _columns(one)[0]]
         log_axis(grid[0][0], "x", items, counts=True)
         figure.supxlabel(f"{plural(page.unit)} seen in training, repeats counted", fontsize=8)
         figure.supylabel(f"validation loss, {_loss_unit(page)}", fontsize=8)
@@ -97,7 +97,8 @@ def curves_figure(page: Page, prefix: str = "") -> Drawn | None:
         caption=(
             "Validation loss along training. Lines are trunks at a constant learning rate; the "
             "thin line down to a marker is the cooldown, and the marker is the loss that counts. "
-            "Size is said by colour, dashes and marker alike. Search runs are left out."
+            "Size is said by colour, dashes and marker alike. Runs of the search and of the rate "
+            "check are left out."
         ),
         alt=(
             f"Validation loss against {plural(page.unit)} seen for {counted(len(shown), 'run')} of "

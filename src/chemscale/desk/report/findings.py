@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chemscale.desk.report.laws import law_name
 from chemscale.desk.report.page import Page, Promise
 from chemscale.desk.report.words import (
+    NO_LAW,
     clauses,
     counted,
     metric_label,
@@ -68,15 +69,17 @@ def _counts(page: Page) -> str:
     amounts: Counter[str] = Counter(
         [one.outcome.status for one in page.trained] or [point.status for point in page.points]
     )
+    wait = "have" if page.num_waiting > 1 else "has"
+    still = f" {page.num_waiting:,} more asked for {wait} not ended." * bool(page.num_waiting)
     if not amounts:
-        return "No run has ended yet."
+        return f"No run has ended yet.{still}"
     words = {
         "finished": "finished", "stopped_early": "stopped early", "diverged": "diverged",
         "out_of_memory": "ran out of memory", "failed": "failed",
     }  # fmt: skip
     parts = [f"{amounts[key]:,} {word}" for key, word in words.items() if amounts[key]]
     noun = "run" if page.trained else "trained model"
-    return f"{counted(sum(amounts.values()), noun)}: {', '.join(parts)}."
+    return f"{counted(sum(amounts.values()), noun)}: {', '.join(parts)}.{still}"
 
 
 def _finding(page: Page, family: str) -> Finding:
@@ -84,7 +87,7 @@ def _finding(page: Page, family: str) -> Finding:
     if fitted is None:
         return Finding(
             family=family,
-            sentences=("No law has been fitted yet.",),
+            sentences=(NO_LAW,),
             facts=tuple(_best(page, family)),
             unknown=(),
             holds="",

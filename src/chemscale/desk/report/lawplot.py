@@ -24,6 +24,7 @@ from chemscale.desk.report.drawing import (
 )
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.words import (
+    NO_LAW,
     axis_label,
     counted,
     metric_label,
@@ -71,7 +72,7 @@ def law_figure(page: Page, family: str, prefix: str = "") -> Drawn | None:
         log_axis(
             grid[0][0], "y", values + [y for axis in axes_shown for y in _ends(page, family, axis)]
         )
-    hollow = sum(point.run not in page.fitted_runs(family) for point in points)
+    hollow = sum(_is_hollow(page, point) for point in points)
     return Drawn(
         name=f"{prefix}law-{family}",
         figure=figure,
@@ -88,7 +89,11 @@ def _caption(page: Page, family: str, hollow: int) -> list[str]:
     fitted = page.family_fit(family)
     said = [f"{family}: one marker a run, seeds apart."]
     if fitted is None:
-        return [*said, "No law has been fitted yet; dotted lines join means."]
+        return [
+            *said,
+            f"{NO_LAW} Dotted lines join means.",
+            *("Hollow: no runs of the sweep.",) * bool(hollow),
+        ]
     level = f"{100 * page.fit.level:g} %" if page.fit else ""
     if any(_drawable(law) for law in fitted.laws):
         said.append(
@@ -116,7 +121,8 @@ def _panel(axes: Axes, page: Page, family: str, axis: str) -> None:
         drawn |= {line.key} if line else set()
     for line in lines:
         if line.key not in drawn and not (surface and _draw_surface(axes, surface, axis, line)):
-            _join_means(axes, page, [p for p in points if _key(p, axis) == line.key], axis, line)
+            mine = [point for point in points if _key(point, axis) == line.key]
+            _join_means(axes, page, mine, axis, line)
     for line in lines:
         mine = [point for point in points if _key(point, axis) == line.key]
         _draw_points(axes, page, family, mine, axis, line.look)
@@ -144,7 +150,7 @@ def _shade(axes: Axes, laws: Sequence[LawFit], surface: SurfaceFit | None, axis:
 def _join_means(axes: Axes, page: Page, points: Sequence[Point], axis: str, line: Line) -> None:
     """A faint line through geometric means: a help for the eye where there is no law."""
     losses: dict[float, list[float]] = {}
-    for point in points:
+    for point in (point for point in points if not _is_hollow(page, point)):
         losses.setdefault(_x(point, axis), []).append(point.losses[page.metric(point.family)])
     xs = sorted(losses)
     means = [np.exp(np.mean(np.log(losses[x]))) for x in xs]
@@ -261,10 +267,10 @@ def _draw_surface(axes: Axes, surface: SurfaceFit, axis: str, line: Line) -> boo
 def _draw_points(
     axes: Axes, page: Page, family: str, points: Sequence[Point], axis: str, look: Look
 ) -> None:
-    """One marker a run; hollow where laws were fitted, but not to this run."""
-    metric, used = page.metric(family), page.fitted_runs(family)
+    """One marker a run."""
+    metric = page.metric(family)
     for hollow in (False, True):
-        mine = [point for point in points if hollow == (bool(used) and point.run not in used)]
+        mine = [point for point in points if hollow == _is_hollow(page, point)]
         axes.plot(
             [_x(point, axis) for point in mine],
             [point.losses[metric] for point in mine],
@@ -276,6 +282,12 @@ def _draw_points(
             markeredgewidth=0.9 if hollow else 0.4,
             zorder=3,
         )
+
+
+def _is_hollow(page: Page, point: Point) -> bool:
+    """Whether no law was fitted to a run, or none will be."""
+    used = page.fitted_runs(point.family)
+    return point.run not in used if used else point.role != "sweep"
 
 
 def _legend(axes: Axes, lines: Sequence[Line]) -> None:
@@ -350,9 +362,10 @@ def _draw_family(axes: Axes, page: Page, family: str, points: Sequence[Point], l
     if law is not None and _drawable(law):
         _draw_law(axes, law, look)
     else:
-        amounts = sorted({point.num_train for point in points})
+        swept = [point for point in points if not _is_hollow(page, point)]
+        amounts = sorted({point.num_train for point in swept})
         means = [
-            np.exp(np.mean([np.log(p.losses[metric]) for p in points if p.num_train == amount]))
+            np.exp(np.mean([np.log(p.losses[metric]) for p in swept if p.num_train == amount]))
             for amount in amounts
         ]
         axes.plot(amounts, means, color=look.color, linestyle=look.dashes, linewidth=0.8)

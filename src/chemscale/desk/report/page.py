@@ -59,6 +59,7 @@ class Page:
     notes: tuple[str, ...] = ()
     evaluation: Evaluation | None = None
     joins: bool = False  # holds the points of all the other pages
+    num_waiting: int = 0  # runs that the study asks for and that have not ended
 
     @property
     def name(self) -> str:
@@ -165,6 +166,8 @@ class Page:
             same = at == (forecast.family, forecast.size, forecast.num_train)
             if point.run in ended or (same and point.role == role):
                 ended[point.run] = point.losses.get(forecast.metric, ended.get(point.run))
+        for run in forecast.fitted_runs:  # what a forecast was fitted to does not test it
+            ended.pop(run, None)
         return Promise(
             plan=role,
             forecast=forecast,

@@ -157,13 +157,13 @@ def run_tables(page: Page) -> tuple[Table | None, Table | None]:
         rows = [_run_row(page, point, point.role) for point in page.points]
     rows.sort(key=_in_order)
     bad, rest = (
-        tuple(row for row in rows if (row[8].sort in BAD) == wrong) for wrong in (True, False)
+        tuple(row for row in rows if (row[-1].sort in BAD) == wrong) for wrong in (True, False)
     )
     metrics = {page.metric(family) for family in page.families}
     last = metric_label(metrics.pop()) if len(metrics) == 1 else "test metric"
     head = columns(
-        f"model | #parameters | #{plural(page.unit)} | #seed | #rate | #batch"
-        f" | #{plural(page.unit)} seen | role | ending | #{last} | #time"
+        f"model | #parameters | #{plural(page.unit)} | #seed | #{last} | #rate | #batch"
+        f" | #{plural(page.unit)} seen | #time | role | ending"
     )
     return (
         Table("Runs that went wrong", head, bad) if bad else None,
@@ -173,7 +173,7 @@ def run_tables(page: Page) -> tuple[Table | None, Table | None]:
 
 def _in_order(row: tuple[Cell, ...]) -> tuple[tuple[float, str], ...]:
     """By model, data, seed and rate."""
-    sorts = [row[place].sort for place in (0, 2, 3, 4)]
+    sorts = [row[place].sort for place in (0, 2, 3, 5)]
     return tuple((s, "") if isinstance(s, int | float) else (0.0, str(s)) for s in sorts)
 
 
@@ -195,13 +195,13 @@ def _run_row(
         Cell(short(total), total),
         Cell(f"{point.num_train:,}", point.num_train),
         Cell(str(point.seed), point.seed),
+        Cell(number(value), value),
         Cell(plain(point.learning_rate), point.learning_rate),
         Cell(whole(point.batch_size), point.batch_size),
         Cell(whole(point.items_seen), point.items_seen),
+        Cell(duration(point.seconds or None), point.seconds or None),
         Cell(roles or "unused", roles),
         Cell(status(ending), ending, note=sentence if ending != "plateaued" else ""),
-        Cell(number(value), value),
-        Cell(duration(point.seconds or None), point.seconds or None),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 MISSING = "–"
+NO_LAW = "No law has been fitted yet: chemscale fit does."
 
 METRICS = {  # metric → label, unit
     "nats_per_molecule": ("loss per molecule", "nats"),
