@@ -155,7 +155,14 @@ def test_everything_in_a_recipe_changes_the_id(field: str):
 
 
 @pytest.mark.parametrize(
-    "change", [{"items": 4001}, {"flops": 1.0}, {"patience": 1.0}, {"cooldown": False}]
+    "change",
+    [
+        {"items": 4001},
+        {"flops": 1.0},
+        {"patience": 1.0},
+        {"cooldown": False},
+        {"unless_falling": True},
+    ],
 )
 def test_everything_in_a_length_changes_the_run_but_not_the_trunk(change: dict[str, object]):
     run = Run.of("w16", "structure", TRUNK, LENGTH)
@@ -191,7 +198,8 @@ def test_a_later_field_at_its_neutral_value_leaves_old_ids_as_they_were(
     class LongerLength(Length):
         extra: int = 0
 
-    monkeypatch.setitem(records.NEUTRAL, LongerLength, {"extra": 0})
+    neutral = {**records.NEUTRAL[Length], "extra": 0}
+    monkeypatch.setitem(records.NEUTRAL, LongerLength, neutral)
     old = LENGTH.model_dump()
     assert digest(LongerLength(**old)) == digest(LENGTH)
     assert digest(LongerLength(**old, extra=1)) != digest(LENGTH)

@@ -223,6 +223,7 @@ def _length(study: Study, share: float = 1.0, cooldown: bool = True) -> Length:
         flops=None if budget.flops is None else share * budget.flops,
         patience=budget.patience,
         cooldown=cooldown,
+        unless_falling=budget.unless_falling,
     )
 
 

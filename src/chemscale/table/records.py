@@ -122,12 +122,14 @@ class Budget(Record):
     """The most a trunk may see (exactly one of `items`, `flops`), and when it may end sooner.
 
     A trunk ends, from its 16th evaluation on, when `items_seen ≥ items_at_best / (1 - patience)`;
-    `patience = 1` switches that off. The cooldown comes on top.
+    `patience = 1` switches that off. With `unless_falling` it goes on while the losses since the
+    best fall. The cooldown comes on top.
     """
 
     items: PositiveInt | None = None
     flops: PositiveFloat | None = None
     patience: float = Field(0.5, gt=0, le=1)
+    unless_falling: bool = False
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -248,6 +250,7 @@ class Length(Record):
     flops: float | None
     patience: float
     cooldown: bool = True  # False: the trunk only, as in a search
+    unless_falling: bool = False
 
 
 class Run(Record):
@@ -292,6 +295,7 @@ NEUTRAL: dict[type[Record], dict[str, Any]] = {
         "ema": 0.0,
     },
     Trunk: {"start_from": None},
+    Length: {"unless_falling": False},
 }
 
 

@@ -128,22 +128,32 @@ def test_a_cooldown_takes_a_fifth_of_the_items_before_it():
 
 def test_patience_ends_a_trunk_at_twice_the_items_of_its_best():
     falling_then_flat = [1.0 - 0.01 * k for k in range(12)] + [0.95] * 8
-    assert out_of_patience(rows(falling_then_flat), 0.5)
-    assert not out_of_patience(rows(falling_then_flat[:-1]), 0.5)
+    assert out_of_patience(rows(falling_then_flat), LENGTH)
+    assert not out_of_patience(rows(falling_then_flat[:-1]), LENGTH)
 
 
 def test_patience_does_not_end_a_trunk_before_its_sixteenth_evaluation():
     rising = [1.0 + k for k in range(16)]
-    assert not out_of_patience(rows(rising[:15]), 0.5)
-    assert out_of_patience(rows(rising), 0.5)
+    assert not out_of_patience(rows(rising[:15]), LENGTH)
+    assert out_of_patience(rows(rising), LENGTH)
 
 
 def test_a_patience_of_one_never_ends_a_trunk():
-    assert not out_of_patience(rows([1.0 + k for k in range(50)]), 1.0)
+    endless = LENGTH.model_copy(update={"patience": 1.0})
+    assert not out_of_patience(rows([1.0 + k for k in range(50)]), endless)
 
 
 def test_a_trunk_that_still_falls_is_not_ended():
-    assert not out_of_patience(rows([0.97**k for k in range(40)]), 0.5)
+    assert not out_of_patience(rows([0.97**k for k in range(40)]), LENGTH)
+
+
+def test_patience_may_wait_while_the_loss_falls_towards_an_early_best():
+    waits = LENGTH.model_copy(update={"unless_falling": True})
+    start = [0.3, 0.31, 0.8]  # of pre-trained weights, before the rate is up
+    for after, ends in ((0.95, False), (1.0, True), (1.01, True)):
+        curve = rows(start + [0.8 * after**k for k in range(20)])
+        assert out_of_patience(curve, LENGTH)
+        assert out_of_patience(curve, waits) is ends
 
 
 # --- endings ---

@@ -161,7 +161,7 @@ class _Training:
         for step in evaluation_steps(self.recipe.batch_size):
             if step <= state.rows[-1]["step"]:
                 continue
-            if self._beyond(step, state.rows) or out_of_patience(state.rows, length.patience):
+            if self._beyond(step, state.rows) or out_of_patience(state.rows, length):
                 break
             while state.step < step:
                 self._step(trunk_rate(self.recipe, state.step, length))
@@ -196,7 +196,7 @@ class _Training:
         return bool(seen) and rows[-1]["flops"] / seen * items > length.flops
 
     def _at_ceiling(self) -> bool:
-        return not out_of_patience(self.state.trunk_rows(), self.run.length.patience)
+        return not out_of_patience(self.state.trunk_rows(), self.run.length)
 
     # --- one step, one evaluation ---
 

@@ -19,6 +19,7 @@ from chemscale.table.results import Ending
 EVALUATIONS_PER_DOUBLING = 8
 PATIENT_FROM = 16  # evaluations
 SMOOTHED = 4  # evaluations
+FALL = 0.01  # of the loss, from which on it counts
 
 
 def stream(seed: int, purpose: str) -> int:
@@ -94,13 +95,29 @@ def cooldown_steps(recipe: Recipe, items_at_branch: int) -> int:
     return max(1, round(recipe.cooldown * items_at_branch / recipe.batch_size))
 
 
-def out_of_patience(rows: Sequence[dict[str, Any]], patience: float) -> bool:
-    """Whether a trunk has gone on long enough since its best validation."""
+def out_of_patience(rows: Sequence[dict[str, Any]], length: Length) -> bool:
+    """Whether a trunk has gone on long enough since its best validation.
+
+    A good start, a lucky value or a dip may be the best for long while the loss falls towards
+    it; `unless_falling` goes on then.
+    """
     rows = [row for row in rows if row["step"] > 0]
-    if patience >= 1 or len(rows) < PATIENT_FROM:
+    if length.patience >= 1 or len(rows) < PATIENT_FROM:
         return False
-    best = min(rows, key=lambda row: row["val_loss"])
-    return bool(rows[-1]["items_seen"] >= best["items_seen"] / (1 - patience))
+    place = min(range(len(rows)), key=lambda index: rows[index]["val_loss"])
+    if rows[-1]["items_seen"] < rows[place]["items_seen"] / (1 - length.patience):
+        return False
+    return not (length.unless_falling and _falls(rows[place + 1 :]))
+
+
+def _falls(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether a straight line through the loss over the items, both in logarithms, falls."""
+    items = np.log([row["items_seen"] for row in rows])
+    logs = np.log([row["val_loss"] for row in rows])
+    if len(rows) < SMOOTHED:
+        return True  # too few to tell
+    slope = np.polyfit(items, logs, 1)[0]
+    return bool(slope * (items[-1] - items[0]) < -FALL)
 
 
 def ending(rows: Sequence[dict[str, Any]], at_ceiling: bool) -> tuple[Ending, str]:
@@ -118,11 +135,11 @@ def ending(rows: Sequence[dict[str, Any]], at_ceiling: bool) -> tuple[Ending, st
     ends = items[SMOOTHED - 1 :]  # where each window ends
     flicker = np.median(np.abs(np.diff(logs[-2 * SMOOTHED :]))) / 0.954  # of one evaluation
     rise = means[-1] - means.min()
-    if rise > max(0.01, 2 * flicker * math.sqrt(2 / SMOOTHED)):
+    if rise > max(FALL, 2 * flicker * math.sqrt(2 / SMOOTHED)):
         return "overfitted", f"the validation loss ended {_percent(rise)} above its best"
     late = ends > 0.8 * items[-1]
     fall = means[~late].min() - means[late].min() if late.any() and not late.all() else math.inf
-    if at_ceiling and fall > 0.01:
+    if at_ceiling and fall > FALL:
         return "capped", f"still falling at the ceiling, by {_percent(fall)} in the last fifth"
     return "plateaued", "the validation loss no longer falls"
 

@@ -98,7 +98,8 @@ def asked(page: Page) -> list[tuple[str, str]]:
         ("Search", _search(page)),
         ("Budget", (f"{study.budget.items:,} {plural(page.unit)} a trunk"
                     if study.budget.items else f"{scientific(study.budget.flops)} FLOPs a trunk")
-         + f", patience {study.budget.patience:g}"),
+         + f", patience {study.budget.patience:g}"
+         + (" unless the loss falls" if study.budget.unless_falling else "")),
     ]  # fmt: skip
     return [(term, text) for term, text in said if text]
 
