@@ -304,9 +304,8 @@ def _reached(
     """How many starts of a coarse grid end within 1e-6 of the best objective, of how many."""
     once, data = np.ones((1, len(log_loss))), log_loss[None]
     scale = float(log_loss.mean())
-    starts = np.concatenate(
-        [project(law, log_x, data - scale, once, floor, one[None]) for one in grid(law, 8)]
-    )
+    tried = grid(law, 8)
+    starts = project(law, log_x, data - scale, once, floor, tried, len(tried))
     found = refine(law, starts, log_x, data - scale, once, floor, delta, TOLERANCE)
     found[:, : 1 + law.num_shapes] *= np.exp(scale)
     ends = huber(log_law(law, log_x, found) - log_loss, delta).sum(axis=1)
