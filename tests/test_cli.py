@@ -86,7 +86,9 @@ def test_no_summary_is_cut_off_on_a_terminal_of_80_columns(
 ):
     monkeypatch.setenv("COLUMNS", "80")
     out = chemscale("--help")[1]
-    assert "quickstart" in out and "..." not in out
+    told = out.partition("Commands:")[2]
+    assert "quickstart" in told
+    assert "..." not in told
 
 
 def test_list_of_one_kind_names_that_kind(chemscale: Chemscale):
