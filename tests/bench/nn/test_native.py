@@ -7,7 +7,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from chemscale.bench.nn import activations, native
 from chemscale.bench.nn.attention import CausalAttention, Packing
+from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.messages import Links
+from chemscale.bench.nn.past import Past
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 
@@ -120,6 +122,45 @@ class TestAttention:
         packing = Packing.of(torch.repeat_interleave(torch.arange(3), lengths), positions, lengths)
         layer = CausalAttention(6, 2, 4).double()
         assert gradcheck(lambda features: layer(features, packing), random(10, 6))
+
+
+class TestSampling:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize(("features", "columns"), [(5, 70), (128, 32), (24, 7)])
+    def test_a_dense_layer_equals_the_plain_one(self, features, columns, dtype):
+        layer = torch.nn.Linear(features, columns, dtype=dtype).requires_grad_(False)
+        norm = torch.nn.LayerNorm(features, dtype=dtype).requires_grad_(False)
+        rows = random(19, features, dtype=dtype).detach()
+        onto = random(19, columns, seed=1, dtype=dtype).detach()
+        embedding = torch.nn.Embedding(columns, features, _weight=layer.weight)
+        for options in ((layer,), (layer, norm), (embedding, norm)):
+            for activated in (False, True):
+                dense = Dense(*options, activated=activated)
+                found = dense(rows, onto=onto)
+                with native.plain():
+                    plain = Dense(*options, activated=activated)
+                    torch.testing.assert_close(found, plain(rows, onto=onto), rtol=0, atol=1e-5)
+                    torch.testing.assert_close(dense(rows), plain(rows), rtol=0, atol=1e-5)
+                assert dense(rows[:3]).equal(dense(rows)[:3])  # whatever lies beside them
+
+    @pytest.mark.parametrize("window", [None, 20])
+    @pytest.mark.parametrize("head_size", [5, 16, 24, 40])
+    def test_attention_to_the_past_equals_the_plain_one(self, head_size, window):
+        steps = [random(4, 9 * head_size, seed=n, dtype=torch.float32).detach() for n in range(40)]
+        slots = torch.tensor([3, 0, 4, 1])
+
+        def run() -> Tensor:
+            past = Past.of(5, 3 * head_size, 3, steps[0])
+            found = []
+            for place, packed in enumerate(steps):
+                past.make_room(place + 1)
+                ages = torch.tensor([0, 0, 0, max(0, place - 3)])  # one always begins anew
+                found.append(past.attend(packed, place - ages, slots, window))
+            return torch.stack(found)
+
+        with native.plain():
+            expected = run()
+        torch.testing.assert_close(run(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_without_a_compiler_the_plain_path_serves_with_one_notice(monkeypatch, caplog, tmp_path):

@@ -9,6 +9,7 @@ batch has no padding; neither is so in the released ChemGPT.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Self
 
 import torch.nn.functional as F
@@ -21,8 +22,10 @@ from chemscale.bench.models.counterpart import Counterpart, require
 from chemscale.bench.models.decoding import Decoder
 from chemscale.bench.models.scaling import Scaling, decoder_scalings
 from chemscale.bench.nn.activations import gelu
-from chemscale.bench.nn.attention import CausalAttention, Packing, Past
+from chemscale.bench.nn.attention import CausalAttention, Packing
+from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.layers import initialise_normal
+from chemscale.bench.nn.past import Past
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
@@ -139,33 +142,51 @@ class Layer(nn.Module):
     def forward(self, features: Tensor, packing: Packing) -> Tensor:
         """(T, F) to (T, F)."""
         features = features + self.attention(self.norm_attention(features), packing)  # (T, F)
-        return self._mlp(features)  # (T, F)
-
-    def step(self, features: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
-        """The next token of R sequences: (R, F) to (R, F)."""
-        seen = self.attention.step(self.norm_attention(features), past, positions, slots)
-        return self._mlp(features + seen)  # (R, F)
-
-    def _mlp(self, features: Tensor) -> Tensor:
         hidden = gelu(self.widen(self.norm_mlp(features)))  # (T, 4F)
         return features + self.narrow(hidden)  # (T, F)
 
 
 class _Decoder(Decoder):
     def __init__(self, model: ChemGPT, num_slots: int):
-        self.model = model
+        self.symbols, self.places = model.symbols, model.places
+        self.layers = [_Step(layer) for layer in model.layers]
+        self.logits = Dense(model.symbols, model.norm)
         assert isinstance(model.config, ChemGPT.Config)
         width, heads = model.config.width, model.config.num_heads
-        self.past = [Past(num_slots, width, heads, model.norm.weight) for _ in model.layers]
+        self.past = [Past.of(num_slots, width, heads, model.norm.weight) for _ in model.layers]
+
+    def another(self) -> Decoder:
+        other = copy(self)
+        other.past = [past.another() for past in self.past]
+        return other
 
     def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
-        model, longest = self.model, int(positions.max()) + 1
-        features = model.symbols(tokens) + model.places(positions)  # (R, F)
-        for layer, past in zip(model.layers, self.past, strict=True):
-            assert isinstance(layer, Layer)
+        longest = int(positions.max()) + 1
+        features = self.symbols(tokens) + self.places(positions)  # (R, F)
+        for layer, past in zip(self.layers, self.past, strict=True):
             past.make_room(longest)
-            features = layer.step(features, past, positions, slots)  # (R, F)
-        return F.linear(model.norm(features), model.symbols.weight)  # (R, V)
+            features = layer(features, past, positions, slots)  # (R, F)
+        return self.logits(features)  # (R, V)
+
+
+class _Step:
+    """A `Layer` for the next token of R sequences."""
+
+    def __init__(self, layer: nn.Module):
+        assert isinstance(layer, Layer)
+        attention = layer.attention
+        self.query_key_value = Dense(attention.query_key_value, layer.norm_attention)
+        self.window = attention.window
+        self.mix = Dense(attention.mix)
+        self.widen = Dense(layer.widen, layer.norm_mlp, activated=True)
+        self.narrow = Dense(layer.narrow)
+
+    def __call__(self, features: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
+        """(R, F) to (R, F)."""
+        packed = self.query_key_value(features)  # (R, 3F)
+        gathered = past.attend(packed, positions, slots, self.window)  # (R, F)
+        features = self.mix(gathered, onto=features)
+        return self.narrow(self.widen(features), onto=features)  # (R, F)
 
 
 # --- exchange with transformers ------------------------------------------------------------------

@@ -26,6 +26,10 @@ class Decoder(ABC):
             slots: (R,) whose sequence, no two alike.
         """
 
+    @abstractmethod
+    def another(self) -> Decoder:
+        """One for other sequences, for another thread; what was made of the weights is shared."""
+
 
 class WholeDecoder(Decoder):
     """For any language model: reads each sequence anew from its beginning at every step."""
@@ -33,6 +37,9 @@ class WholeDecoder(Decoder):
     def __init__(self, model: LanguageModel, num_slots: int):
         self.model = model
         self.before: list[list[int]] = [[] for _ in range(num_slots)]
+
+    def another(self) -> WholeDecoder:  # noqa: D102
+        return WholeDecoder(self.model, len(self.before))
 
     def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:  # noqa: D102
         from chemscale.bench.data.tokens import TokenBatch

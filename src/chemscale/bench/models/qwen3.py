@@ -9,6 +9,7 @@ of `transformers.Qwen3ForCausalLM`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Self
 
 import torch
@@ -22,8 +23,10 @@ from chemscale.bench.models.counterpart import Counterpart, require
 from chemscale.bench.models.decoding import Decoder
 from chemscale.bench.models.scaling import Scaling, decoder_scalings
 from chemscale.bench.nn.activations import silu
-from chemscale.bench.nn.attention import Packing, Past, attend, attend_past
+from chemscale.bench.nn.attention import Packing, attend
+from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.layers import initialise_normal
+from chemscale.bench.nn.past import Past
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
@@ -145,44 +148,65 @@ class Layer(nn.Module):
 
     def forward(self, features: Tensor, packing: Packing, turn: Turn) -> Tensor:
         """(T, F) to (T, F)."""
-        packed = self._packed(features, turn)
-        return self._mlp(features + self.mix(attend(packed, packing, self.num_heads, None)))
+        packed = self.turned(self.query_key_value(self.norm_attention(features)), turn)  # (T, 3F)
+        features = features + self.mix(attend(packed, packing, self.num_heads, None))  # (T, F)
+        hidden = gated(self.gate_and_widen(self.norm_mlp(features)))
+        return features + self.narrow(hidden)  # (T, F)
 
-    def step(
-        self, features: Tensor, turn: Turn, past: Past, positions: Tensor, slots: Tensor
-    ) -> Tensor:
-        """The next token of R sequences: (R, F) to (R, F)."""
-        packed = self._packed(features, turn)
-        gathered = attend_past(packed, past, positions, slots, self.num_heads, None)
-        return self._mlp(features + self.mix(gathered))
-
-    def _packed(self, features: Tensor, turn: Turn) -> Tensor:
-        """Queries, keys and values side by side: (T, F) to (T, 3F)."""
-        packed = self.query_key_value(self.norm_attention(features))
+    def turned(self, packed: Tensor, turn: Turn) -> Tensor:
+        """Queries and keys, beside values, normalised and turned: (T, 3F) to (T, 3F)."""
         query, key, value = packed.unflatten(1, (3, self.num_heads, -1)).unbind(1)  # (T, H, F/H)
         query = rotate(self.norm_query(query), turn) * query.shape[2] ** -0.5
         key = rotate(self.norm_key(key), turn)
         return torch.stack((query, key, value), dim=1).flatten(1)
 
-    def _mlp(self, features: Tensor) -> Tensor:
-        gate, hidden = self.gate_and_widen(self.norm_mlp(features)).chunk(2, dim=1)
-        return features + self.narrow(silu(gate) * hidden)  # (T, F)
+
+def gated(both: Tensor) -> Tensor:
+    """SwiGLU: the second half by the activated first."""
+    gate, hidden = both.chunk(2, dim=1)
+    return silu(gate) * hidden
 
 
 class _Decoder(Decoder):
     def __init__(self, model: Qwen3, num_slots: int):
-        self.model = model
+        self.symbols, self.rotary = model.symbols, model.rotary
+        self.layers = [_Step(layer) for layer in model.layers]
+        self.logits = Dense(model.symbols, model.norm)
         width, heads = model.config.width, model.config.num_heads
-        self.past = [Past(num_slots, width, heads, model.norm.weight) for _ in model.layers]
+        self.past = [Past.of(num_slots, width, heads, model.norm.weight) for _ in model.layers]
+
+    def another(self) -> Decoder:
+        other = copy(self)
+        other.past = [past.another() for past in self.past]
+        return other
 
     def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
-        model, longest = self.model, int(positions.max()) + 1
-        turn = model.rotary(positions)
-        features = model.symbols(tokens)  # (R, F)
-        for layer, past in zip(model.layers, self.past, strict=True):
+        longest, turn = int(positions.max()) + 1, self.rotary(positions)
+        features = self.symbols(tokens)  # (R, F)
+        for layer, past in zip(self.layers, self.past, strict=True):
             past.make_room(longest)
-            features = layer.step(features, turn, past, positions, slots)  # type: ignore[operator]
-        return F.linear(model.norm(features), model.symbols.weight)  # (R, V)
+            features = layer(features, turn, past, positions, slots)  # (R, F)
+        return self.logits(features)  # (R, V)
+
+
+class _Step:
+    """A `Layer` for the next token of R sequences."""
+
+    def __init__(self, layer: nn.Module):
+        assert isinstance(layer, Layer)
+        self.turned = layer.turned
+        self.query_key_value = Dense(layer.query_key_value, layer.norm_attention)
+        self.mix = Dense(layer.mix)
+        self.gate_and_widen = Dense(layer.gate_and_widen, layer.norm_mlp)
+        self.narrow = Dense(layer.narrow)
+
+    def __call__(
+        self, features: Tensor, turn: Turn, past: Past, positions: Tensor, slots: Tensor
+    ) -> Tensor:
+        """(R, F) to (R, F)."""
+        packed = self.turned(self.query_key_value(features), turn)  # (R, 3F)
+        features = self.mix(past.attend(packed, positions, slots), onto=features)
+        return self.narrow(gated(self.gate_and_widen(features)), onto=features)  # (R, F)
 
 
 Turn = tuple[Tensor, Tensor]  # cosine and sine of each angle: (T, 1, F/2H) each

@@ -39,31 +39,6 @@ class Packing:
         return rows.flatten(0, 1).index_select(0, self.slots)
 
 
-class Past:
-    """Keys and values of the sequences in S slots, for one layer; grows as they get longer.
-
-    Two sequences may follow one another in a slot: nothing beyond a position is ever looked at.
-    """
-
-    def __init__(self, num_slots: int, width: int, num_heads: int, like: Tensor):
-        self.shape = (num_slots, num_heads, width // num_heads)  # S, H, F / H
-        self.like = like
-        self.capacity = 0
-        self.keys = self.values = like.new_empty(0)
-
-    def make_room(self, length: int) -> None:
-        """Make room for sequences of this length: keys and values (S, H, C, F/H)."""
-        if length <= self.capacity:
-            return
-        slots, heads, size = self.shape
-        old, self.capacity = self.capacity, max(64, 1 << (length - 1).bit_length())
-        keys = self.like.new_empty(slots, heads, self.capacity, size)
-        values = torch.empty_like(keys)
-        if old:
-            keys[:, :, :old], values[:, :, :old] = self.keys, self.values
-        self.keys, self.values = keys, values
-
-
 class CausalAttention(nn.Module):
     """Attention of each token to itself and those before it, as in GPT-Neo.
 
@@ -86,11 +61,6 @@ class CausalAttention(nn.Module):
         """(T, F) to (T, F)."""
         packed = self.query_key_value(features)  # (T, 3F)
         return self.mix(attend(packed, packing, self.num_heads, self.window))
-
-    def step(self, features: Tensor, past: Past, positions: Tensor, slots: Tensor) -> Tensor:
-        """The next token of R sequences, (R, F) to (R, F); see `attend_past`."""
-        packed = self.query_key_value(features)  # (R, 3F)
-        return self.mix(attend_past(packed, past, positions, slots, self.num_heads, self.window))
 
 
 def attend(packed: Tensor, packing: Packing, num_heads: int, window: int | None) -> Tensor:
@@ -125,52 +95,6 @@ def _attend(packed: Tensor, packing: Packing, num_heads: int, window: int | None
         near = _band(packing.length, window, packed.device)
         gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=near, scale=1.0)
     return packing.flatten(gathered.transpose(1, 2).flatten(2))  # (T, F)
-
-
-def attend_past(
-    packed: Tensor,
-    past: Past,
-    positions: Tensor,
-    slots: Tensor,
-    num_heads: int,
-    window: int | None,
-) -> Tensor:
-    """What the next token of R sequences gathers; its key and value join the past.
-
-    Args:
-        packed: (R, 3F) as in `attend`.
-        past: of this layer, with room for the positions.
-        positions: (R,) where in its sequence each token stands, from 0.
-        slots: (R,) where the sequence is kept, no two alike.
-        num_heads: H, of F / H features each.
-        window: how many tokens each sees, itself included; None: all.
-
-    Returns:
-        (R, F)
-    """
-    if native.serves(packed):
-        packed = packed.contiguous()
-        rows, width = len(packed), packed.shape[1] // 3
-        gathered = packed.new_empty(rows, width)
-        native.call(
-            "attention_step", packed, slots, positions, past.keys, past.values, gathered,
-            rows, width, num_heads, past.capacity, window or 0,
-        )  # fmt: skip
-        return gathered
-    query, key, value = packed.unflatten(1, (3, num_heads, -1)).unbind(1)  # (R, H, F/H)
-    past.keys[slots, :, positions] = key
-    past.values[slots, :, positions] = value
-    longest = int(positions.max()) + 1  # L
-    keys = past.keys[:, :, :longest][slots]  # (R, H, L, F/H)
-    scores = query[:, :, None] @ keys.transpose(2, 3)  # (R, H, 1, L)
-    ages = positions[:, None] - torch.arange(longest, device=packed.device)  # (R, L)
-    hidden = ages < 0
-    if window is not None:
-        hidden |= ages >= window
-    weights = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(dim=3)
-    values = past.values[:, :, :longest][slots]  # (R, H, L, F/H)
-    values.masked_fill_(hidden[:, None, :, None], 0)  # never written, so anything at all
-    return (weights @ values).flatten(1)  # (R, F)
 
 
 def _full_precision(device: str) -> AbstractContextManager[object]:

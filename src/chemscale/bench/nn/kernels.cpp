@@ -347,71 +347,177 @@ void attention_backward(const T* gradient, const T* packed, const int64_t* lengt
   }
 }
 
-// --- the same, one token of each sequence at a time --------------------------------------------------
+// --- sampling: one token of each sequence at a time ---------------------------------------------------
 
-// out (j) = sum over i of weights (i) rows (i, j), for whole vectors of j, up to N at a time.
-template <int N, class T>
-void weigh(const T* weights, const T* rows, int64_t stride, int64_t amount, T* out, int64_t begin,
-           int64_t end) {
-  typedef typename Vector<T>::type V;
-  constexpr int64_t block = N * Vector<T>::size;
-  for (; begin + block <= end; begin += block) {
-    V sums[N] = {};
-    for (int64_t i = 0; i < amount; ++i) {
-      const V* row = reinterpret_cast<const V*>(rows + i * stride + begin);
-      for (int n = 0; n < N; ++n) sums[n] += weights[i] * row[n];
-    }
-    for (int n = 0; n < N; ++n) reinterpret_cast<V*>(out + begin)[n] = sums[n];
-  }
-  if constexpr (N > 1) weigh<N / 2, T>(weights, rows, stride, amount, out, begin, end);
+constexpr int64_t PANEL = 32;  // columns of a panel
+constexpr int64_t PLACES = 16;  // of a page
+
+// Weights (columns, features) to panels: (columns / PANEL, features, PANEL), zeros beyond the last column.
+template <class T>
+void pack(const T* weights, T* panels, int64_t columns, int64_t features) {
+  for (int64_t begin = 0; begin < columns; begin += PANEL, panels += features * PANEL)
+    for (int64_t k = 0; k < features; ++k)
+      for (int64_t j = 0; j < PANEL; ++j)
+        panels[k * PANEL + j] = begin + j < columns ? weights[(begin + j) * features + k] : T(0);
 }
 
-// Row r is the token at positions[r] of the sequence in slots[r]. Its key and value join those kept of
-// the sequence, both (slots, heads, capacity, features): a step reads all of them once, which is what
-// it costs, and writes one row of each.
+// out = x panels + bias, for N rows of x; then GELU, then `onto` is added, if it is there.
+template <int N, class T>
+void dense_rows(const T* x, const T* panels, const T* bias, const T* onto, T* out, int64_t features,
+                int64_t columns, bool gelu) {
+  alignas(64) T sums[N * PANEL];
+  for (int64_t begin = 0; begin < columns; begin += PANEL, panels += features * PANEL) {
+    strip<T, N>(x, features, 1, panels, PANEL, sums, PANEL, PANEL, 0, features);
+    const int64_t amount = std::min(PANEL, columns - begin);
+    if (bias)
+      for (int i = 0; i < N; ++i)
+        for (int64_t j = 0; j < amount; ++j) sums[i * PANEL + j] += bias[begin + j];
+    if (gelu)
+      for (int64_t j = 0; j < N * PANEL; ++j) sums[j] = Gelu::value(sums[j]);
+    for (int i = 0; i < N; ++i) {
+      T* to = out + i * columns + begin;
+      if (onto)
+        for (int64_t j = 0; j < amount; ++j)
+          to[j] = onto[i * columns + begin + j] + sums[i * PANEL + j];
+      else
+        std::memcpy(to, sums + i * PANEL, amount * sizeof(T));
+    }
+  }
+}
+
 template <class T>
-void attention_step(const T* packed, const int64_t* slots, const int64_t* positions, T* keys,
-                    T* values, T* out, int64_t rows, int64_t width, int64_t heads,
-                    int64_t capacity, int64_t window) {
-  const int64_t features = width / heads;
-  const int64_t whole = features / Vector<T>::size * Vector<T>::size;
-  Numbers<T> scores(padded<T>(capacity));
-  T* __restrict weights = scores.data();
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t last = positions[r];
-    const int64_t first = window > 0 ? std::max<int64_t>(0, last + 1 - window) : 0;
-    const int64_t seen = last + 1 - first;
+void dense(const T* x, const T* panels, const T* bias, const T* onto, T* out, int64_t rows,
+           int64_t features, int64_t columns, int64_t gelu) {
+  constexpr int N = BYTES == 64 ? 8 : 4;
+  int64_t i = 0;
+  for (; i + N <= rows; i += N)
+    dense_rows<N>(x + i * features, panels, bias, onto ? onto + i * columns : onto,
+                  out + i * columns, features, columns, gelu);
+  for (; i < rows; ++i)
+    dense_rows<1>(x + i * features, panels, bias, onto ? onto + i * columns : onto,
+                  out + i * columns, features, columns, gelu);
+}
+
+// --- the same, one token of each sequence at a time --------------------------------------------------
+
+// to (i) = query . key (i) for the places i of a page; `ahead` will be needed soon.
+template <class T>
+inline void score(const T* query, const T* key, const T* ahead, int64_t features, T* to) {
+  typedef typename Vector<T>::type V;
+  constexpr int N = PLACES / Vector<T>::size, CHAINS = 4 / N;
+  V sums[CHAINS][N] = {};
+  int64_t f = 0;
+  for (; f + CHAINS <= features; f += CHAINS)
+    for (int c = 0; c < CHAINS; ++c) {
+      const V* row = reinterpret_cast<const V*>(key + (f + c) * PLACES);
+      __builtin_prefetch(ahead + (f + c) * PLACES);
+      for (int n = 0; n < N; ++n) sums[c][n] += query[f + c] * row[n];
+    }
+  for (; f < features; ++f)
+    for (int n = 0; n < N; ++n)
+      sums[0][n] += query[f] * reinterpret_cast<const V*>(key + f * PLACES)[n];
+  for (int n = 0; n < N; ++n) {
+    for (int c = 1; c < CHAINS; ++c) sums[0][n] += sums[c][n];
+    reinterpret_cast<V*>(to)[n] = sums[0][n];
+  }
+}
+
+// What row r of a step has to do with: the places from `first` to `last` of the sequence in `slot`.
+// Keys lie in pages (slots, heads, features, PLACES), values in pages (slots, PLACES, heads, wide), where
+// `wide` is the number of features in whole vectors.
+template <class T>
+struct Step {
+  T* const* keys;
+  T* const* values;
+  int64_t heads, features, wide, slot, ahead, first, last;
+  T* weights;  // (heads, tall), of the places from the first page on
+  int64_t tall;
+
+  int64_t begin() const { return first / PLACES; }
+  T* key(int64_t page, int64_t of) const { return keys[page] + of * heads * features * PLACES; }
+  T* value(int64_t place, int64_t of) const {
+    return values[place / PLACES] + (of * PLACES + place % PLACES) * heads * wide;
+  }
+  // weights = exponentials of the scores; from the totals, what a head has to be multiplied with.
+  void weigh(const T* query, T* shares) {
+    const int64_t shift = begin() * PLACES;
+    for (int64_t page = begin(); page * PLACES < last; ++page)
+      for (int64_t h = 0; h < heads; ++h)
+        score(query + h * features, key(page, slot) + h * features * PLACES,
+              key(page, ahead) + h * features * PLACES, features,
+              weights + h * tall + page * PLACES - shift);
     for (int64_t h = 0; h < heads; ++h) {
-      const int64_t kept = (slots[r] * heads + h) * capacity * features;
-      const T* __restrict query = packed + r * 3 * width + h * features;
-      std::memcpy(keys + kept + last * features, query + width, features * sizeof(T));
-      std::memcpy(values + kept + last * features, query + 2 * width, features * sizeof(T));
-      const T* key = keys + kept + first * features;
-      const T* value = values + kept + first * features;
-      T highest = std::numeric_limits<T>::lowest();
-      for (int64_t i = 0; i < seen; ++i) {
-        T score = T(0);
+      T* row = weights + h * tall;
+      const T* own = query + h * features;
+      T score = T(0);
 #pragma omp simd reduction(+ : score)
-        for (int64_t f = 0; f < features; ++f) score += query[f] * key[i * features + f];
-        weights[i] = score;
-        highest = std::max(highest, score);
-      }
+      for (int64_t f = 0; f < features; ++f) score += own[f] * own[heads * features + f];
+      for (int64_t j = 0; j < first - shift; ++j) row[j] = score;
+      for (int64_t j = last - shift; j < tall; ++j) row[j] = score;
+      T highest = score;
+#pragma omp simd reduction(max : highest)
+      for (int64_t j = 0; j < tall; ++j) highest = row[j] > highest ? row[j] : highest;
+      for (int64_t j = 0; j < tall; ++j) row[j] = exponential(row[j] - highest);
+      for (int64_t j = 0; j < first - shift; ++j) row[j] = T(0);
+      for (int64_t j = last - shift + 1; j < tall; ++j) row[j] = T(0);
       T total = T(0);
 #pragma omp simd reduction(+ : total)
-      for (int64_t i = 0; i < seen; ++i) {
-        weights[i] = exponential(weights[i] - highest);
-        total += weights[i];
-      }
-      const T share = T(1) / total;
-      for (int64_t i = 0; i < seen; ++i) weights[i] *= share;
-      T* to = out + r * width + h * features;
-      weigh<4, T>(weights, value, features, seen, to, 0, whole);
-      for (int64_t f = whole; f < features; ++f) {
-        T sum = T(0);
-        for (int64_t i = 0; i < seen; ++i) sum += weights[i] * value[i * features + f];
-        to[f] = sum;
-      }
+      for (int64_t j = 0; j < tall; ++j) total += row[j];
+      shares[h] = T(1) / total;
     }
+  }
+  // The new key and value join those kept. Only now: reading a page that was just written would wait.
+  void keep(const T* key_row, const T* value_row) {
+    T* to = key(last / PLACES, slot) + last % PLACES;
+    for (int64_t f = 0; f < heads * features; ++f) to[f * PLACES] = key_row[f];
+    T* row = value(last, slot);
+    for (int64_t h = 0; h < heads; ++h)
+      std::memcpy(row + h * wide, value_row + h * features, features * sizeof(T));
+  }
+  // to = sum of the values by weight, N vectors at a time from vector `begin_at` on.
+  template <int N>
+  void gather(T* to, int64_t from) {
+    typedef typename Vector<T>::type V;
+    constexpr int64_t size = Vector<T>::size;
+    const int64_t end = heads * wide / size, shift = begin() * PLACES;
+    for (; from + N <= end; from += N) {
+      const T* weight[N];
+      for (int n = 0; n < N; ++n) weight[n] = weights + (from + n) * size / wide * tall - shift;
+      V sums[N] = {};
+      for (int64_t i = first; i <= last; ++i) {
+        const V* row = reinterpret_cast<const V*>(value(i, slot)) + from;
+        const V* next = reinterpret_cast<const V*>(value(i, ahead)) + from;
+        for (int n = 0; n < N; ++n) {
+          __builtin_prefetch(next + n);
+          sums[n] += weight[n][i] * row[n];
+        }
+      }
+      for (int n = 0; n < N; ++n) reinterpret_cast<V*>(to)[from + n] = sums[n];
+    }
+    if constexpr (N > 1) gather<N / 2>(to, from);
+  }
+};
+
+// Row r is the token at positions[r] of the sequence in slots[r]. A step reads all that is kept of the
+// sequence once, which is what it costs: while one row is at work, the next is fetched.
+template <class T>
+void attention_step(const T* packed, const int64_t* slots, const int64_t* positions, T* const* keys,
+                    T* const* values, T* out, int64_t rows, int64_t width, int64_t heads,
+                    int64_t pages, int64_t window) {
+  const int64_t features = width / heads, wide = (features + PLACES - 1) / PLACES * PLACES;
+  Numbers<T> weights(heads * pages * PLACES), shares(heads), gathered(heads * wide);
+  for (int64_t r = 0; r < rows; ++r, packed += 3 * width, out += width) {
+    const int64_t last = positions[r];
+    const int64_t first = window > 0 ? std::max<int64_t>(0, last + 1 - window) : 0;
+    const int64_t tall = (last / PLACES - first / PLACES + 1) * PLACES;
+    Step<T> step{keys, values, heads, features, wide, slots[r], slots[std::min(r + 1, rows - 1)],
+                 first, last, weights.data(), tall};
+    step.weigh(packed, shares.data());
+    step.keep(packed + width, packed + 2 * width);
+    step.template gather<8>(gathered.data(), 0);
+    for (int64_t h = 0; h < heads; ++h)
+      for (int64_t f = 0; f < features; ++f)
+        out[h * features + f] = gathered[h * wide + f] * shares[h];
   }
 }
 
@@ -716,6 +822,8 @@ ACTIVATION(shifted_softplus, ShiftedSoftplus)
 ACTIVATION(gelu, Gelu)
 EXPORT(attention, attention)
 EXPORT(attention_backward, attention_backward)
+EXPORT(pack, pack)
+EXPORT(dense, dense)
 EXPORT(attention_step, attention_step)
 EXPORT(convolve, convolve)
 EXPORT(convolve_backward, convolve_backward)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from chemscale.bench.data.tokens import BOS, EOS, PAD, UNK
 from chemscale.bench.models.base import LanguageModel
+from chemscale.bench.models.decoding import Decoder
 
 NEVER = [PAD, BOS, UNK]  # no training target, so whatever chance a model gives them is an accident
 
@@ -93,11 +94,14 @@ def sample(
     count = torch.get_num_threads() if device.type == "cpu" else 1
     count = max(1, min(count, len(prompts), batch_size))
     ended: list[NDArray[np.int64]] = [np.zeros(0, np.int64)] * len(prompts)
+    share = -(-min(batch_size, len(prompts)) // count)
+    decoder = model.decoder(share)
+    decoders = [decoder, *(decoder.another() for _ in range(count - 1))]
 
     def work(first: int) -> None:
         mine = range(first, len(prompts), count)
-        share = -(-batch_size // count)
-        worker = _Sampler(model, sampling, seed, min(share, len(mine)), max_length)
+        slots = min(share, len(mine))
+        worker = _Sampler(decoders[first], device, sampling, seed, slots, max_length)
         for number, tokens in worker.run((n, prompts[n]) for n in mine):
             ended[number] = tokens
             progress(1)
@@ -126,12 +130,17 @@ class _Sampler:
     """Slots that sequences pass through, all one token further at each step."""
 
     def __init__(
-        self, model: LanguageModel, sampling: Sampling, seed: int, num_slots: int, max_length: int
+        self,
+        decoder: Decoder,
+        device: torch.device,
+        sampling: Sampling,
+        seed: int,
+        num_slots: int,
+        max_length: int,
     ):
-        self.device = next(model.parameters()).device
+        self.decoder, self.device = decoder, device
         self.sampling, self.seed = sampling, seed
         self.max_length = max_length
-        self.decoder = model.decoder(num_slots)
         self.number = np.full(num_slots, -1)  # which sequence lies in each slot
         # What is fed at each place, then what followed: (S, max_length + 1); -1 is to be drawn.
         self.text = np.full((num_slots, max_length + 1), -1)
