@@ -77,76 +77,76 @@ def open_workbench(folder: StudyFolder, watch: Watch) -> Workbench:
 
 def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Watch) -> Expansion:
     """Check a study and list its runs; writes `ladder.json` and `notes.json`."""
-    study = bench.study
+    study, data = bench.study, bench.dataset
     expanding.validate(study, bench, str(folder.study_file))
-    sizes = bench.ladder()
-    if measure:
-        from chemscale.bench.training.measure import default_device, device_name, items_per_second
-
-        device = default_device()
-        timed = {}
-        ours = {f: names for f, names in study.families.items() if f not in study.external}
-        wanted = [(f, size) for f, names in ours.items() for size in names]
-        with preparing(watch) as progress:
-            for number, (family, size) in enumerate(wanted):
-                progress("timing", number, len(wanted))
-                timed[family, size] = items_per_second(bench, family, size, device)
-        sizes = [
-            s.model_copy(update={"items_per_second": {device_name(device): timed[s.key]}})
-            if s.key in timed
-            else s
-            for s in sizes
-        ]
-    folder.write_sizes(sizes)
-    data = bench.dataset
+    folder.write_sizes(_timed(bench, watch) if measure else bench.ladder())
     card = {"card": data.card.model_dump(mode="json")} if data.card else {}
     folder.write_notes(data.notes, len(data.indices("train")), **card)
     ladder = {size.key: size for size in folder.sizes()}
-    choices = folder.choices()
-    runs: dict[str, list[Run]] = {}
-    sweep = expanding.sweep_runs(study, bench, choices)
-    late: list[Run] = []  # runs of sizes whose settings are not chosen yet
-    if folder.plan is None and study.search is not None:
-        chosen = {choice.key for choice in choices}
-        late = [run for run in sweep if run.key not in chosen]
-        sweep = [run for run in sweep if run.key in chosen]
-    checks = expanding.check_runs(study, bench, choices)
-    if folder.plan is not None:
-        runs[f"plans/{folder.plan}"] = sweep
-    else:
-        if study.search is not None:
-            runs["search"] = expanding.search_runs(study, bench)
-            index = folder.index()
-            if "finish" in index:
-                known = {run.id: run for run in expanding.finish_runs(study, runs["search"])}
-                runs["finish"] = [known[i] for i in index["finish"] if i in known]
-        if sweep or not late:
-            runs["sweep"], runs["check"] = sweep, checks
+    runs, late = _chapters(folder, bench)
+    checks_late = 2 * len(study.families) - len(runs.get("check", ())) if late else 0
     flat = expanding.unique(run for chapter in runs.values() for run in chapter)
     folders = folder.run_folders()
     ended = {run_id for run_id, path in folders.items() if RunFolder(path).has_ended()}
     whole = study if folder.plan is None else StudyFolder(folder.path).study()
     asked = {run.id for run in flat} | expanding.asked_elsewhere(folder.index(), runs, whole)
-    cost = expanding.costs(flat, ladder)
     return Expansion(
         study=study,
         sizes=tuple(
             ladder[family, size] for family, names in study.families.items() for size in names
         ),
         runs=runs,
-        flops=cost,
-        waiting=len(late) + (2 * len(study.families) - len(checks) if late else 0),
+        flops=expanding.costs(flat, ladder),
+        waiting=len(late) + checks_late,
         waiting_flops=sum(expanding.costs(late, ladder).values()),
         items={run.id: expanding.most_items(run, ladder[run.key].flops_per_item) for run in flat},
-        notes=tuple(bench.dataset.notes),
+        notes=tuple(data.notes),
         rejects=tuple(
             f"{r.source} row {r.row}: {r.reason}{': ' + r.text if r.text else ''}"
-            for r in bench.dataset.rejects
+            for r in data.rejects
         ),
         done=frozenset(ended & {run.id for run in flat}),
         new=frozenset(run.id for run in flat if run.id not in folders),
         unused=tuple(path.name for run_id, path in folders.items() if run_id not in asked),
     )
+
+
+def _timed(bench: Workbench, watch: Watch) -> list[Size]:
+    """The ladder, with the speed on this machine of the sizes that the study trains."""
+    from chemscale.bench.training.measure import default_device, device_name, items_per_second
+
+    study, device, timed = bench.study, default_device(), {}
+    ours = {f: names for f, names in study.families.items() if f not in study.external}
+    wanted = [(family, size) for family, names in ours.items() for size in names]
+    with preparing(watch) as progress:
+        for number, (family, size) in enumerate(wanted):
+            progress("timing", number, len(wanted))
+            speed = items_per_second(bench, family, size, device)
+            timed[family, size] = {device_name(device): speed}
+    return [
+        rung.model_copy(update={"items_per_second": timed.get(rung.key, {})})
+        for rung in bench.ladder()
+    ]
+
+
+def _chapters(folder: StudyFolder, bench: Workbench) -> tuple[dict[str, list[Run]], list[Run]]:
+    """Runs that are known now, by chapter; and those that wait for the choice of settings."""
+    study, choices = bench.study, folder.choices()
+    sweep = expanding.sweep_runs(study, bench, choices)
+    if folder.plan is not None:
+        return {f"plans/{folder.plan}": sweep}, []
+    if study.search is None:
+        return {"sweep": sweep, "check": []}, []
+    runs = {"search": expanding.search_runs(study, bench)}
+    if "finish" in (index := folder.index()):
+        known = {run.id: run for run in expanding.finish_runs(study, runs["search"])}
+        runs["finish"] = [known[i] for i in index["finish"] if i in known]
+    chosen = {choice.key for choice in choices}
+    late = [run for run in sweep if run.key not in chosen]
+    sweep = [run for run in sweep if run.key in chosen]
+    if sweep or not late:
+        runs |= {"sweep": sweep, "check": expanding.check_runs(study, bench, choices)}
+    return runs, late
 
 
 def _runs(count: int) -> str:

@@ -116,18 +116,6 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path):
         files.write(tmp_path / "runs/index.json", b"x")
 
 
-def test_a_folder_that_may_not_be_written_says_so_when_runs_are_asked_for(folder: StudyFolder):
-    (folder.path / "runs").write_text("a file where a folder should be")
-    with pytest.raises(StoreError, match="cannot be written"):
-        folder.ask({"sweep": [make_run()]})
-
-
-def test_a_folder_that_may_not_be_written_says_so_when_a_plan_is_made(folder: StudyFolder):
-    (folder.path / "plans").write_text("a file where a folder should be")
-    with pytest.raises(StoreError, match="cannot be written"):
-        folder.write_plan(folder.study())
-
-
 # --- formats ---
 
 
@@ -176,13 +164,6 @@ def test_plans_are_numbered_in_order_and_read_back(folder: StudyFolder):
     paths = [folder.write_plan(plan) for _ in range(2)]
     assert [path.name for path in paths] == ["001.toml", "002.toml"]
     assert folder.plans() == {"plans/001": plan, "plans/002": plan}
-
-
-def test_a_plan_is_never_rewritten(folder: StudyFolder):
-    first = folder.write_plan(folder.study())
-    text = first.read_text()
-    folder.write_plan(folder.study().model_copy(update={"num_train": (99,)}))
-    assert first.read_text() == text
 
 
 def test_a_number_is_not_given_again_after_a_plan_was_removed(folder: StudyFolder):
@@ -427,8 +408,3 @@ def test_an_adopted_checkpoint_outlives_the_run_it_came_from(folder: StudyFolder
     taker.adopt(giver.save_checkpoint("trunk-1", {"a": b"1"}))
     giver.keep_checkpoints([])
     assert (taker.checkpoints()["trunk-1"] / "a").read_bytes() == b"1"
-
-
-def test_a_study_read_from_a_folder_is_the_study_that_was_written(folder: StudyFolder):
-    assert isinstance(folder.study(), Study)
-    assert folder.study().num_train == (30,)

@@ -65,12 +65,15 @@ class PotentialContract(FamilyContract):
         """Molecules that nobody trained on."""
         return toy_molecules(8, seed=1)
 
+    def graph(self, model: Potential, structures: Sequence[Structure]) -> GraphBatch:
+        """What a model reads of structures, in its precision."""
+        return graph_of(structures, model.cutoff).to(CPU, model.scale.dtype)
+
     def predict(
         self, model: Potential, structures: Sequence[Structure]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Energies (structures,) eV and forces (atoms, 3) eV/Å of one batch."""
-        cutoff = float(model.config.cutoff)  # type: ignore[attr-defined]
-        energies, forces = model(graph_of(structures, cutoff).to(CPU, model.scale.dtype))
+        energies, forces = model(self.graph(model, structures))
         return energies.double().numpy(), forces.double().numpy()
 
     def agree(self, model: Potential, probes: list[Structure], found: Any, expected: Any) -> None:
@@ -172,11 +175,9 @@ class PotentialContract(FamilyContract):
     def test_nothing_jumps_where_an_atom_crosses_the_cutoff(
         self, exact: Potential, companions: int
     ) -> None:
-        cutoff = exact.config.cutoff  # type: ignore[attr-defined]
-
         def jump(gap: float) -> tuple[float, float]:
             sides = []
-            for distance in (cutoff - gap, cutoff + gap):
+            for distance in (exact.cutoff - gap, exact.cutoff + gap):
                 places = [[0, 0, 0], [distance, 0, 0], [0, 1.1, 0]][: 2 + companions]
                 sides.append(Structure(np.array([6, 8, 1])[: 2 + companions], np.array(places)))
             energies, forces = self.predict(exact, sides)
@@ -215,9 +216,8 @@ class PotentialContract(FamilyContract):
         self.agree(model, probes, self.predict(model, probes), self.predict(exact, probes))
 
     def test_the_batch_of_a_dataset_has_every_edge(self, data: Dataset, model: Potential) -> None:
-        cutoff = model.config.cutoff  # type: ignore[attr-defined]
         batch = data.collate(model.config)(data.indices("train")[:4])
-        pairs = torch.cdist(batch.positions, batch.positions) < cutoff
+        pairs = torch.cdist(batch.positions, batch.positions) < model.cutoff
         pairs &= batch.structure[:, None] == batch.structure
         pairs.fill_diagonal_(False)
         found = torch.zeros_like(pairs)
@@ -240,12 +240,10 @@ class PotentialContract(FamilyContract):
     def test_an_atom_sees_as_far_as_its_reach(self, exact: Potential) -> None:
         if not self.kind().local:
             return
-        cutoff = float(exact.config.cutoff)  # type: ignore[attr-defined]
-        steps = round(exact.reach / cutoff)
+        steps = round(exact.reach / exact.cutoff)
         line = np.arange(steps + 3)
-        places = np.stack((0.8 * cutoff * line, 0.1 * (line % 2), 0 * line), axis=1)
-        graph = graph_of([Structure(np.full(len(line), 6), places)], cutoff)
-        graph = graph.to(CPU, torch.float64).differentiable()
+        places = np.stack((0.8 * exact.cutoff * line, 0.1 * (line % 2), 0 * line), axis=1)
+        graph = self.graph(exact, [Structure(np.full(len(line), 6), places)]).differentiable()
         energy = exact.atom_energies(graph)[0]
         (slopes,) = torch.autograd.grad(energy, graph.positions)
         felt = (slopes != 0).any(dim=1).tolist()
@@ -275,8 +273,7 @@ class PotentialContract(FamilyContract):
     def test_stress_is_the_slope_of_the_energy_under_strain(self, exact: Potential) -> None:
         if not self.kind().periodic:
             return
-        cutoff, step = float(exact.config.cutoff), 1e-4  # type: ignore[attr-defined]
-        small = crystal()
+        small, step = crystal(), 1e-4
 
         def strained(place: tuple[int, int], size: float) -> Structure:
             strain = np.eye(3)
@@ -292,12 +289,11 @@ class PotentialContract(FamilyContract):
         found /= abs(np.linalg.det(CELL))
         # Beside a molecule, which has no stress.
         lone = Structure(small.numbers, small.positions)
-        batch = graph_of([small, lone], cutoff).to(CPU, torch.float64)
-        told = exact.predict(batch)
+        told = exact.predict(self.graph(exact, [small, lone]))
         assert told.stress is not None and told.stress[1].isnan().all()
         stress = told.stress[0].numpy()
         assert np.abs(stress - found).max() < 1e-5 * np.abs(found).max()
-        assert exact.predict(graph_of([lone], cutoff).to(CPU, torch.float64)).stress is None
+        assert exact.predict(self.graph(exact, [lone])).stress is None
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -305,7 +301,7 @@ class PotentialContract(FamilyContract):
         """A crystal with labels drawn at random, beside a molecule without a stress."""
         small, generator = crystal(), np.random.default_rng(5)
         lone = Structure(small.numbers, small.positions)
-        graph = graph_of([small, lone], float(exact.config.cutoff))  # type: ignore[attr-defined]
+        graph = graph_of([small, lone], exact.cutoff)
         stress = 0.05 * generator.normal(size=(2, 3, 3))
         stress[1] = np.nan
         labels = {
@@ -354,8 +350,7 @@ class PotentialContract(FamilyContract):
     def test_what_it_predicts_of_atoms_adds_up(
         self, exact: Potential, probes: list[Structure]
     ) -> None:
-        cutoff = float(exact.config.cutoff)  # type: ignore[attr-defined]
-        told = exact.predict(graph_of(probes, cutoff).to(CPU, torch.float64))
+        told = exact.predict(self.graph(exact, probes))
         energies, forces = self.predict(exact, probes)
         parts = np.split(told.energies.numpy(), np.cumsum([len(p.numbers) for p in probes])[:-1])
         assert [part.sum() for part in parts] == pytest.approx(list(energies), rel=1e-12)

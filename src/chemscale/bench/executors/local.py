@@ -100,10 +100,10 @@ class _Worker:
     """One process, and the thread that passes on what it says."""
 
     def __init__(self, number: int, order: dict[str, Any], events: queue.Queue[Any]):
-        threads, count = str(order["resources"]["threads"]), order["resources"]["ranks"]
-        kinds = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        environment = {**os.environ, **dict.fromkeys(kinds, threads)}
-        command = COMMAND if count == 1 else (*TORCHRUN, str(count), *COMMAND, json.dumps(order))
+        resources = Resources(**order["resources"])
+        command: tuple[str, ...] = COMMAND
+        if resources.ranks > 1:
+            command = (*TORCHRUN, str(resources.ranks), *COMMAND, json.dumps(order))
         self.run: str | None = None
         self.process = subprocess.Popen(
             [sys.executable, *command],
@@ -111,7 +111,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=resources.environment(),
             start_new_session=True,  # Ctrl-C reaches the parent, which lets workers checkpoint
         )
         assert self.process.stdin is not None

@@ -81,12 +81,12 @@ class Allegro(Potential):
     @property
     def reach(self) -> float:
         """One cutoff, Å, at any depth."""
-        return self.config.cutoff
+        return self.cutoff
 
     def calibrate(self, dataset: Dataset, subset: Indices) -> None:
         """Take references, scale and mean number of neighbours from the training subset."""
         super().calibrate(dataset, subset)
-        mean = dataset.mean_neighbours(subset, self.config.cutoff)  # type: ignore[attr-defined]
+        mean = dataset.mean_neighbours(subset, self.cutoff)  # type: ignore[attr-defined]
         self.neighbours.fill_(mean)
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
@@ -94,8 +94,8 @@ class Allegro(Potential):
         vectors = graph.vectors()  # (E, 3)
         distances = vectors.norm(dim=1)  # (E,)
         harmonics = spherical_harmonics(vectors / distances[:, None], self.config.l_max)
-        envelope = polynomial_cutoff(distances, self.config.cutoff)[:, None]  # (E, 1)
-        basis = self.radial(distances) * (2.0 / self.config.cutoff) ** 0.5  # (E, K)
+        envelope = polynomial_cutoff(distances, self.cutoff)[:, None]  # (E, 1)
+        basis = self.radial(distances) * (2.0 / self.cutoff) ** 0.5  # (E, K)
         centre = self.centre(graph.atomic_numbers).index_select(0, graph.receivers)
         neighbour = self.neighbour(graph.atomic_numbers).index_select(0, graph.senders)
         # All three are what one layer makes of two one-hot vectors and the basis.

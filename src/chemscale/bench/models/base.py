@@ -206,9 +206,11 @@ class Potential(Family):
 
     references: Tensor  # (101,) eV by atomic number; NaN for elements not in the training set
     scale: Tensor  # ()
+    cutoff: float  # Å, how far an atom sees in one step
 
     def __init__(self, config: Record):
         super().__init__(config)
+        self.cutoff = float(config.cutoff)  # type: ignore[attr-defined]
         # The references stay in double precision: total energies are large, differences small.
         self.register_buffer("references", torch.full((101,), torch.nan, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(()))
@@ -220,8 +222,7 @@ class Potential(Family):
     @property
     def reach(self) -> float:
         """How far an atom's energy sees, Å; messages carry it one cutoff a layer."""
-        config: Any = self.config
-        return float(config.cutoff) * getattr(config, "num_layers", 1)
+        return self.cutoff * getattr(self.config, "num_layers", 1)
 
     @classmethod
     def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102

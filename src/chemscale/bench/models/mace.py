@@ -50,8 +50,7 @@ class MACE(Potential):
 
     revision = 1
     ladder = {
-        **widths(Config, 8, 16, 24, 32),
-        **widths(Config, 48),
+        **widths(Config, 8, 16, 24, 32, 48),
         "w64-l0": Config(width=64, l_max=0),
         **widths(Config, 64),
         "w64-l2": Config(width=64, l_max=2),
@@ -92,7 +91,7 @@ class MACE(Potential):
     def calibrate(self, dataset: Dataset, subset: Indices) -> None:
         """Take references, scale and mean number of neighbours from the training subset."""
         super().calibrate(dataset, subset)
-        mean = dataset.mean_neighbours(subset, self.config.cutoff)  # type: ignore[attr-defined]
+        mean = dataset.mean_neighbours(subset, self.cutoff)  # type: ignore[attr-defined]
         self.neighbours.fill_(mean)
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
@@ -101,7 +100,7 @@ class MACE(Potential):
         vectors = graph.vectors()  # (E, 3), from receiver to sender
         distances = vectors.norm(dim=1)  # (E,)
         harmonics = spherical_harmonics(-vectors / distances[:, None], config.l_edge)
-        envelope = polynomial_cutoff(distances, config.cutoff) * (2.0 / config.cutoff) ** 0.5
+        envelope = polynomial_cutoff(distances, self.cutoff) * (2.0 / self.cutoff) ** 0.5
         basis = self.radial(distances) * envelope[:, None]  # (E, K)
         elements = self.numbers[graph.atomic_numbers]  # (A,)
         chosen = nn.functional.one_hot(elements, len(config.elements)).to(basis.dtype)  # (A, Z)
@@ -150,7 +149,6 @@ class Layer(nn.Module):
     def __init__(self, config: MACE.Config, before: int, after: int):
         super().__init__()
         width, elements = config.width, len(config.elements)
-        self.after = after
         self.product = Product(before, config.l_edge, config.l_edge)
         radial = config.radial_width
         weights = len(self.product.paths) * width

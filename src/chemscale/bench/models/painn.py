@@ -42,7 +42,6 @@ class PaiNN(Potential):
         self.messages = nn.ModuleList(Message(config) for _ in range(config.num_layers))
         self.updates = nn.ModuleList(Update(config) for _ in range(config.num_layers))
         self.readout = MLP((config.width, config.width // 2, 1), silu, last_zero=True)
-        self.cutoff = config.cutoff
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
         # A atoms, L links, K basis functions, F features

@@ -41,7 +41,6 @@ class SchNet(Potential):
         self.radial = Gaussians(config.num_basis, config.cutoff)
         self.interactions = nn.ModuleList(Interaction(config) for _ in range(config.num_layers))
         self.readout = MLP((config.width, config.width // 2, 1), shifted_softplus, last_zero=True)
-        self.cutoff = config.cutoff
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
         # A atoms, L links, K basis functions, F features

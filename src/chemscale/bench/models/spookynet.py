@@ -122,7 +122,7 @@ class SpookyNet(Potential):
         vectors = graph.vectors()  # (E, 3)
         distances = vectors.norm(dim=1)  # (E,)
         harmonics = spherical_harmonics(vectors / distances[:, None], 2)[:, :, None]
-        basis = self.radial(distances) * bump_cutoff(distances, self.config.cutoff)[:, None]
+        basis = self.radial(distances) * bump_cutoff(distances, self.cutoff)[:, None]
         features = self.embedding(graph.atomic_numbers)  # (A, F)
         features = features + self._electrons(graph, features)
         ends = graph.all_pairs()
@@ -154,7 +154,7 @@ class SpookyNet(Potential):
         self, graph: GraphBatch, output: Tensor, near: Tensor, ends: tuple[Tensor, Tensor]
     ) -> Tensor | None:
         """Terms of physics, eV: (A,)."""
-        config, numbers = self.config, graph.atomic_numbers
+        numbers = graph.atomic_numbers
         parts = []
         if self.repulsion is not None:
             parts.append(self.repulsion(numbers, near, graph.senders, graph.receivers))
@@ -164,8 +164,8 @@ class SpookyNet(Potential):
             there = graph.positions.index_select(0, senders)
             distances = (there - graph.positions.index_select(0, receivers)).norm(dim=1)
             charges = self.partial_charges(graph, output)
-            if config.electrostatics:
-                parts.append(electrostatics(charges, distances, senders, receivers, config.cutoff))
+            if self.config.electrostatics:
+                parts.append(electrostatics(charges, distances, senders, receivers, self.cutoff))
             if self.dispersion is not None:
                 parts.append(self.dispersion(numbers, charges, distances, senders, receivers))
         return sum(parts[1:], parts[0]) if parts else None

@@ -102,9 +102,7 @@ class Command:
     def _wait(self, command: Sequence[str]) -> int:
         """Run it to its end; returns its exit code."""
         self.place.log(" ".join(command))
-        threads = str(self.resources.threads)
-        kinds = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        environment = {**os.environ, **dict.fromkeys(kinds, threads), **self.asked.environment}
+        environment = self.resources.environment() | self.asked.environment
         environment.pop("PYTHONPATH", None)  # ours, not its
         with (self.work / LOG).open("ab") as log:
             process = subprocess.Popen(

@@ -5,6 +5,7 @@ Beyond rounding, that is: all of it is written into the outcome.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from chemscale.bench.models.base import Family
@@ -26,6 +27,11 @@ class Resources:
         told = ("ranks", "shard", "recompute", "compile")
         given = {name: getattr(self, name) for name in told}
         return {name: str(it) for name, it in given.items() if it != getattr(ORDINARY, name)}
+
+    def environment(self) -> dict[str, str]:
+        """That of a process: ours, with so many threads."""
+        kinds = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return {**os.environ, **dict.fromkeys(kinds, str(self.threads))}
 
     def refuse_for(self, family: type[Family], name: str) -> None:
         """Refuse what a family cannot do.

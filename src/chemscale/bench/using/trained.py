@@ -77,7 +77,7 @@ class TrainedPotential:
     @property
     def cutoff(self) -> float:
         """How far an atom sees in one step, Å."""
-        return float(self.config.cutoff)  # type: ignore[attr-defined]
+        return self.model.cutoff
 
     @property
     def elements(self) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ def render(pages: Sequence[Page], title: str, made: str, version: str) -> str:
     template = environment.from_string(
         files(__package__).joinpath("template.html").read_text(encoding="utf-8")
     )
+    studies = enumerate(named(tuple(pages)), start=1)
     light, dark = Markup(scheme_css(dark=False)), Markup(scheme_css(dark=True))
     return template.render(
         title=title,
@@ -48,12 +49,8 @@ def render(pages: Sequence[Page], title: str, made: str, version: str) -> str:
         version=version,
         light=light,
         dark=dark,
-        studies=[_study(prefix, page, drawn, place) for place, (prefix, page) in _numbered(pages)],
+        studies=[_study(prefix, page, drawn, place) for place, (prefix, page) in studies],
     )
-
-
-def _numbered(pages: Sequence[Page]) -> list[tuple[int, tuple[str, Page]]]:
-    return list(enumerate(named(tuple(pages)), start=1))
 
 
 def _figure(drawn: dict[str, Drawn], name: str, unique: str) -> dict[str, Any] | None:

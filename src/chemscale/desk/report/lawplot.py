@@ -129,7 +129,8 @@ def _panel(axes: Axes, page: Page, family: str, axis: str) -> None:
     label = "parameters, non-embedding" if axis == "num_params" else axis_label(axis, page.unit)
     axes.set_xlabel(label)
     if points:
-        log_axis(axes, "x", _x_range(points, axis, laws), counts=True)
+        shown = [_x(point, axis) for point in points] + [_end(law) for law in laws]
+        log_axis(axes, "x", shown, counts=True)
     _legend(axes, lines)
 
 
@@ -165,10 +166,6 @@ def _x(point: Point, axis: str) -> float:
 
 def _key(point: Point, axis: str) -> float:
     return float(point.num_train if axis == "num_params" else point.num_params)
-
-
-def _x_range(points: Sequence[Point], axis: str, laws: Sequence[LawFit]) -> list[float]:
-    return [_x(point, axis) for point in points] + [_end(law) for law in laws]
 
 
 def _lines(page: Page, family: str, points: Sequence[Point], axis: str) -> list[Line]:
