@@ -12,7 +12,7 @@ import pytest
 
 from chemscale.table import files
 from chemscale.table.errors import StoreError, StudyError
-from chemscale.table.records import FORMAT, Forecast, Length, Recipe, Run, Study, Trunk
+from chemscale.table.records import FORMAT, Forecast, Length, Recipe, Run, Trunk
 from chemscale.table.results import CURVE_COLUMNS, Choice, Outcome, Size
 from chemscale.table.store import RunFolder, StudyFolder
 
