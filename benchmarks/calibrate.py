@@ -24,6 +24,23 @@ from chemscale.desk.calibration import Calibration, parts
 
 LEVELS = (0.5, 0.8, 0.9)
 CURVES = {"IC", "CURVE20", "CURVE50"}
+WORDS = {
+    "IC": "image, few-shot error",
+    "CURVE20": "training curves, 20 % seen",
+    "CURVE50": "training curves, 50 % seen",
+    "DD": "double descent",
+    "GNN-D": "graph networks over data",
+    "GNN-N": "graph networks over width",
+    "NANO": "nanoGPT widths",
+    "LM": "language models",
+    "NMT": "machine translation",
+    "BB": "BIG-bench",
+    "ISOFLOP": "IsoFLOP surfaces",
+    "PORIAN": "Porian et al. 2024",
+    "GEMSTONE": "Gemstones",
+    "GNN-ND": "graph networks, far corner",
+    "OVERTRAIN": "over-training",
+}
 
 
 class Task(NamedTuple):
@@ -36,12 +53,37 @@ class Task(NamedTuple):
     truth: np.ndarray  # (T,) log y
 
 
-def tasks(data: Path) -> list[Task]:
-    """Forecast everything the two suites of the scorer ask for."""
+def scorer(data: Path) -> Any:
+    """The module `score.py`."""
     spec = importlib.util.spec_from_file_location("score", data / "score.py")
     assert spec is not None and spec.loader is not None
-    score: Any = importlib.util.module_from_spec(spec)
+    score = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(score)
+    return score
+
+
+def baselines(data: Path) -> dict[str, list[float]]:
+    """Domain → RMSLE of no change, then RMSLE and interval score of the textbook's law.
+
+    That is a power law with a floor along one axis, the additive one over a surface.
+    """
+    score = scorer(data)
+    laws = score.suite_extrapolate(score.power_law_offset_logy, str(data))
+    surfaces = score.suite_surface(score.vpnls, str(data))
+    stays = score.suite_extrapolate(score.last_value, str(data)).groupby("domain").rmsle.mean()
+    means = [
+        frame.groupby("domain")[["rmsle", "interval_score"]].mean() for frame in (laws, surfaces)
+    ]
+    return {
+        domain: [stays.get(domain, np.nan), *row]
+        for frame in means
+        for domain, row in zip(frame.index, frame.to_numpy().tolist(), strict=True)
+    }
+
+
+def tasks(data: Path) -> list[Task]:
+    """Forecast everything the two suites of the scorer ask for."""
+    score = scorer(data)
     found: list[Task] = []
     for suite in ("extrapolate", "surface"):
 
@@ -126,19 +168,27 @@ def left_out(found: list[Task], key: Callable[[Task], str]) -> dict[str, list[li
     return rows
 
 
-def show(title: str, rows: dict[str, list[list[float]]]) -> None:
-    """Print a Markdown table."""
+def show(title: str, rows: dict[str, list[list[float]]], beside: dict[str, list[float]]) -> None:
+    """Print a Markdown table, the baselines beside it."""
     print(f"\n{title}\n")
-    print("| | tasks | RMSLE | 50 % | 80 % | 90 % | log width | interval score |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| | tasks | RMSLE | no change | law | 50 % | 80 % | 90 % | width | score | law's |")
+    print("| --- " * 11 + "|")
     pooled = {
         "image and curves": [row for domain in CURVES for row in rows.get(domain, [])],
         "all": [row for domain in rows.values() for row in domain],
     }
-    for name, mine in [*sorted(rows.items()), *pooled.items()]:
+    kinds = {WORDS[domain]: rows[domain] for domain in sorted(rows, key=[*WORDS].index)}
+    named = {WORDS[domain]: row for domain, row in beside.items()}
+    for name, mine in (kinds | pooled).items():
         rmsle, *covered, width, score = np.mean(mine, axis=0)
         share = " | ".join(f"{100 * one:.0f}" for one in covered)
-        print(f"| {name} | {len(mine)} | {rmsle:.4f} | {share} | {width:.3f} | {score:.3f} |")
+        stays, law, law_score = (
+            f"{one:.4f}" if np.isfinite(one) else "" for one in named.get(name, [np.nan] * 3)
+        )
+        print(
+            f"| {name} | {len(mine)} | {rmsle:.4f} | {stays} | {law} | {share} | "
+            f"{width:.3f} | {score:.3f} | {law_score} |"
+        )
 
 
 def main() -> None:
@@ -148,11 +198,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     found = tasks(asked.data)
-    show("Learned without the group of models that is scored", left_out(found, lambda t: t.group))
-    show(
-        "Learned without the whole domain",
-        left_out(found, lambda task: task.domain.rstrip("0123456789")),
-    )
+    beside = baselines(asked.data)
+    group = left_out(found, lambda task: task.group)
+    show("Learned without the group of models that is scored:", group, beside)
+    domain = left_out(found, lambda task: task.domain.rstrip("0123456789"))
+    show("Learned without the whole kind of curve:", domain, beside)
     if asked.write:
         import chemscale.desk
 

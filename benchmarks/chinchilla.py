@@ -116,7 +116,7 @@ def main() -> None:
         f"{name} {one:.5g} ({one / PUBLISHED[name] - 1:+.2%})"
         for name, one in zip(names, best, strict=True)
     ]
-    print(f"optimum: {', '.join(told)}; objective {values['ours'].min():.8f}")
+    print(f"Optimum: {', '.join(told)}; objective {values['ours'].min():.8f}\n")
     print("| | processor s, 4,500 starts | ours is faster by | starts that reach the optimum |")
     print("| --- | --- | --- | --- |")
     for name, times in seconds.items():
@@ -127,7 +127,7 @@ def main() -> None:
     fit_sample(
         log_x, log_y, np.arange(len(log_y)), floor=True, seeds=None, rng=np.random.default_rng(0)
     )
-    print(f"fit with 1,000 bootstraps: {time.process_time() - clock:.2f} s")
+    print(f"\nOne fit with 1,000 bootstraps: {time.process_time() - clock:.2f} s")
 
 
 if __name__ == "__main__":
