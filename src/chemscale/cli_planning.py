@@ -52,7 +52,7 @@ def plan(
     if pilot:
         if at is None or tenfold or seeds != 1 or any(one is not None for one in others):
             raise UsageError("--pilot goes with --at, --num-train and --flops (its budget) only")
-        found, _, path = planning.pilot(study, at=at, num_train=num_train, flops=flops)
+        found, path = planning.pilot(study, at=at, num_train=num_train, flops=flops)
         if as_json:
             _print_json(tables.pilots_data(found) | {"path": path and str(path)})
         else:

@@ -7,6 +7,7 @@ dynamics. Loading this imports no torch; calling does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def _evaluate_potentials(
             found: dict[str, float] = {}
             for split, some in items.items():
                 before = "" if split == "test" else f"{split}_"
-                told = errors(trained, dataset, some, lambda done: counter("judging", done))
+                told = errors(trained, dataset, some, partial(counter, "judging"))
                 found |= {before + name: value for name, value in told.items()}
             if settings.dynamics:
                 found |= constant_energy(
@@ -131,7 +132,7 @@ def _evaluate_potentials(
                     settings.dynamics,
                     temperature=settings.temperature,
                     seed=settings.seed,
-                    progress=lambda done: counter("moving", done),
+                    progress=partial(counter, "moving"),
                 )
         one = Evaluated(run=run.id, metrics=found)
         evaluation = evaluation.model_copy(update={"runs": (*evaluation.runs, one), "made": now()})
@@ -206,7 +207,7 @@ def _evaluate_run(
             trained,
             count,
             batch_size=batch_size,
-            progress=lambda done: counter("sampling", done),
+            progress=partial(counter, "sampling"),
             **settings.model_dump(exclude={"num_samples"}),
         )
         smiles = [one.smiles for one in samples]

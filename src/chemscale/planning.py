@@ -11,7 +11,6 @@ from chemscale.desk.design import Design
 from chemscale.desk.tenfold import Tenfold
 from chemscale.table.errors import UnknownName
 from chemscale.table.points import points_of
-from chemscale.table.records import Study
 from chemscale.table.store import StudyFolder
 
 
@@ -30,18 +29,16 @@ def pilot(
     at: str,
     num_train: int | None = None,
     flops: float | None = None,
-    write: bool = True,
-) -> tuple[Design, Study | None, Path | None]:
+) -> tuple[Design, Path | None]:
     """Rank pilot runs for a forecast (`desk.design`) and write the first as a plan.
 
-    Returns the ranking, the plan and its file; no plan where piloting should stop.
+    Returns the ranking and the plan's file; none where piloting should stop.
 
     Args:
         path: study folder.
         at: "family:size" of the forecast.
         num_train: of the forecast; by default the largest fitted.
         flops: what one pilot run may cost; by default as much as the run `at`.
-        write: whether to write the plan down.
 
     Raises:
         NotIdentified: there is no forecast to narrow; says which run would give one.
@@ -59,7 +56,7 @@ def pilot(
         bought=points_of(folder.trained()),
     )
     planned = found.plan(study, now=verbs.now())
-    if planned is None or not write:
-        return found, planned, None
+    if planned is None:
+        return found, None
     verbs.choose_for(folder, planned)
-    return found, planned, folder.write_plan(planned)
+    return found, folder.write_plan(planned)

@@ -74,7 +74,6 @@ class _Chapter:
         self.total = self.done = 0
         self.cost: dict[str, float] = {}
         self.share: dict[str, float] = {}
-        self.troubles = 0
 
     def take(self, event: dict[str, Any]) -> None:
         match event["event"]:
@@ -87,7 +86,6 @@ class _Chapter:
             case "end":
                 self.share[event["run"]] = 1.0
                 self.done += 1
-                self.troubles += event["status"] != "finished"
             case "held":
                 self.share[event["run"]] = 1.0
 

@@ -7,6 +7,7 @@ before. Loading this imports no torch; calling does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,7 @@ def generate(
 
     total = count * max(1, len(settings.get("prompts") or ()))
     with counting(watch, total) as counter:
-        told = lambda done: counter("sampling", done)  # noqa: E731
-        return generating(trained, count, progress=told, **settings)
+        return generating(trained, count, progress=partial(counter, "sampling"), **settings)
 
 
 def embed(
@@ -112,8 +112,7 @@ def embed(
     from chemscale.bench.using.embed import embed as embedding
 
     with counting(watch, len(smiles)) as counter:
-        told = lambda done: counter("embedding", done)  # noqa: E731
-        return embedding(trained, smiles, progress=told, **settings)
+        return embedding(trained, smiles, progress=partial(counter, "embedding"), **settings)
 
 
 def probe(

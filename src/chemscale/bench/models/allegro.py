@@ -90,21 +90,24 @@ class Allegro(Potential):
         self.neighbours.fill_(mean)
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
-        # A atoms, E edges from centre (receiver) to neighbour (sender), F features
+        # A atoms, E edges from centre (receiver) to neighbour (sender), K basis functions,
+        # M components of harmonics, F features
         vectors = graph.vectors()  # (E, 3)
         distances = vectors.norm(dim=1)  # (E,)
-        harmonics = spherical_harmonics(vectors / distances[:, None], self.config.l_max)
+        directions = vectors / distances[:, None]  # (E, 3)
+        harmonics = spherical_harmonics(directions, self.config.l_max)  # (E, M)
         envelope = polynomial_cutoff(distances, self.cutoff)[:, None]  # (E, 1)
         basis = self.radial(distances) * (2.0 / self.cutoff) ** 0.5  # (E, K)
-        centre = self.centre(graph.atomic_numbers).index_select(0, graph.receivers)
+        centre = self.centre(graph.atomic_numbers).index_select(0, graph.receivers)  # (E, F)
         neighbour = self.neighbour(graph.atomic_numbers).index_select(0, graph.senders)
         # All three are what one layer makes of two one-hot vectors and the basis.
-        pair = (self.start(basis) + centre + neighbour) * 3**-0.5
+        pair = (self.start(basis) + centre + neighbour) * 3**-0.5  # (E, F)
         latent = envelope * self.latent(silu(pair) * SILU_SCALE)  # (E, F)
-        tensors = self.spread(self.tensors(latent).unflatten(1, (-1, latent.shape[1])), harmonics)
+        weights = self.tensors(latent).unflatten(1, (-1, latent.shape[1]))  # (E, l, F)
+        tensors = self.spread(weights, harmonics)  # (E, M, F)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            around = layer.around(latent, harmonics, graph) * self.neighbours**-0.5
+            around = layer.around(latent, harmonics, graph) * self.neighbours**-0.5  # (A, M, F)
             latent, tensors = layer(latent, tensors, around, envelope, graph)
         energies = self.readout(latent) * self.neighbours**-0.5  # (E, 1)
         return scatter_sum(energies, graph.receivers, graph.num_atoms).squeeze(1)  # (A,)

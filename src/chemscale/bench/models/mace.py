@@ -95,21 +95,22 @@ class MACE(Potential):
         self.neighbours.fill_(mean)
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
-        # A atoms, E edges, Z elements, K basis functions, F features
+        # A atoms, E edges, Z elements, K basis functions, M components of harmonics, F features
         config = self.config
         vectors = graph.vectors()  # (E, 3), from receiver to sender
         distances = vectors.norm(dim=1)  # (E,)
-        harmonics = spherical_harmonics(-vectors / distances[:, None], config.l_edge)
-        envelope = polynomial_cutoff(distances, self.cutoff) * (2.0 / self.cutoff) ** 0.5
+        directions = -vectors / distances[:, None]  # (E, 3), as messages flow
+        harmonics = spherical_harmonics(directions, config.l_edge)  # (E, M)
+        envelope = polynomial_cutoff(distances, self.cutoff) * (2.0 / self.cutoff) ** 0.5  # (E,)
         basis = self.radial(distances) * envelope[:, None]  # (E, K)
         elements = self.numbers[graph.atomic_numbers]  # (A,)
         chosen = nn.functional.one_hot(elements, len(config.elements)).to(basis.dtype)  # (A, Z)
-        start = self.embedding.index_select(0, elements) * len(config.elements) ** -0.5
-        features, energy = start[:, None], torch.zeros_like(start[:, 0])
+        start = self.embedding.index_select(0, elements) * len(config.elements) ** -0.5  # (A, F)
+        features, energy = start[:, None], torch.zeros_like(start[:, 0])  # (A, 1, F), (A,)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             gathered = layer.gather(features, basis, harmonics, graph) / self.neighbours
-            features = layer.update(features, gathered, elements, chosen)
+            features = layer.update(features, gathered, elements, chosen)  # (A, components, F)
             if number < len(self.linear_readouts):
                 readout = self.linear_readouts[number] * config.width**-0.5  # (F, 1)
                 energy = energy + (features[:, 0] @ readout).squeeze(1)
@@ -174,7 +175,7 @@ class Layer(nn.Module):
         self, features: Tensor, gathered: Tensor, elements: Tensor, chosen: Tensor
     ) -> Tensor:
         """Features (A, components, F) of the layer that follows."""
-        come = self.come(self.contraction(gathered, elements))
+        come = self.come(self.contraction(gathered, elements))  # (A, components, F)
         shared = features[:, : come.shape[1]]
         by_element = (shared[:, :, None] * chosen[:, None, :, None]).flatten(2)  # (A, …, Z F)
         kept = self.kept(by_element)

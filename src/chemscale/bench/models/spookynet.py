@@ -116,13 +116,14 @@ class SpookyNet(Potential):
         Raises:
             DataError: a structure is periodic.
         """
-        # A atoms, E edges, P pairs within structures and atoms with themselves, F features
+        # A atoms, E edges, P pairs within structures and atoms with themselves, S structures,
+        # K basis functions, F features
         if graph.offsets is not None:
             raise DataError("spookynet takes no periodic structures: it sums over all pairs")
         vectors = graph.vectors()  # (E, 3)
         distances = vectors.norm(dim=1)  # (E,)
-        harmonics = spherical_harmonics(vectors / distances[:, None], 2)[:, :, None]
-        basis = self.radial(distances) * bump_cutoff(distances, self.cutoff)[:, None]
+        harmonics = spherical_harmonics(vectors / distances[:, None], 2)[:, :, None]  # (E, 9, 1)
+        basis = self.radial(distances) * bump_cutoff(distances, self.cutoff)[:, None]  # (E, K)
         features = self.embedding(graph.atomic_numbers)  # (A, F)
         features = features + self._electrons(graph, features)
         ends = graph.all_pairs()
@@ -135,12 +136,11 @@ class SpookyNet(Potential):
         return energy if known is None else energy + known / self.scale
 
     def _electrons(self, graph: GraphBatch, features: Tensor) -> Tensor:
-        told = torch.zeros_like(graph.atoms_per_structure)
-        charge = told if graph.charge is None else graph.charge
-        unpaired = told if graph.unpaired is None else graph.unpaired
-        return self.charge_embedding(features, charge, graph) + self.spin_embedding(
-            features, unpaired, graph
-        )
+        none = torch.zeros_like(graph.atoms_per_structure)
+        charge = none if graph.charge is None else graph.charge  # (S,)
+        unpaired = none if graph.unpaired is None else graph.unpaired  # (S,)
+        of_charge = self.charge_embedding(features, charge, graph)  # (A, F)
+        return of_charge + self.spin_embedding(features, unpaired, graph)
 
     def partial_charges(self, graph: GraphBatch, output: Tensor) -> Tensor:
         """Charges of atoms, which sum to that of their structure, e: (A,)."""
@@ -205,10 +205,10 @@ class Residual(nn.Module):
 class ResidualMLP(nn.Module):
     """A residual block, an activation and a linear layer."""
 
-    def __init__(self, width: int, *, bias: bool = True):
+    def __init__(self, width: int):
         super().__init__()
-        self.residual = Residual(width, bias=bias)
-        self.last = linear(width, width, bias=bias)
+        self.residual = Residual(width)
+        self.last = linear(width, width)
 
     def forward(self, features: Tensor) -> Tensor:
         """(…, F) to (…, F)."""
@@ -270,12 +270,12 @@ class Layer(nn.Module):
     def _gather(
         self, features: Tensor, basis: Tensor, harmonics: Tensor, graph: GraphBatch
     ) -> Tensor:
-        sent = (self.scalar(features), self.vector(features), self.tensor(features))
+        by_degree = (self.scalar(features), self.vector(features), self.tensor(features))
+        sent = torch.stack(by_degree, dim=1)  # (A, 3, F)
         filters = self.filter(basis).unflatten(1, (3, -1))  # (E, 3, F)
         rows = graph.receivers, graph.senders, None, None
-        shape = graph.num_atoms, 9
-        around = SENT(shape, rows, torch.stack(sent, dim=1), filters, harmonics)  # (A, 9, F)
-        total = self.centre(features) + around[:, 0]
+        around = SENT((graph.num_atoms, 9), rows, sent, filters, harmonics)  # (A, 9, F)
+        total = self.centre(features) + around[:, 0]  # (A, F)
         for degree, mix in ((1, self.mix_vectors), (2, self.mix_tensors)):
             left, right = mix(around[:, place(degree)]).chunk(2, dim=2)
             total = total + (left * right).sum(dim=1)
@@ -285,7 +285,7 @@ class Layer(nn.Module):
         """Softmax attention over the atoms of the structure."""
         senders, receivers = ends
         query = self.query(features).index_select(0, receivers)  # (P, F)
-        key = self.key(features).index_select(0, senders)
+        key = self.key(features).index_select(0, senders)  # (P, F)
         scores = torch.bmm(query[:, None], key[:, :, None]).flatten() * query.shape[1] ** -0.5
         size = len(features)
         most = scores.detach().new_full((size,), -math.inf)

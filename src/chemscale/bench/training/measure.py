@@ -330,22 +330,18 @@ def start_model(
     return model
 
 
-def items_per_second(
-    bench: Workbench, family: str, size: str, device: torch.device, num_steps: int = 10
-) -> float:
-    """Time training steps of one size on one device: the median.
-
-    Batches and threads are as in training.
-    """
+def items_per_second(bench: Workbench, family: str, size: str, device: torch.device) -> float:
+    """Time ten training steps of one size on one device, batches and threads as in training."""
     threads = torch.get_num_threads()
     torch.set_num_threads(ORDINARY.threads)
     try:
-        return _timed(bench, family, size, device, num_steps)
+        return _timed(bench, family, size, device)
     finally:
         torch.set_num_threads(threads)
 
 
-def _timed(bench: Workbench, family: str, size: str, device: torch.device, num_steps: int) -> float:
+def _timed(bench: Workbench, family: str, size: str, device: torch.device) -> float:
+    """The median of ten, after two that warm up."""
     recipe = bench.study.recipe.resolve()
     kind = bench.family(family)
     config = kind.fitted_config(size, bench.dataset)
@@ -355,7 +351,7 @@ def _timed(bench: Workbench, family: str, size: str, device: torch.device, num_s
     batches = Batches(subset, recipe.batch_size, 0)
     collate = bench.dataset.collate(config)
     times = []
-    for k in range(num_steps + 2):
+    for k in range(12):
         start = time.perf_counter()
         batch = collate(batches[k]).to(device, DTYPES[recipe.precision])
         float(train_step(model, step, [batch], recipe, recipe.learning_rate))

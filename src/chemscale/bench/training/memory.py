@@ -113,8 +113,9 @@ def machine_bytes(device: torch.device) -> int:
     return min(limits)
 
 
-def _group_limits(root: Path = Path("/sys/fs/cgroup")) -> Iterator[Path]:
+def _group_limits() -> Iterator[Path]:
     """Files that limit this process, its control group's and those of the groups around it."""
+    root = Path("/sys/fs/cgroup")
     yield root / "memory.max"
     yield root / "memory/memory.limit_in_bytes"  # version 1
     with contextlib.suppress(OSError):

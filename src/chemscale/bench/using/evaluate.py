@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +61,10 @@ class Judge:
         return found
 
     def _look(self, smiles: Sequence[str], what: str) -> Reference:
-        described = describe(smiles, lambda done: self.progress(what, done))
+        described = describe(smiles, partial(self.progress, what))
         moments = None
         if self.chemnet is not None and len(smiles) > 1:
-            moments = self.chemnet.moments(smiles, lambda done: self.progress("FCD", done))
+            moments = self.chemnet.moments(smiles, partial(self.progress, "FCD"))
         return Reference(described, moments)
 
 
