@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from chemscale.bench.models.decoding import Decoder, WholeDecoder
 from chemscale.bench.models.interaction import Interaction, Prediction
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from chemscale.bench.data.graph_batch import GraphBatch
     from chemscale.bench.data.tokens import TokenBatch
     from chemscale.bench.models.counterpart import Counterpart
-    from chemscale.bench.models.scaling import Scaling
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What μP multiplies a parameter's start and learning rate by (Yang et al. 2021)."""
+
+    start: float
+    rate: float
 
 
 class Family(nn.Module, ABC):
@@ -132,13 +139,6 @@ class LanguageModel(Family):
     @abstractmethod
     def logits(self, batch: TokenBatch) -> Tensor:
         """Unnormalised log probabilities of the next token: (tokens, vocabulary)."""
-
-    def through(self, layer: nn.Module, *inputs: Any) -> Tensor:
-        """What a layer makes of its inputs; with `recompute` its insides are not kept."""
-        if self.recompute and torch.is_grad_enabled():
-            found: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
-            return found
-        return layer(*inputs)
 
     def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
         """Features of each token after so many layers, by default what the logits are made of.

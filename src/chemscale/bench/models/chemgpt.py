@@ -9,18 +9,14 @@ batch has no padding; neither is so in the released ChemGPT.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from typing import Any, Self
 
-import torch.nn.functional as F
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
-from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.models.counterpart import Counterpart, require
-from chemscale.bench.models.decoding import Decoder
-from chemscale.bench.models.scaling import Scaling, decoder_scalings
+from chemscale.bench.models.transformer import Step, Transformer
 from chemscale.bench.nn.activations import gelu
 from chemscale.bench.nn.attention import CausalAttention, Packing
 from chemscale.bench.nn.dense import Dense
@@ -30,8 +26,8 @@ from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
 
-class ChemGPT(LanguageModel):
-    """GPT-Neo as a `LanguageModel`."""
+class ChemGPT(Transformer):
+    """GPT-Neo as a `Transformer`."""
 
     class Config(Record):
         """Architecture of one size."""
@@ -84,34 +80,12 @@ class ChemGPT(LanguageModel):
         self.norm = nn.LayerNorm(config.width)
         self.apply(initialise_normal)
 
-    def logits(self, batch: TokenBatch) -> Tensor:  # noqa: D102
-        # T tokens, F features, V symbols; the output layer is the embedding, transposed
-        return F.linear(self.features(batch), self.symbols.weight)  # (T, V)
+    def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """What the first layer reads: (T, F)."""
+        return self.symbols(tokens) + self.places(positions)
 
-    def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
-        """What the network makes of each token and those before it: (T, F).
-
-        Args:
-            batch: the molecules.
-            layer: after how many layers to stop; 0: the embeddings. Default: after all of them,
-                normalised, as the output layer sees it.
-        """
-        packing = Packing.of(batch.molecule, batch.positions, batch.lengths)
-        features = self.symbols(batch.tokens) + self.places(batch.positions)  # (T, F)
-        for each in self.layers[:layer]:
-            features = self.through(each, features, packing)  # (T, F)
-        return features if layer is not None else self.norm(features)  # (T, F)
-
-    @property
-    def num_layers(self) -> int:  # noqa: D102
-        return len(self.windows)
-
-    def decoder(self, num_slots: int) -> Decoder:
-        """One that keeps keys and values, so that a step costs what one token costs."""
-        return _Decoder(self, num_slots)
-
-    def width_scalings(self, base_width: int) -> dict[str, Scaling]:  # noqa: D102
-        return decoder_scalings(self, self.norm, self.config.width / base_width)
+    def step(self, layer: nn.Module) -> Step:  # noqa: D102
+        return _Step(layer)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
         local = sum(window is not None for window in self.windows)
@@ -144,29 +118,6 @@ class Layer(nn.Module):
         features = features + self.attention(self.norm_attention(features), packing)  # (T, F)
         hidden = gelu(self.widen(self.norm_mlp(features)))  # (T, 4F)
         return features + self.narrow(hidden)  # (T, F)
-
-
-class _Decoder(Decoder):
-    def __init__(self, model: ChemGPT, num_slots: int):
-        self.symbols, self.places = model.symbols, model.places
-        self.layers = [_Step(layer) for layer in model.layers]
-        self.logits = Dense(model.symbols, model.norm)
-        assert isinstance(model.config, ChemGPT.Config)
-        width, heads = model.config.width, model.config.num_heads
-        self.past = [Past.of(num_slots, width, heads, model.norm.weight) for _ in model.layers]
-
-    def another(self) -> Decoder:
-        other = copy(self)
-        other.past = [past.another() for past in self.past]
-        return other
-
-    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
-        longest = int(positions.max()) + 1
-        features = self.symbols(tokens) + self.places(positions)  # (R, F)
-        for layer, past in zip(self.layers, self.past, strict=True):
-            past.make_room(longest)
-            features = layer(features, past, positions, slots)  # (R, F)
-        return self.logits(features)  # (R, V)
 
 
 class _Step:

@@ -9,19 +9,15 @@ of `transformers.Qwen3ForCausalLM`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
-from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.models.counterpart import Counterpart, require
-from chemscale.bench.models.decoding import Decoder
-from chemscale.bench.models.scaling import Scaling, decoder_scalings
+from chemscale.bench.models.transformer import Step, Transformer
 from chemscale.bench.nn.activations import silu
 from chemscale.bench.nn.attention import Packing, attend
 from chemscale.bench.nn.dense import Dense
@@ -33,8 +29,8 @@ from chemscale.table.records import Recipe
 EPSILON = 1e-6  # of the norms
 
 
-class Qwen3(LanguageModel):
-    """The dense Qwen3 as a `LanguageModel`."""
+class Qwen3(Transformer):
+    """The dense Qwen3 as a `Transformer`."""
 
     class Config(Record):
         """Architecture of one size."""
@@ -88,35 +84,12 @@ class Qwen3(LanguageModel):
         self.norm = nn.RMSNorm(config.width, EPSILON)
         self.apply(initialise_normal)
 
-    def logits(self, batch: TokenBatch) -> Tensor:  # noqa: D102
-        # T tokens, F features, V symbols; the output layer is the embedding, transposed
-        return F.linear(self.features(batch), self.symbols.weight)  # (T, V)
+    def positional(self, positions: Tensor) -> tuple[Turn]:
+        """By how much each feature of a head is turned."""
+        return (self.rotary(positions),)
 
-    def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
-        """What the network makes of each token and those before it: (T, F).
-
-        Args:
-            batch: the molecules.
-            layer: after how many layers to stop; 0: the embeddings. Default: after all of them,
-                normalised, as the output layer sees it.
-        """
-        packing = Packing.of(batch.molecule, batch.positions, batch.lengths)
-        turn = self.rotary(batch.positions)
-        features = self.symbols(batch.tokens)  # (T, F)
-        for each in self.layers[:layer]:
-            features = self.through(each, features, packing, turn)  # (T, F)
-        return features if layer is not None else self.norm(features)  # (T, F)
-
-    @property
-    def num_layers(self) -> int:  # noqa: D102
-        return len(self.layers)
-
-    def decoder(self, num_slots: int) -> Decoder:
-        """One that keeps keys and values, so that a step costs what one token costs."""
-        return _Decoder(self, num_slots)
-
-    def width_scalings(self, base_width: int) -> dict[str, Scaling]:  # noqa: D102
-        return decoder_scalings(self, self.norm, self.config.width / base_width)
+    def step(self, layer: nn.Module) -> Step:  # noqa: D102
+        return _Step(layer)
 
     def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
         return len(self.layers) * batch.pairs()
@@ -167,28 +140,6 @@ def gated(both: Tensor) -> Tensor:
     return silu(gate) * hidden
 
 
-class _Decoder(Decoder):
-    def __init__(self, model: Qwen3, num_slots: int):
-        self.symbols, self.rotary = model.symbols, model.rotary
-        self.layers = [_Step(layer) for layer in model.layers]
-        self.logits = Dense(model.symbols, model.norm)
-        width, heads = model.config.width, model.config.num_heads
-        self.past = [Past.of(num_slots, width, heads, model.norm.weight) for _ in model.layers]
-
-    def another(self) -> Decoder:
-        other = copy(self)
-        other.past = [past.another() for past in self.past]
-        return other
-
-    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
-        longest, turn = int(positions.max()) + 1, self.rotary(positions)
-        features = self.symbols(tokens)  # (R, F)
-        for layer, past in zip(self.layers, self.past, strict=True):
-            past.make_room(longest)
-            features = layer(features, turn, past, positions, slots)  # (R, F)
-        return self.logits(features)  # (R, V)
-
-
 class _Step:
     """A `Layer` for the next token of R sequences."""
 
@@ -201,7 +152,7 @@ class _Step:
         self.narrow = Dense(layer.narrow)
 
     def __call__(
-        self, features: Tensor, turn: Turn, past: Past, positions: Tensor, slots: Tensor
+        self, features: Tensor, past: Past, positions: Tensor, slots: Tensor, turn: Turn
     ) -> Tensor:
         """(R, F) to (R, F)."""
         packed = self.turned(self.query_key_value(features), turn)  # (R, 3F)

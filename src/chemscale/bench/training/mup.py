@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from chemscale.bench.models.base import Family
-from chemscale.bench.models.scaling import Scaling
+from chemscale.bench.models.base import Family, Scaling
 from chemscale.table.records import Recipe
 
 
