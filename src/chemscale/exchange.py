@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chemscale.progress import Watch, quiet
+from chemscale.table.adopted import FILE, Adopted, Gate, read
 from chemscale.table.errors import DataError, MissingPackage, UsageError
 from chemscale.using import _language, need_bench
 
 if TYPE_CHECKING:
-    from chemscale.bench.using.adopted import Adopted
-    from chemscale.bench.using.gate import Gate
     from chemscale.bench.using.metatomic import Agreement
     from chemscale.bench.using.trained import TrainedPotential
 
@@ -102,12 +101,12 @@ def refuse(potential: TrainedPotential) -> None:
 
 
 def _transformers(path: Path, folder: Path, watch: Watch) -> Gate:
-    from chemscale.bench.using import adopted, card, exchange, gate, trained
+    from chemscale.bench.using import card, exchange, gate, trained
 
     model = _language(path, watch)
     seen = gate.pass_gate(model)
-    if (path / adopted.FILE).is_file():
-        told = adopted.read(path)
+    if (path / FILE).is_file():
+        told = read(path)
         text = card.of_adopted(model, seen, told.source, told.repairs, told.limits)
     else:
         study, place = trained.find(path)
@@ -146,7 +145,7 @@ def adopt(source: str | Path, folder: str | Path, *, anyway: bool = False) -> Ad
             "it nevertheless"
         )
     origin = f"A folder of transformers named {source.resolve().name}"
-    told = adopted.Adopted(
+    told = Adopted(
         family=model.family,
         family_revision=type(model.model).revision,
         config=model.config.model_dump(mode="json"),

@@ -19,9 +19,10 @@ from chemscale.bench.data.molecule_files import read_rows
 from chemscale.bench.data.tokens import EOS, SPECIAL, TokenBatch, Tokenizer
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training.step import optimiser, train_step
-from chemscale.bench.using import adopted, exchange, foreign, gate
+from chemscale.bench.using import exchange, foreign, gate
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel, TrainedPotential
+from chemscale.table.adopted import read
 from chemscale.table.errors import DataError, MissingPackage, UsageError
 from chemscale.table.records import RECIPES
 
@@ -315,14 +316,14 @@ def test_an_adopted_model_is_used_and_exported_like_any_other(released, tmp_path
     from chemscale.bench.using.trained import load
 
     told = verbs.adopt(released, tmp_path / "mine")
-    assert adopted.read(tmp_path / "mine") == told
-    model, read = load(tmp_path / "mine"), foreign.read(released).trained
-    assert (model.symbols, model.family) == (read.symbols, "chemgpt")
+    assert read(tmp_path / "mine") == told
+    model, found = load(tmp_path / "mine"), foreign.read(released).trained
+    assert (model.symbols, model.family) == (found.symbols, "chemgpt")
     verbs.export(tmp_path / "mine", tmp_path / "out")
     again = foreign.read(tmp_path / "out")
     assert not again.repairs
     for name, value in again.trained.model.state_dict().items():
-        assert torch.equal(value, read.model.state_dict()[name])
+        assert torch.equal(value, found.model.state_dict()[name])
     card = (tmp_path / "out/README.md").read_text()
     assert "eos_token_id is 50256" in card
 

@@ -1,4 +1,4 @@
-"""What a run starts from instead of chance: the weights that another run ended with.
+"""What a run starts from instead of chance: the weights that another run ended with, or adopted.
 
 Of a potential everything is taken but the reference energies, which are those of the new training
 subset: total energies of another level of theory lie elsewhere. The scale is taken too, because
@@ -6,15 +6,17 @@ the weights were made for it: network output times scale is in eV, and another s
 all forces of the pre-trained model. Embeddings of elements it never saw start fresh.
 
 Of a language model everything is taken. Its vocabulary must have all symbols of the new data; the
-rows of other symbols are left behind, and what they had of the softmax falls to the rest.
+rows of other symbols are left behind, and what they had of the softmax falls to the rest. So are
+those of places beyond the longest molecule of the new data.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +24,14 @@ from torch import nn
 
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.data.tokens import Molecules
-from chemscale.bench.models.base import Family, LanguageModel
+from chemscale.bench.models.base import Family, LanguageModel, load_family
+from chemscale.bench.models.counterpart import Counterpart
 from chemscale.bench.training import checkpoint, tensors
 from chemscale.bench.training.ended import best, data_of, trained_runs
+from chemscale.table import adopted
 from chemscale.table.errors import DataError, StoreError
+from chemscale.table.records import Notation
+from chemscale.table.registry import families
 from chemscale.table.results import Size
 from chemscale.table.store import RunFolder, StudyFolder
 
@@ -34,7 +40,7 @@ from chemscale.table.store import RunFolder, StudyFolder
 class Source:
     """What is started from."""
 
-    weights: Path  # a checkpoint
+    weights: Path  # a checkpoint, or an adopted folder
     symbols: tuple[str, ...] = ()  # of a language model, by token id
     note: str = ""  # on what it saw before, a sentence
 
@@ -43,7 +49,7 @@ def source(given: str | dict[str, str], folder: Path, size: Size, dataset: Datas
     """What runs of a size start from.
 
     Args:
-        given: `start_from` of the recipe: a run or study folder, or one for each size.
+        given: `start_from` of the recipe: a run, study or adopted folder, or one for each size.
         folder: what relative paths start at.
         size: of the study that starts.
         dataset: of that study.
@@ -59,11 +65,19 @@ def source(given: str | dict[str, str], folder: Path, size: Size, dataset: Datas
             raise DataError(f"{of}: no such size among {', '.join(sorted(given))}; add it")
         given = given[size.size]
     path = folder / Path(given).expanduser()
+    if (path / adopted.FILE).is_file():
+        return _adopted(path, size, dataset, of)
     place = RunFolder(path) if (path / "run.json").is_file() else _best(path, size, of)
     found = checkpoint.final(place)
     if found is None:
         raise StoreError(f"{of}: {path} has no final weights; name a run trained to its end")
-    _refuse_another(place, size, of)
+    trunk, name = place.run().trunk, place.path.name
+    if (trunk.family, trunk.family_revision) != (size.family, size.revision):
+        raise DataError(
+            f"{of}: {name} is {trunk.family}, revision {trunk.family_revision}; this is "
+            f"{size.family}, revision {size.revision}"
+        )
+    _refuse_config(name, trunk.config, size, of)
     if not isinstance(dataset, Molecules):
         return Source(found)
     return _with_symbols(place, found, dataset, of)
@@ -93,7 +107,8 @@ def start(model: Family, found: Source, symbols: Sequence[str]) -> None:
         number = {symbol: row for row, symbol in enumerate(found.symbols)}
         rows = torch.tensor([number[symbol] for symbol in symbols])
         for name, value in model.state_dict().items():
-            value.copy_(files[name][rows] if name in model.by_symbol else files[name])
+            # Of a table of places, those that are not needed are the last.
+            value.copy_(files[name][rows] if name in model.by_symbol else files[name][: len(value)])
         return
     known = torch.isfinite(files["references"])  # (101,) by atomic number
     by_element = {
@@ -111,9 +126,9 @@ def start(model: Family, found: Source, symbols: Sequence[str]) -> None:
 def _best(path: Path, size: Size, of: str) -> RunFolder:
     """The best of a study's runs of that family and size."""
     if not path.is_dir():
-        raise StoreError(f"{of}: {path} is no folder; give that of a run or of a study")
-    if (path / "model.json").is_file():
-        raise StoreError(f"{of}: {path} was adopted; only runs can be started from so far")
+        raise StoreError(
+            f"{of}: {path} is no folder; give that of a run, a study or an adopted model"
+        )
     wanted = (size.family, size.size)
     alike = [
         place
@@ -129,41 +144,77 @@ def _best(path: Path, size: Size, of: str) -> RunFolder:
 
 
 def _with_symbols(place: RunFolder, weights: Path, dataset: Molecules, of: str) -> Source:
-    """A language model that knows all symbols of a dataset."""
-    before = data_of(place)
+    """A run's language model that knows all symbols of a dataset."""
+    before, name = data_of(place), place.path.name
     assert isinstance(before, Molecules)
-    there, here = (one.tokenizer.choices.notation for one in (before, dataset))
-    if there != here:
-        raise DataError(f"{of}: {place.path.name} is spelt in {there}, this dataset in {here}")
     symbols = before.vocabulary()
-    if missing := sorted(set(dataset.vocabulary()) - set(symbols)):
-        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-        raise DataError(
-            f"{of}: {place.path.name} was trained without {' '.join(missing[:20])}{more}, which "
-            "molecules of this dataset have. Start from a model of data that has them, or leave "
-            "those molecules out (stereo = 'drop', charges = 'neutralize' in [dataset] may do)"
-        )
+    _refuse_symbols(name, symbols, before.tokenizer.choices.notation, dataset, of)
     trunk = place.run().trunk
     seen = before.content[before.subset(trunk.num_train, trunk.seed), 0]
     judged = dataset.content[dataset.indices("test"), 0]
     both = int(np.isin(judged, seen).sum())
     note = f"start_from: {both:,} of {len(judged):,} test molecules are among those that "
-    return Source(weights, symbols, f"{note}{place.path.name} was trained on" if both else "")
+    return Source(weights, symbols, f"{note}{name} was trained on" if both else "")
 
 
-def _refuse_another(place: RunFolder, size: Size, of: str) -> None:
-    trunk = place.run().trunk
-    if (trunk.family, trunk.family_revision) != (size.family, size.revision):
+def _adopted(path: Path, size: Size, dataset: Dataset, of: str) -> Source:
+    """An adopted language model: of the same network, whatever its family is called."""
+    told, name = adopted.read(path), path.name
+    networks = [getattr(load_family(n), "counterpart", None) for n in (told.family, size.family)]
+    if not isinstance(dataset, Molecules) or networks[0] is not networks[1]:
+        raise DataError(f"{of}: {name} is {told.family}, another network")
+    if told.family_revision != size.revision:
         raise DataError(
-            f"{of}: {place.path.name} is {trunk.family}, revision {trunk.family_revision}; this "
-            f"is {size.family}, revision {size.revision}"
+            f"{of}: {name} is of revision {told.family_revision}, this of {size.revision}; adopt "
+            "it again"
         )
+    try:
+        _refuse_config(name, told.config, size, of)
+    except DataError as error:
+        raise DataError(f"{error}. {_sizes(told.config, networks[0])}") from None
+    _refuse_symbols(name, told.symbols, told.notation, dataset, of)
+    note = f"start_from: what {name} was trained on is not known; test molecules may be among it"
+    return Source(path, told.symbols, note)
+
+
+def _refuse_symbols(
+    name: str, symbols: Sequence[str], notation: Notation, dataset: Molecules, of: str
+) -> None:
+    here = dataset.tokenizer.choices.notation
+    if notation != here:
+        raise DataError(f"{of}: {name} is spelt in {notation}, this dataset in {here}")
+    if missing := sorted(set(dataset.vocabulary()) - set(symbols)):
+        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        raise DataError(
+            f"{of}: {name} was trained without {' '.join(missing[:20])}{more}, which "
+            "molecules of this dataset have. Start from a model of data that has them, or leave "
+            "those molecules out (stereo = 'drop', charges = 'neutralize' in [dataset] may do)"
+        )
+
+
+def _refuse_config(name: str, there: Mapping[str, Any], size: Size, of: str) -> None:
+    here = size.config
     # The vocabulary is that of the data, and looked at symbol by symbol.
-    fields = sorted({*trunk.config, *size.config} - {"vocab_size"})
+    fields = sorted({*there, *here} - {"vocab_size"})
+    if there.get("max_length", 0) > here.get("max_length", 0):
+        fields.remove("max_length")  # longer than needed
     other = [
-        f"{name} is {trunk.config.get(name)!r} there and {size.config.get(name)!r} here"
-        for name in fields
-        if trunk.config.get(name) != size.config.get(name)
+        f"{field} is {there.get(field)!r} there and {here.get(field)!r} here"
+        for field in fields
+        if there.get(field) != here.get(field)
     ]
     if other:
-        raise DataError(f"{of}: {place.path.name} has another config: {'; '.join(other)}")
+        raise DataError(f"{of}: {name} has another config: {'; '.join(other)}")
+
+
+def _sizes(config: Mapping[str, Any], network: Counterpart | None) -> str:
+    """Which sizes are alike but for what follows from the data, a sentence."""
+    fields = config.keys() - {"vocab_size", "max_length"}
+    alike = [
+        f"{size} of {name}"
+        for name in families.names()
+        if getattr(family := load_family(name), "counterpart", None) is network
+        for size, rung in family.ladder.items()
+        if all(rung.model_dump(mode="json").get(key) == config[key] for key in fields)
+    ]
+    return f"It is {' and '.join(alike)}" if alike else "No size of ours is like it"

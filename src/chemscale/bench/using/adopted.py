@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
 
 import safetensors.torch as safetensors
 import torch
@@ -13,28 +12,10 @@ from chemscale.bench.data.encoding import Choices
 from chemscale.bench.data.tokens import Tokenizer
 from chemscale.bench.models.base import LanguageModel, build, load_family
 from chemscale.bench.training.measure import default_device
-from chemscale.bench.using.gate import Gate
 from chemscale.bench.using.trained import TrainedModel
-from chemscale.table.errors import StoreError
-from chemscale.table.files import read_record, write_folder
-from chemscale.table.record import Record
+from chemscale.table.adopted import FILE, Adopted, read
+from chemscale.table.files import write_folder
 from chemscale.table.records import FORMAT
-
-FILE = "model.json"
-
-
-class Adopted(Record):
-    """What a folder says of the model in it."""
-
-    family: str
-    family_revision: int
-    config: dict[str, Any]
-    notation: Literal["selfies", "smiles"]
-    symbols: tuple[str, ...]  # by token id
-    source: str  # where it came from
-    repairs: tuple[str, ...]  # what was changed on the way, a sentence each
-    limits: tuple[str, ...]  # what it cannot do, a sentence each
-    gate: Gate
 
 
 def write(folder: Path, trained: TrainedModel, adopted: Adopted, card: str) -> None:
@@ -47,18 +28,6 @@ def write(folder: Path, trained: TrainedModel, adopted: Adopted, card: str) -> N
         "README.md": card.encode(),
     }
     write_folder(folder, files)
-
-
-def read(folder: Path) -> Adopted:
-    """What an adopted folder says of itself.
-
-    Raises:
-        StoreError: there is no such file.
-    """
-    found = read_record(folder / FILE, Adopted)
-    if found is None:
-        raise StoreError(f"{folder}: no {FILE} here")
-    return found
 
 
 def load(folder: Path) -> TrainedModel:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chemscale import __version__
-from chemscale.bench.using.gate import Gate
 from chemscale.bench.using.trained import TrainedModel, TrainedPotential
+from chemscale.table.adopted import Gate
 from chemscale.table.records import DatasetSpec, Run
 from chemscale.table.results import Outcome
 

@@ -18,39 +18,13 @@ from chemscale.bench.data.molecule_files import read_rows
 from chemscale.bench.data.tokens import UNK, TokenBatch
 from chemscale.bench.using.generate import generate
 from chemscale.bench.using.trained import TrainedModel
+from chemscale.table.adopted import Gate
 from chemscale.table.errors import DataError
-from chemscale.table.record import Record
 
 NUM_MOLECULES, ENOUGH = 300, 30
 NUM_SAMPLES = 64
 SHARE = 0.9  # of the loss of guessing by frequency, above which nothing was learnt
 USABLE = 0.5  # share of samples
-
-
-class Gate(Record):
-    """What was seen of a model at the gate."""
-
-    molecules: int  # of those that come along, without unknown symbols
-    loss: float | None  # nats per token; None with too few molecules, or not a number
-    unigram: float  # of guessing by how common symbols are in these very molecules
-    uniform: float  # of guessing blindly
-    samples: int
-    ended: float  # share of samples with a stop token
-    valid: float  # share of samples that RDKit accepts
-    faults: tuple[str, ...]  # a sentence each; empty: it passed
-
-    def __str__(self) -> str:
-        """One or two sentences."""
-        told = (
-            f"{self.loss:.2f} nats per token on {self.molecules} bundled molecules (guessing by "
-            f"frequency {self.unigram:.2f}, blindly {self.uniform:.2f})"
-            if self.loss is not None
-            else f"not judged by its loss: {self.molecules} bundled molecules have known symbols"
-        )
-        return (
-            f"{told}; of {self.samples} samples {self.ended:.0%} end and {self.valid:.0%} are "
-            "molecules"
-        )
 
 
 def pass_gate(trained: TrainedModel) -> Gate:

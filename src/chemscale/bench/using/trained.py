@@ -15,6 +15,7 @@ from chemscale.bench.models.base import Family, LanguageModel, Potential, build,
 from chemscale.bench.training import checkpoint, tensors
 from chemscale.bench.training.ended import best, data_of, trained_runs
 from chemscale.bench.training.measure import DTYPES, default_device
+from chemscale.table.adopted import FILE
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.record import Record
 from chemscale.table.records import Notation, Run
@@ -147,7 +148,7 @@ def load(
         StoreError: the run has no final weights.
         DataError: no language model, or the data is no longer what it was trained on.
     """
-    if (Path(path) / "model.json").is_file():
+    if (Path(path) / FILE).is_file():
         from chemscale.bench.using import adopted
 
         return adopted.load(Path(path))
@@ -199,7 +200,7 @@ def load_potential(
 
 def unit_of(path: str | Path) -> str:
     """What the model meant by a path learns from, "molecule" or "structure"."""
-    return "molecule" if (Path(path) / "model.json").is_file() else find(path)[1].run().unit
+    return "molecule" if (Path(path) / FILE).is_file() else find(path)[1].run().unit
 
 
 def _read(run: Run, weights: Path) -> Family:
