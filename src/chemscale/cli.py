@@ -6,12 +6,11 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 input data rejected, 4 not identifiabl
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -95,7 +94,7 @@ def expand(
     with watching() as watch:
         expansion = verbs.expand(study, measure=measure, watch=watch)
     if as_json:
-        _print_json(tables.expansion_data(expansion))
+        tables.print_json(tables.expansion_data(expansion))
     else:
         tables.print_expansion(expansion, rejects=rejects)
 
@@ -146,7 +145,7 @@ def prepare(
             watch=watch,
         )
     if as_json:
-        _print_json(card.model_dump(mode="json"))
+        tables.print_json(card)
     else:
         tables.print_card(card, to)
     if card.cut_off:
@@ -228,7 +227,7 @@ def estimate(
         tables.print_out_of_use(study)
     found = verbs.estimate(study, choose_again=choose_again)
     if as_json:
-        _print_json(found.model_dump(mode="json"))
+        tables.print_json(found)
     else:
         tables.print_estimate(found, study)
 
@@ -260,7 +259,7 @@ def fit(
         table=table,
     )
     if as_json:
-        _print_json(found.model_dump(mode="json"))
+        tables.print_json(found)
     else:
         print("\n".join(tables.wrapped(str(found))))
 
@@ -306,6 +305,7 @@ def list_(
 
     Example: chemscale list families
     """
+    from chemscale import tables
     from chemscale.table.records import RECIPES
     from chemscale.table.registry import datasets, executors, families
 
@@ -318,7 +318,7 @@ def list_(
     if what is not None:
         kinds = {what.value: kinds[what.value]}
     if as_json:
-        _print_json(kinds)
+        tables.print_json(kinds)
         return
     for kind, names in kinds.items():
         print(f"{kind}: {', '.join(names)}")
@@ -327,10 +327,6 @@ def list_(
 cli_using.register(app)
 cli_exchange.register(app)
 cli_label.register(app)
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=1))
 
 
 class _ToldToLeave(BaseException):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,7 +53,7 @@ def plan(
             raise UsageError("--pilot goes with --at, --num-train and --flops (its budget) only")
         found, path = planning.pilot(study, at=at, num_train=num_train, flops=flops)
         if as_json:
-            _print_json(tables.pilots_data(found) | {"path": path and str(path)})
+            tables.print_json(tables.pilots_data(found) | {"path": path and str(path)})
         else:
             tables.print_pilots(found, path)
         return
@@ -63,11 +62,9 @@ def plan(
             raise UsageError(
                 "--tenfold makes no plan: leave out at, flops, hours, money and target"
             )
-        from pydantic_core import to_jsonable_python
-
         rows = planning.tenfold(study, family=family)
         if as_json:
-            _print_json(to_jsonable_python(rows))
+            tables.print_json(rows)
         else:
             tables.print_tenfold(rows)
         return
@@ -86,10 +83,6 @@ def plan(
         seeds=seeds,
     )
     if as_json:
-        _print_json(planned.model_dump(mode="json", exclude_none=True) | {"path": str(path)})
+        tables.print_json(planned.model_dump(mode="json", exclude_none=True) | {"path": str(path)})
     else:
         tables.print_plan(planned, path)
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections import Counter
 from enum import StrEnum
@@ -44,6 +43,12 @@ class _Unknown(StrEnum):
     keep = "keep"
 
 
+Pooling = Annotated[_Pooling, typer.Option(help="Over the symbols.")]
+Unknown = Annotated[
+    _Unknown, typer.Option(help="Molecules with symbols that the model does not know.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (generate, evaluate, embed, probe):
@@ -70,7 +75,7 @@ def generate(
 
     Example: chemscale generate my-study --count 1000 --prompt 'c1ccc(-c2ccccn2)cc1'
     """
-    from chemscale import using
+    from chemscale import tables, using
     from chemscale.progress import watching
 
     with watching() as watch:
@@ -80,7 +85,7 @@ def generate(
             top_p=top_p, seed=seed, batch_size=batch_size, max_length=max_length, watch=watch,
         )  # fmt: skip
     if as_json:
-        print(json.dumps([vars(one) for one in samples], indent=1))
+        tables.print_json(samples)
     else:
         for one in samples:
             if one.smiles:
@@ -128,7 +133,7 @@ def evaluate(
     Example: chemscale evaluate my-study, with potentials: chemscale evaluate my-study --dynamics 5,
     or: chemscale evaluate mine.smi --against test.csv.gz
     """
-    from chemscale import evaluation, tables_using
+    from chemscale import evaluation, tables, tables_using
     from chemscale.progress import watching
 
     is_study = source.is_dir() or source.suffix == ".toml"
@@ -146,12 +151,12 @@ def evaluate(
     if against is not None:
         counts = {"molecules": len(sets[0]), "reference": len(sets[1])}
         if as_json:
-            print(json.dumps(counts | measured, indent=1))
+            tables.print_json(counts | measured)
         else:
             for name, value in (counts | measured).items():
                 print(f"  {name:<20} {value:,}" if name in counts else f"  {name:<20} {value:.4g}")
     elif as_json:
-        print(json.dumps(found.model_dump(mode="json"), indent=1))
+        tables.print_json(found)
     else:
         tables_using.print_evaluation(found, source)
 
@@ -167,10 +172,8 @@ def embed(
     ] = None,
     count: Annotated[int, typer.Option(help="With --nearest: how many.")] = 5,
     layer: Layer = None,
-    pooling: Annotated[_Pooling, typer.Option(help="Over the symbols.")] = _Pooling.mean,
-    unknown: Annotated[
-        _Unknown, typer.Option(help="Molecules with symbols that the model does not know.")
-    ] = _Unknown.reject,
+    pooling: Pooling = _Pooling.mean,
+    unknown: Unknown = _Unknown.reject,
     max_rejected: MaxRejected = 0.01,
     column: Column = "smiles",
 ) -> None:
@@ -224,10 +227,8 @@ def probe(
     ] = None,
     splits: Annotated[int, typer.Option(help="By scaffold, a fifth held out in each.")] = 3,
     layer: Layer = None,
-    pooling: Annotated[_Pooling, typer.Option(help="Over the symbols.")] = _Pooling.mean,
-    unknown: Annotated[
-        _Unknown, typer.Option(help="Molecules with symbols that the model does not know.")
-    ] = _Unknown.keep,
+    pooling: Pooling = _Pooling.mean,
+    unknown: Unknown = _Unknown.keep,
     max_rejected: MaxRejected = 0.05,
     column: Column = "smiles",
     as_json: AsJson = False,
@@ -254,9 +255,8 @@ def probe(
         )  # fmt: skip
     _tell_left_out(found.rejects, len(texts))
     if as_json:
-        scores = [vars(score) for score in found.scores]
         counts = {"num_molecules": found.num_molecules, "num_unknown": found.num_unknown}
-        print(json.dumps({**counts, "scores": scores}, indent=1))
+        tables.print_json({**counts, "scores": found.scores})
     else:
         tables.print_probed(found)
 

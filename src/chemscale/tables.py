@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import textwrap
@@ -9,6 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
 
 from chemscale.table.records import Run, Study
 from chemscale.table.results import Estimate
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
     from chemscale.desk.design import Design
     from chemscale.desk.tenfold import Tenfold
     from chemscale.expansion import Expansion
+
+
+def print_json(result: Any) -> None:
+    """A result for programs: a record, a dataclass, or plain data."""
+    print(json.dumps(to_jsonable_python(result), indent=1))
 
 
 def wrapped(text: str) -> list[str]:
