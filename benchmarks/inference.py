@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from batches import prepare
 from rdkit import Chem
 from rdkit.Chem import AllChem
-from speed import ROWS, Row, asked, cpu, in_turn, prepare, ratio, start, summary
+from speed import ROWS, Row, asked, cpu, in_turn, ratio, start, summary
 
 MOLECULE = "CCCC(N)CO"  # 20 atoms
 NUM_FRAMES = 400

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import sub
 from pathlib import Path
-from statistics import median, pstdev, quantiles
+from statistics import geometric_mean, median, pstdev, quantiles
 from typing import Any
+
+from batches import prepare
 
 HERE = Path(__file__).parent
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -32,20 +34,29 @@ class Row:
     family: str
     size: str
     peer: str
-    autocast: bool = False
+    autocast: bool = False  # bfloat16 on our side
+    theirs: bool = True  # and on the peer's
     same: bool = True  # both sides are one function, and are given one set of weights
+
+    @property
+    def precision(self) -> str:
+        """Of both sides, where that is not float32 for both."""
+        if not self.autocast:
+            return ""
+        return "-bfloat16" if self.theirs else "-bfloat16-float32"
 
     @property
     def name(self) -> str:
         """How `--only` calls it."""
-        return f"{self.family}-{self.size}" + ("-bfloat16" if self.autocast else "")
+        return f"{self.family}-{self.size}{self.precision}"
 
 
 ROWS = (
-    Row("chemgpt", "w32", "transformers"),
-    Row("chemgpt", "w64", "transformers"),
-    Row("chemgpt", "w128", "transformers"),
-    Row("chemgpt", "w128", "transformers", autocast=True),
+    *(
+        Row("chemgpt", size, "transformers", autocast=autocast, theirs=theirs)
+        for autocast, theirs in ((False, False), (True, False), (True, True))
+        for size in ("w64", "w128", "w256", "w512")
+    ),
     Row("painn", "w32", "schnetpack"),
     Row("painn", "w64", "schnetpack"),
     Row("schnet", "w64", "schnetpack"),
@@ -54,7 +65,6 @@ ROWS = (
     Row("allegro", "w32", "nequip", same=False),
     Row("allegro", "w64", "nequip", same=False),
 )
-RECIPES = {"molecule": "molecules", "structure": "energy-and-forces"}
 
 
 class Worker:
@@ -177,6 +187,7 @@ def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]
         worker.close()
     return {
         "row": row.name,
+        "kind": row.family + row.precision,
         "unit": job["unit"],
         "padding": job["padding"],
         "check": checks if row.same else None,
@@ -194,7 +205,8 @@ def start(row: Row, options: argparse.Namespace, job: dict[str, Any]) -> dict[st
     """Both sides of a row, or ours alone."""
     workers = {"ours": Worker(sys.executable, "ours", job)}
     if row.peer in options.peer_python:
-        workers["peer"] = Worker(options.peer_python[row.peer], row.peer, job)
+        theirs = job | {"autocast": row.autocast and row.theirs}
+        workers["peer"] = Worker(options.peer_python[row.peer], row.peer, theirs)
     return workers
 
 
@@ -237,96 +249,6 @@ def ratio(rounds: list[dict[str, Any]], clock: str) -> dict[str, float]:
     return {"median": median(ratios), "low": low, "high": high}
 
 
-def prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Write the batches to a file that both sides read; return what the workers must know."""
-    import numpy as np
-
-    from chemscale.bench.models.base import load_family
-    from chemscale.bench.training.measure import Workbench
-    from chemscale.bench.training.recipe import Batches
-    from chemscale.table.records import Study
-
-    kind = load_family(row.family)
-    molecules = kind.unit == "molecule"
-    paths = [
-        str(Path(p).resolve()) for p in (options.molecules if molecules else options.structures)
-    ]
-    named = {"name": "example-molecules" if molecules else "example-structures"}
-    num_train = options.batches * options.batch_size
-    study = Study.model_validate(
-        {
-            "name": "speed",
-            "families": {row.family: [row.size]},
-            "dataset": {"format": "csv" if molecules else "extxyz", "path": paths}
-            if paths
-            else named,
-            "num_train": [num_train],
-            "recipe": {
-                "name": RECIPES[kind.unit],
-                "batch_size": options.batch_size,
-                "precision": "bfloat16" if row.autocast else "float32",
-            },
-            "budget": {"items": num_train},
-        }
-    )
-    bench = Workbench(study, Path.cwd())
-    dataset, recipe = bench.dataset, study.recipe.resolve()
-    config = kind.fitted_config(row.size, dataset)
-    subset = dataset.subset(num_train, 0)
-    order, collate = Batches(subset, options.batch_size, 0), dataset.collate(config)
-    arrays: dict[str, Any] = {}
-    useful, slots = [], 0
-    for k in range(options.batches):
-        batch = collate(order[k])
-        arrays[f"{k}/items"] = order[k]
-        if molecules:
-            given = {
-                name: getattr(batch, name).numpy() for name in ("tokens", "targets", "lengths")
-            }
-            useful.append(len(batch.tokens))
-            slots += len(batch.lengths) * (int(batch.lengths.max()) + 1)  # <eos> is fed too
-        else:
-            given = _labelled(batch, *dataset.references_and_scale(subset))  # type: ignore[attr-defined]
-            useful.append(batch.num_structures)
-        arrays |= {f"{k}/{name}": value for name, value in given.items()}
-    file = folder / f"{row.name}.npz"
-    np.savez(file, **arrays)
-    return {
-        "file": str(file),
-        "num_batches": options.batches,
-        "threads": options.threads,
-        "family": row.family,
-        "size": row.size,
-        "autocast": row.autocast,
-        "study": study.model_dump(mode="json", exclude_unset=True),
-        "recipe": recipe.model_dump(mode="json"),
-        "config": kind.counterpart.to_config(config) if molecules else config.model_dump(),
-        "unit": "tokens" if molecules else "structures",
-        "useful": useful,
-        "padding": 1 - sum(useful) / slots if molecules else None,
-    }
-
-
-def _labelled(batch: Any, references: Any, scale: float) -> dict[str, Any]:
-    """A batch of structures for the peer: float32, labels as our loss sees them."""
-    import numpy as np
-
-    structures, numbers = batch.structure.numpy(), batch.atomic_numbers.numpy()
-    reference = np.bincount(structures, references[numbers], batch.num_structures)
-    offsets = np.zeros((len(batch.senders), 3)) if batch.offsets is None else batch.offsets.numpy()
-    return {
-        "positions": batch.positions.numpy().astype(np.float32),
-        "atomic_numbers": numbers,
-        "structure": structures,
-        "senders": batch.senders.numpy(),
-        "receivers": batch.receivers.numpy(),
-        "offsets": offsets.astype(np.float32),
-        "atoms_per_structure": batch.atoms_per_structure.numpy().astype(np.int64),
-        "energy": ((batch.energy.numpy() - reference) / scale).astype(np.float32),
-        "forces": (batch.forces.numpy() / scale).astype(np.float32),
-    }
-
-
 # --- the table -----------------------------------------------------------------------------------
 
 
@@ -363,6 +285,18 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
             *notes,
             f"Of the peer's token slots {padding[0]:.0%} are padding or the last token.",
         ]
+    kinds: dict[str, list[float]] = {}
+    for result in results:
+        if result["ratio"]:
+            kinds.setdefault(result["kind"], []).append(result["ratio"]["median"])
+    notes = [
+        *notes,
+        *(
+            f"{kind}: {geometric_mean(ratios):.2f} times, geometric mean of {len(ratios)}."
+            for kind, ratios in kinds.items()
+            if len(ratios) > 1
+        ),
+    ]
     return "\n".join([*lines, "", *notes]).rstrip()
 
 

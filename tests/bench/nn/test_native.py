@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from chemscale.bench.nn import activations, native
-from chemscale.bench.nn.attention import CausalAttention, Packing
+from chemscale.bench.nn.attention import CausalAttention, Packing, attend
 from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.messages import Links
 from chemscale.bench.nn.past import Past
@@ -62,8 +62,21 @@ class TestActivations:
         close = {torch.float32: 1e-6, torch.float64: 1e-8}[dtype]
         torch.testing.assert_close(function(features), expected, rtol=close, atol=close)
 
-    def test_what_is_no_number_stays_so(self, name):
-        features = torch.tensor([float("nan"), 1.0], requires_grad=True)
+    def test_half_precision_is_the_single_result_rounded(self, name):
+        function = getattr(activations, name)
+        features = torch.cat((torch.linspace(-100, 100, 4001), torch.linspace(-3, 3, 999)))
+        features = features.bfloat16().requires_grad_()
+        exact = features.detach().float().requires_grad_()
+        found, expected = function(features), function(exact)
+        assert torch.equal(found, expected.bfloat16())
+        weights = torch.linspace(-2, 2, len(features)).bfloat16()
+        (gradient,) = torch.autograd.grad(found, features, weights)
+        (wanted,) = torch.autograd.grad(expected, exact, weights.float())
+        assert torch.equal(gradient, wanted.bfloat16())
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_what_is_no_number_stays_so(self, name, dtype):
+        features = torch.tensor([float("nan"), 1.0], dtype=dtype, requires_grad=True)
         found = getattr(activations, name)(features)
         assert found.isnan().tolist() == [True, False]
         (gradient,) = torch.autograd.grad(found.sum(), features)
@@ -115,6 +128,20 @@ class TestAttention:
             expected = run()
         for ours, theirs in zip(run(), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("window", [None, 4])
+    def test_half_precision_is_the_single_result_rounded(self, window):
+        lengths = torch.tensor([2, 17])
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        packing = Packing.of(torch.repeat_interleave(torch.arange(2), lengths), positions, lengths)
+        packed = random(19, 3 * 12, dtype=torch.float32).bfloat16().detach().requires_grad_()
+        exact = packed.detach().float().requires_grad_()
+        found, expected = (attend(given, packing, 2, window) for given in (packed, exact))
+        assert torch.equal(found, expected.bfloat16())
+        cotangent = random(19, 12, seed=1, dtype=torch.float32).bfloat16().detach()
+        (gradient,) = torch.autograd.grad(found, packed, cotangent)
+        (wanted,) = torch.autograd.grad(expected, exact, cotangent.float())
+        assert torch.equal(gradient, wanted.bfloat16())
 
     def test_derivatives(self):
         lengths = torch.tensor([3, 1, 6])

@@ -31,7 +31,9 @@ def gelu(features: Tensor) -> Tensor:
 
 
 def _activated(name: str, features: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
-    return _Activate.apply(features, name) if native.serves(features) else plain(features)
+    if native.serves(features, half=True):
+        return _Activate.apply(features, name)
+    return plain(features)
 
 
 class _Activate(torch.autograd.Function):

@@ -75,12 +75,12 @@ def attend(packed: Tensor, packing: Packing, num_heads: int, window: int | None)
     Returns:
         (T, F)
     """
-    # In single precision under autocast too: scores without scaling are large (GPT-Neo does
-    # so), and on CPUs torch's attention in bfloat16 takes three times longer.
+    # In single precision within, under autocast too: scores without scaling are large (GPT-Neo
+    # does so), and on CPUs torch's attention in bfloat16 takes three times longer.
+    if native.serves(packed, half=True):
+        return _Attend.apply(packed, packing.lengths, num_heads, window)
     packed = packed.to(torch.promote_types(packed.dtype, torch.float32))
     with _full_precision(packed.device.type):
-        if native.serves(packed):
-            return _Attend.apply(packed, packing.lengths, num_heads, window)
         return _attend(packed, packing, num_heads, window)
 
 

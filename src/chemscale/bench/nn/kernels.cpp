@@ -1,7 +1,8 @@
 // Inner loops of training and sampling on a CPU, each beside a plain version in PyTorch that it must equal.
 //
 // Called through ctypes on contiguous arrays, so nothing here knows of PyTorch and the file compiles
-// in seconds. Every function exists for float and double; the latter is for tests of gradients.
+// in seconds. Every function exists for float and double; the latter is for tests of gradients. Those
+// that language models train through also take arrays of bfloat16, and compute in float.
 
 #include <algorithm>
 #include <cmath>
@@ -24,6 +25,36 @@ struct Vector {
   typedef T type __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
   static constexpr int size = BYTES / sizeof(T);
 };
+
+// The upper half of a float, rounded to nearest, ties to even. NaN stays NaN.
+struct Bfloat16 {
+  uint16_t bits;
+  Bfloat16() = default;
+  Bfloat16(float x) {
+    uint32_t whole;
+    std::memcpy(&whole, &x, sizeof whole);
+    const uint32_t rounded = (whole + 0x7fff + ((whole >> 16) & 1)) >> 16;
+    bits = x == x ? static_cast<uint16_t>(rounded) : 0x7fc0;
+  }
+  operator float() const {
+    const uint32_t whole = static_cast<uint32_t>(bits) << 16;
+    float x;
+    std::memcpy(&x, &whole, sizeof x);
+    return x;
+  }
+};
+
+// What numbers that lie in arrays as S are computed in.
+template <class S>
+struct Of {
+  typedef S type;
+};
+template <>
+struct Of<Bfloat16> {
+  typedef float type;
+};
+template <class S>
+using Computed = typename Of<S>::type;
 
 // --- elementary functions -----------------------------------------------------------------------
 
@@ -117,21 +148,21 @@ struct Gelu {  // in the tanh approximation: x times the sigmoid of 2 sqrt(2/pi)
   }
 };
 
-template <class F, class T>
-void activate(const T* __restrict x, T* __restrict y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = F::value(x[i]);
+template <class F, class S>
+void activate(const S* __restrict x, S* __restrict y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = F::value(Computed<S>(x[i]));
 }
-template <class F, class T>
-void activate_backward(const T* __restrict g, const T* __restrict x, T* __restrict out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = g[i] * F::first(x[i]);
+template <class F, class S>
+void activate_backward(const S* __restrict g, const S* __restrict x, S* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = g[i] * F::first(Computed<S>(x[i]));
 }
 // h is the cotangent of `activate_backward`: gives those of g and of x.
-template <class F, class T>
-void activate_twice(const T* __restrict h, const T* __restrict g, const T* __restrict x,
-                    T* __restrict to_g, T* __restrict to_x, int64_t n) {
+template <class F, class S>
+void activate_twice(const S* __restrict h, const S* __restrict g, const S* __restrict x,
+                    S* __restrict to_g, S* __restrict to_x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    to_g[i] = h[i] * F::first(x[i]);
-    to_x[i] = h[i] * g[i] * F::second(x[i]);
+    to_g[i] = h[i] * F::first(Computed<S>(x[i]));
+    to_x[i] = h[i] * g[i] * F::second(Computed<S>(x[i]));
   }
 }
 
@@ -232,13 +263,15 @@ struct Head {
     for (auto* columns : {&key_columns, &value_columns}) columns->assign(wide * tall, T(0));
     for (auto* square : {&weights, &more}) square->assign(tall * tall, T(0));
   }
-  void load(Numbers<T>& to, const T* from, int64_t stride) const {
+  template <class S>
+  void load(Numbers<T>& to, const S* from, int64_t stride) const {
     for (int64_t i = 0; i < length; ++i)
-      std::memcpy(&to[i * wide], from + i * stride, features * sizeof(T));
+      std::copy_n(from + i * stride, features, &to[i * wide]);
   }
-  void store(const Numbers<T>& from, T* to, int64_t stride) const {
+  template <class S>
+  void store(const Numbers<T>& from, S* to, int64_t stride) const {
     for (int64_t i = 0; i < length; ++i)
-      std::memcpy(to + i * stride, &from[i * wide], features * sizeof(T));
+      std::copy_n(&from[i * wide], features, to + i * stride);
   }
   void transpose(const Numbers<T>& rows, Numbers<T>& columns) const {
     for (int64_t j = 0; j < features; ++j)
@@ -291,14 +324,14 @@ struct Head {
   }
 };
 
-template <class T>
-void attention(const T* packed, const int64_t* lengths, T* out, int64_t molecules, int64_t width,
+template <class S>
+void attention(const S* packed, const int64_t* lengths, S* out, int64_t molecules, int64_t width,
                int64_t heads, int64_t window) {
   const int64_t features = width / heads;
-  Head<T> head;
+  Head<Computed<S>> head;
   for (int64_t m = 0, start = 0; m < molecules; start += lengths[m++]) {
     for (int64_t h = 0; h < heads; ++h) {
-      const T* from = packed + start * 3 * width + h * features;
+      const S* from = packed + start * 3 * width + h * features;
       head.resize(lengths[m], features);
       head.load(head.query, from, 3 * width);
       head.load(head.key, from + width, 3 * width);
@@ -310,15 +343,16 @@ void attention(const T* packed, const int64_t* lengths, T* out, int64_t molecule
   }
 }
 
-template <class T>
-void attention_backward(const T* gradient, const T* packed, const int64_t* lengths, T* out,
+template <class S>
+void attention_backward(const S* gradient, const S* packed, const int64_t* lengths, S* out,
                         int64_t molecules, int64_t width, int64_t heads, int64_t window) {
+  using T = Computed<S>;
   const int64_t features = width / heads;
   Head<T> head;
   for (int64_t m = 0, start = 0; m < molecules; start += lengths[m++]) {
     for (int64_t h = 0; h < heads; ++h) {
-      const T* from = packed + start * 3 * width + h * features;
-      T* to = out + start * 3 * width + h * features;
+      const S* from = packed + start * 3 * width + h * features;
+      S* to = out + start * 3 * width + h * features;
       head.resize(lengths[m], features);
       head.load(head.query, from, 3 * width);
       head.load(head.key, from + width, 3 * width);
@@ -814,7 +848,10 @@ void multilinear(T* out, const T* a, const T* b, const T* c, const T* d, const i
   void* name##_backward_float = (void*)&activate_backward<F, float>;             \
   void* name##_backward_double = (void*)&activate_backward<F, double>;           \
   void* name##_twice_float = (void*)&activate_twice<F, float>;                   \
-  void* name##_twice_double = (void*)&activate_twice<F, double>;
+  void* name##_twice_double = (void*)&activate_twice<F, double>;                 \
+  void* name##_bfloat16 = (void*)&activate<F, Bfloat16>;                         \
+  void* name##_backward_bfloat16 = (void*)&activate_backward<F, Bfloat16>;       \
+  void* name##_twice_bfloat16 = (void*)&activate_twice<F, Bfloat16>;
 
 extern "C" {
 ACTIVATION(silu, Silu)
@@ -822,6 +859,8 @@ ACTIVATION(shifted_softplus, ShiftedSoftplus)
 ACTIVATION(gelu, Gelu)
 EXPORT(attention, attention)
 EXPORT(attention_backward, attention_backward)
+void* attention_bfloat16 = (void*)&attention<Bfloat16>;
+void* attention_backward_bfloat16 = (void*)&attention_backward<Bfloat16>;
 EXPORT(pack, pack)
 EXPORT(dense, dense)
 EXPORT(attention_step, attention_step)

@@ -19,15 +19,22 @@ from torch import Tensor
 
 from chemscale.bench import building
 
-SUFFIX = {torch.float32: "float", torch.float64: "double"}
+SUFFIX = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
 
 _mode: ContextVar[Literal["run", "plain", "shapes"]] = ContextVar("native kernels", default="run")
 
 
-def serves(tensor: Tensor) -> bool:
-    """Whether the kernels can work on this tensor, and are there and allowed."""
+def serves(tensor: Tensor, *, half: bool = False) -> bool:
+    """Whether the kernels can work on this tensor, and are there and allowed.
+
+    Args:
+        tensor: what would be given to them.
+        half: these kernels take bfloat16 too.
+    """
     mode = _mode.get()
     if tensor.dtype not in SUFFIX or mode == "plain":
+        return False
+    if tensor.dtype == torch.bfloat16 and not half:
         return False
     if mode == "shapes":
         return True
