@@ -14,7 +14,7 @@ from chemscale.desk.influence import leave_out
 from chemscale.desk.knee import find_knee
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import law_words, metric_words, units
+from chemscale.desk.sentences import law_words, metric_words, plural
 from chemscale.table.results import FitStatus, Interval, LawFit, Quantity
 
 
@@ -40,7 +40,7 @@ class Question:
         """Say what is held fixed."""
         if axis == "num_train":
             return f"at {self.names.get(held, f'{held:,} parameters')}"
-        return f"at {held:,} {units(self.unit)}"
+        return f"at {held:,} {plural(self.unit)}"
 
 
 def fit_along(
@@ -93,7 +93,7 @@ def fit_along(
         status=status,
         window=window,
         decades=decades,
-        counted=units(question.unit) if axis == "num_train" else "parameters",
+        counted=plural(question.unit) if axis == "num_train" else "parameters",
         where=where,
         distinct=len(xs),
         exponent=float(fitted.best[2]) if fitted else None,

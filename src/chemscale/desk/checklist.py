@@ -12,7 +12,7 @@ import numpy as np
 
 from chemscale.desk.bootstrap import NUM_DRAWS, TOLERANCE
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import excluded_words, number, units
+from chemscale.desk.sentences import excluded_words, number, plural
 from chemscale.table.results import LawFit, Point, Reported, SurfaceFit
 
 Law = LawFit | SurfaceFit
@@ -37,7 +37,7 @@ def checklist(
     kept = sample.points
     fitted = [law for law in laws if law.draws]
     left_out = excluded_words(excluded, len(kept))
-    unit = units(kept[0].unit) if kept and kept[0].unit else ""
+    unit = plural(kept[0].unit) if kept and kept[0].unit else ""
     return (
         Reported(
             item="form and why",

@@ -20,7 +20,7 @@ from chemscale.desk.along import Question
 from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import interval_words, number, units
+from chemscale.desk.sentences import interval_words, number, plural
 from chemscale.table.results import (
     Array,
     Comparison,
@@ -99,7 +99,7 @@ def _sides(family: FamilyFit, points: Sequence[Point], level: float, seed: int) 
         held = next(iter(law.at.values()))
         where = f"{names.get(int(held), '')} with {held:,.0f} parameters".removeprefix(" with ")
         if law.axis == "num_params":
-            where = f"{held:,.0f} {units(family.unit)}"
+            where = f"{held:,.0f} {plural(family.unit)}"
         same = held if law.axis == "num_params" else None
         found[law.axis] = Side(family.family, where, same, np.array(law.draws), law.window)
     frontier = _frontier(family, points, level, seed)
@@ -159,7 +159,7 @@ def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Cross
     log_x = np.linspace(math.log(window[0]), math.log(window[1]), 200)
     gap = _log_loss(ours, log_x) - _log_loss(theirs, log_x)
     better = one.family if gap[0, -1] < 0 else other.family
-    counted = {"num_train": units(unit), "num_params": "parameters", "flops": "FLOPs"}[axis]
+    counted = {"num_train": plural(unit), "num_params": "parameters", "flops": "FLOPs"}[axis]
     at, surely = _crossing(gap, log_x, level)
     kept = float((np.sign(gap) == np.sign(gap[0, -1])).all(axis=1).mean())
     status: Literal["crosses", "none", "not_identified"] = "not_identified"
@@ -256,7 +256,7 @@ def _savings_words(savings: Sequence[Saving], better: str, other: Side, unit: st
     worth = f"more than {number(told.at_least)}" if told.at_least else ""
     if told.needs.value is not None and told.needs.interval is not None:
         worth = f"{number(told.needs.value)} ({interval_words(told.needs.interval)})"
-    return f"; {told.num_train:,} {units(unit)} do for {better} what {worth} do for {other.family}"
+    return f"; {told.num_train:,} {plural(unit)} do for {better} what {worth} do for {other.family}"
 
 
 def _log_loss(draws: Array, log_x: Array) -> Array:

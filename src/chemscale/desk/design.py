@@ -25,7 +25,7 @@ import numpy as np
 
 from chemscale.desk.forecast import Prediction
 from chemscale.desk.plan import Candidate, as_study, candidate_at, named, trained_cells
-from chemscale.desk.sentences import number, units
+from chemscale.desk.sentences import number, plural
 from chemscale.table.errors import NotIdentified
 from chemscale.table.records import Study
 from chemscale.table.results import Array, FamilyFit, Fit, Interval, LawFit, Point, Size, SurfaceFit
@@ -245,7 +245,7 @@ def _words(
     budget: float,
 ) -> str:
     where = f"{target.size.family}:{target.size.size} on {target.num_train:,}"
-    where += f" {units(target.fit.unit)}"
+    where += f" {plural(target.fit.unit)}"
     if ranked:
         first = ranked[0]
         again = f" (seed {first.trained + 1} of it)" if first.trained else ""

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from chemscale.desk.average import Average, Settings, average
 from chemscale.desk.calibration import calibration
 from chemscale.desk.laws import Law
-from chemscale.desk.sentences import metric_words, number, units
+from chemscale.desk.sentences import metric_words, number, plural
 from chemscale.desk.surfaces import additive, broken_in_data, kaplan
 from chemscale.table.errors import NotIdentified, UsageError
 from chemscale.table.results import Array, FamilyFit, FitStatus, Interval, LawFit, SurfaceFit
@@ -220,7 +220,7 @@ def predict(
                 "is wider than a factor of ten. More seeds or a longer ladder would narrow it"
             )
         refusals.append(refusal)
-    point = f"{number(num_params)} parameters and {number(num_train)} {units(family_fit.unit)}"
+    point = f"{number(num_params)} parameters and {number(num_train)} {plural(family_fit.unit)}"
     reasons = "; ".join(dict.fromkeys(refusals or elsewhere)) or "nothing was fitted"
     raise NotIdentified(f"{family_fit.family}: no forecast for {point}: {reasons}.")
 

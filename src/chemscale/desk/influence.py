@@ -10,7 +10,7 @@ import numpy as np
 from chemscale.desk.bootstrap import criteria, grid, uncentred
 from chemscale.desk.laws import power
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import number, units
+from chemscale.desk.sentences import number, plural
 from chemscale.desk.solve import log_law, solve
 from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, LawFit, LeftOut, Quantity, SurfaceFit
@@ -162,5 +162,5 @@ def left_words(one: LeftOut, unit: str, names: dict[int, str]) -> str:
     if one.what == "run":
         return f"run {str(one.value)[:10]}"
     if one.what == "num_train":
-        return f"the runs on {one.value:,} {units(unit)}"
+        return f"the runs on {one.value:,} {plural(unit)}"
     return f"the runs of {names.get(int(one.value), f'{one.value:,} parameters')}"

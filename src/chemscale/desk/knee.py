@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.desk.bootstrap import criterion, resample, scatter
-from chemscale.desk.sentences import interval_words, number, units
+from chemscale.desk.sentences import interval_words, number, plural
 from chemscale.desk.solve import influence
 from chemscale.table.results import Array, Interval, Knee, LawFit, Quantity
 
@@ -86,7 +86,7 @@ def knee_words(law: LawFit, unit: str) -> str | None:
     if knee is None or knee.at.value is None or knee.at.interval is None:
         return None
     assert knee.before.value is not None and knee.after.value is not None
-    counted = units(unit) if law.axis == "num_train" else "parameters"
+    counted = plural(unit) if law.axis == "num_train" else "parameters"
     return (
         f"along {law.axis} the exponent changes from {knee.before.value:.2f} to "
         f"{knee.after.value:.2f} at {number(knee.at.value)} {counted} "

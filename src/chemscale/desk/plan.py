@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chemscale.desk.forecast import Prediction, predict, reach
-from chemscale.desk.sentences import metric_words, number, units
+from chemscale.desk.sentences import metric_words, number, plural
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
 from chemscale.table.records import Forecast, Prices, Study
 from chemscale.table.results import FamilyFit, Fit, Point, Size
@@ -151,7 +151,7 @@ def plan(
         chosen = _cheapest(candidates, target)
         why = f"the cheapest run forecast to reach {number(target)}"
         if available is not None and chosen.num_train > available:
-            missing = f"{chosen.num_train - available:,} {units(chosen.fit.unit)}"
+            missing = f"{chosen.num_train - available:,} {plural(chosen.fit.unit)}"
             why += f" (it needs {missing} more than the {available:,} there are to train on)"
         return as_study(study, chosen, seeds, now, why, prices)
     if flops is not None:
@@ -325,7 +325,7 @@ def _refuse_trained(one: Candidate, seeds: int, bought: Sequence[Point]) -> None
     if set(range(seeds)) <= set(known):
         many = "" if seeds == 1 else f" with {seeds} seeds"
         raise UsageError(
-            f"{one.fit.family}:{one.size.size} on {one.num_train:,} {units(one.fit.unit)} was "
+            f"{one.fit.family}:{one.size.size} on {one.num_train:,} {plural(one.fit.unit)} was "
             f"trained already{many} and came to {metric_words(one.fit.metric)} "
             f"{', '.join(number(known[seed]) for seed in range(seeds))}. Ask for another size, "
             "another --num-train or more --seeds"
@@ -342,7 +342,7 @@ def _refuse_reached(
             if loss <= target:
                 size = names.get((one.family, num_params), f"{num_params:,} parameters")
                 raise UsageError(
-                    f"{one.family}:{size} on {num_train:,} {units(one.unit)} reached "
+                    f"{one.family}:{size} on {num_train:,} {plural(one.unit)} reached "
                     f"{number(loss)} already: give a target below that"
                 )
 
@@ -355,7 +355,7 @@ def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
         raise NotIdentified(
             f"no run within reach of the fit is forecast to reach {words} {number(target)}: the "
             f"lowest is {number(best.prediction.value)} ({best.size.family}:{best.size.size}, "
-            f"{best.num_train:,} {units(best.fit.unit)})"
+            f"{best.num_train:,} {plural(best.fit.unit)})"
         )
     return min(reaching, key=lambda o: (o.money, o.flops, o.num_train, o.prediction.value))
 
@@ -369,7 +369,7 @@ def as_study(
     if prices is not None:
         why += f", costs {number(one.money)} in money ({_bill(one, prices)})"
     last = f"{number(promised.last_observed_at[0])} parameters and "
-    last += f"{promised.last_observed_at[1]:,} {units(one.fit.unit)}"
+    last += f"{promised.last_observed_at[1]:,} {plural(one.fit.unit)}"
     forecast = Forecast(
         family=one.fit.family,
         size=one.size.size,

@@ -23,8 +23,8 @@ def metric_words(metric: str) -> str:
     return metric.replace("_", " ").replace(" mae", " MAE")
 
 
-def units(unit: str) -> str:
-    """Plural of the unit of `num_train`."""
+def plural(unit: str) -> str:
+    """The unit of `num_train` in the plural: molecules, structures."""
     return unit if not unit or unit.endswith("s") else f"{unit}s"
 
 

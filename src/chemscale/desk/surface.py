@@ -10,7 +10,7 @@ from chemscale.desk.along import Question, ending
 from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.influence import leave_out
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import interval_words, metric_words, number, units
+from chemscale.desk.sentences import interval_words, metric_words, number, plural
 from chemscale.table.results import FitStatus, Quantity, SurfaceFit
 
 
@@ -40,7 +40,7 @@ def fit_surface(sample: Sample, question: Question) -> SurfaceFit | None:
     told = []
     for axis, quantity, ends, counted in (
         ("num_params", size, sizes, "parameters"),
-        ("num_train", data, amounts, units(question.unit)),
+        ("num_train", data, amounts, plural(question.unit)),
     ):
         assert quantity.value is not None and quantity.interval is not None
         decades = math.log10(ends[-1] / ends[0])

@@ -11,7 +11,7 @@ from chemscale.desk.estimate import spearman
 from chemscale.desk.report.drawing import MUTED, PAPER, Drawn, blank, ordered_looks, style
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.tables import Cell, Table, columns
-from chemscale.desk.report.words import counted, metric_label, number, short
+from chemscale.desk.report.words import counted, metric_label, number, plural, short
 from chemscale.table.evaluation import ErrorSettings
 from chemscale.table.results import Point
 
@@ -200,7 +200,7 @@ def models_table(page: Page) -> Table | None:
         for one in models
     )
     measures = " | ".join(f"#{name.replace('_', ' ')}" for name in names)
-    head = f"size | #training {page.unit}s | #seed | #test loss | {measures}"
+    head = f"size | #training {plural(page.unit)} | #seed | #test loss | {measures}"
     return Table("Every evaluated model", columns(head), rows, sortable=True)
 
 

@@ -148,7 +148,7 @@ def savings_table(page: Page, comparison: Comparison) -> Table | None:
     if not rows:
         return None
     other = next(name for name in comparison.families if name != rows[0][0].text)
-    head = f"family | #{page.unit}s | {other} needs, at equal loss | that is"
+    head = f"family | #{plural(page.unit)} | {other} needs, at equal loss | that is"
     return Table("What data are worth", columns(head), tuple(rows))
 
 

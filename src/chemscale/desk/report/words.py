@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from chemscale.desk.sentences import plural as plural
+
 MISSING = "–"
 NO_LAW = "No law has been fitted yet: chemscale fit does."
 
@@ -63,11 +65,6 @@ def with_unit(value: float | None, metric: str) -> str:
     unit = METRICS.get(metric, ("", ""))[1]
     text = number(value)
     return f"{text} {unit}" if unit and text != MISSING else text
-
-
-def plural(unit: str) -> str:
-    """The data unit in the plural: molecules, structures."""
-    return unit if unit.endswith("s") else f"{unit}s"
 
 
 def axis_label(axis: str, unit: str) -> str:
