@@ -13,7 +13,7 @@ every beginning of the data are sums over its points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Settings:
     # a curve are not independent
     temper: tuple[float, float] = (0.3, 1.0)
     support: float = 0.5  # power of the share of its parameters that an expert has points for
-    candidates: int = 250  # shape parameters of each law
+    candidates: tuple[int, int] = (250, 1000)  # shape parameters a law, along one axis, over more
     bins: int = 64  # longer curves are averaged in this many equal steps of log x
 
 
@@ -127,11 +127,9 @@ class Expert:
     damped_hidden: tuple[Array, ...]
     last: float  # its mean at the last point
 
-    def at(self, shapes: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation (T,) over shape parameters, of log y less its last."""
-        values = _log_values(shapes, self.linear)
-        mean = self.belief @ values
-        return mean, np.sqrt(np.maximum(self.belief @ (values - mean) ** 2, 0.0))
+    def at(self, shapes: Array) -> Array:
+        """Mean (T,) over shape parameters, of log y less its last."""
+        return np.asarray(self.belief @ _log_values(shapes, self.linear))
 
 
 @dataclass(frozen=True)
@@ -145,14 +143,14 @@ class Average:
     rolling: float  # error of the average at the origins, in log y; nan without origins
     rolling_constant: float  # the same of "no change"
     names: tuple[str, ...]  # of the M laws
+    residual: float = 0.0  # over a surface, root mean square of log y about the average itself
 
     def at(self, x: Array) -> Outlook:
         """Forecast log y at x (T, K)."""
         log_x = np.log(x) - self.points.end
         shapes = {e.law.name: (e.law, e.theta) for e in self.experts}
         drawn = {name: _shapes(law, log_x, theta) for name, (law, theta) in shapes.items()}
-        told = [expert.at(drawn[expert.law.name]) for expert in self.experts]
-        means, spreads = (np.array(part) for part in zip(*told, strict=True))
+        means = np.array([expert.at(drawn[expert.law.name]) for expert in self.experts])
         means = means + self.points.log_y[-1]
         last = np.array([expert.last for expert in self.experts])[:, None]
         damped = last + self.settings.damping * (means - last)
@@ -166,15 +164,13 @@ class Average:
         weights = np.where(mask, 0.0, self.weights[:, None])
         weights = weights / weights.sum(axis=0)
         middle = (weights * everything).sum(axis=0)
-        within = np.concatenate([spreads, self.settings.damping * spreads, 0 * constant])
         return Outlook(
             log_y=middle,
             between=np.sqrt((weights * (everything - middle) ** 2).sum(axis=0)),
-            within=np.sqrt((weights * within**2).sum(axis=0)),
-            change=np.abs(middle - self.points.log_y[-1]),
-            beyond=beyond,
-            noise=self.points.noise,
+            beyond=beyond / log_x.shape[1],
+            noise=self.points.noise or self.residual,
             rolling=self.rolling,
+            origins=len(self.experts[0].errors),
         )
 
     def by_law(self) -> dict[str, float]:
@@ -192,11 +188,10 @@ class Outlook:
 
     log_y: Array
     between: Array  # standard deviation over the forecasts that were averaged
-    within: Array  # over shape parameters
-    change: Array  # from the last observation
-    beyond: Array  # log x after the last point, axes together
-    noise: float
-    rolling: float
+    beyond: Array  # log x after the last point, a mean over the axes
+    noise: float  # of one measurement; over a surface without repeats, what the average misses
+    rolling: float  # at the origins; nan without
+    origins: int  # how many there are
 
 
 def average(
@@ -223,13 +218,18 @@ def average(
     tied = tuple(sorted({axis for law in laws for axis in law.tied}))
     points = Points.of(x, y, settings.bins, count, noise, tied)
     starts = _origins(points, settings)
+    many = settings.candidates[x.shape[1] > 1]
     experts = []
     for law in laws:
-        theta = law.candidates(40 if law.name == "power" else settings.candidates, points.log_x)
+        theta = law.candidates(40 if law.name == "power" else many, points.log_x)
         shapes = _shapes(law, points.log_x, theta)
         for floor in (False, True):
             experts += _experts(law, floor, theta, shapes, points, starts, settings)
-    return _weigh(points, settings, tuple(experts), starts, tuple(law.name for law in laws))
+    found = _weigh(points, settings, tuple(experts), starts, tuple(law.name for law in laws))
+    if x.shape[1] == 1:
+        return found
+    off = found.at(np.exp(points.log_x + points.end)).log_y - points.log_y
+    return replace(found, residual=_rms(off, points.weight))
 
 
 def _origins(points: Points, settings: Settings) -> list[int]:

@@ -2,12 +2,14 @@
 
 What a forecast says of its own error (`average.Outlook`) is combined to one scale in log y,
 
-    s² = a·between² + b·rolling²·(1 + beyond) + c·noise² + d
+    s² = a·error²·(1 + beyond) + b·noise² + c,    error² = (n·rolling² + between²)/(n + 1)
 
-and an interval of a level reaches as many s to either side as held that share of the extrapolated
-points of the development curves, each kind of curve counting by the root of its number (split
-conformal; Vovk et al. 2005). `calibration.json` holds a … d and those quantiles, with what they
-were learned from; `benchmarks/calibrate.py` makes it and shows how it does on what is left out.
+where the spread between the averaged forecasts counts as one more of n earlier origins: with few of
+those a small error may be luck. An interval of a level reaches as many s to either side as held
+that share of the extrapolated points of the development curves, each kind of curve counting by the
+root of its number (split conformal; Vovk et al. 2005). `calibration.json` holds a, b, c and those
+quantiles, with what they were learned from; `benchmarks/calibrate.py` makes it and shows how it
+does on what is left out.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from chemscale.table.results import Array
 class Calibration:
     """Factors for one kind of forecast."""
 
-    shares: tuple[float, ...]  # a, b, c
-    least: float  # d
+    shares: tuple[float, ...]  # a, b
+    least: float  # c
     quantiles: Mapping[float, float]  # level → multiple of the scale
     learned_from: str
 
@@ -53,18 +55,12 @@ class Calibration:
 
 
 def parts(outlook: Outlook) -> Array:
-    """Squares (T, 3) of what the error may come from.
-
-    Without an origin to roll from, the average's own spread has to stand for its error.
-    """
-    rolling = outlook.rolling if np.isfinite(outlook.rolling) else outlook.between
+    """Squares (T, 2) of what the error may come from."""
+    n = outlook.origins
+    rolling = outlook.rolling if n else 0.0
+    error = (n * rolling**2 + outlook.between**2) / (n + 1)
     return np.stack(
-        [
-            outlook.between**2,
-            rolling**2 * (1 + outlook.beyond),
-            np.full_like(outlook.between, outlook.noise**2),
-        ],
-        axis=1,
+        [error * (1 + outlook.beyond), np.full_like(outlook.between, outlook.noise**2)], axis=1
     )
 
 

@@ -45,6 +45,13 @@ def _kaplan_slopes(
     return ((by_size, total - share * left, share * size),)
 
 
+def _kaplan_starts(uniform: Array, span: Array) -> Array:
+    """At the largest run either shortage outweighs the other by up to e^4 within the brackets."""
+    size, data = (log_uniform(uniform[:, axis], 0.04, 1.5) for axis in range(2))
+    position = (8 * uniform[:, 2] - 4) * data / size
+    return np.stack([size, data, np.clip(position, -30.0, 30.0)], axis=1)
+
+
 @law(
     "kaplan",
     "E + A·[(N_c/N)^(a_N/a_D) + 1/D]^a_D",
@@ -56,14 +63,7 @@ def _kaplan_slopes(
     },
     num_axes=2,
     slopes=_kaplan_slopes,
-    starts=lambda uniform, span: np.stack(
-        [
-            log_uniform(uniform[:, 0], 0.04, 1.5),
-            log_uniform(uniform[:, 1], 0.04, 1.5),
-            8 * uniform[:, 2] - 4,
-        ],
-        axis=1,
-    ),
+    starts=_kaplan_starts,
 )
 def kaplan(
     log_x: Array, size_exponent: Array, data_exponent: Array, position: Array
