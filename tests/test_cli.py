@@ -106,9 +106,14 @@ def test_expand_prints_json_on_standard_output_alone(chemscale: Chemscale, molec
         ("[50]", "[5000]", 3, "num_train = 5,000 asks for more than the"),
         ('"toy.csv"', '"toy.csv", column = "smile"', 3, "no column named 'smile'"),
         ('"toy.csv"', '"other.csv"', 3, "other.csv: no such file"),
+        ('"toy.csv"', '"."', 3, "a folder; name its files"),
+        ('"molecules"', '"energy"', 2, "holds molecules: 'molecules' trains on them"),
+        ('"toy.csv"', '"toy.csv", units = {}', 2, "units: means nothing for format 'csv'"),
+        ("[50]", "50", 2, "num_train: Input should be a list: […] (got 50)"),
+        ("[50]", "[50]\nseeds = 0", 2, "1 mistake\n  - seeds: Input should be greater than 0"),
         ('name = "toy"', 'format = 99\nname = "toy"', 1, "pip install -U chemscale"),
     ],
-    ids=["key", "family", "amount", "too much", "column", "file", "newer"],
+    ids="key family amount too-much column file folder recipe world list union newer".split(),
 )
 def test_a_mistake_in_the_study_is_a_sentence_and_an_exit_code(
     chemscale: Chemscale, molecules: Path, old: str, new: str, code: int, said: str
@@ -117,6 +122,12 @@ def test_a_mistake_in_the_study_is_a_sentence_and_an_exit_code(
     found, out, err = chemscale("expand", molecules)
     assert (found, out) == (code, "")
     assert said in err
+
+
+def test_a_warmup_that_never_ends_is_warned_of(chemscale: Chemscale, molecules: Path):
+    assert "WARNING: the warmup of 2,000 items is no" in chemscale("expand", molecules)[1]
+    change(molecules, '"molecules"', '{ name = "molecules", warmup = 500 }')
+    assert "WARNING" not in chemscale("expand", molecules)[1]
 
 
 @pytest.mark.parametrize("verb", ["expand", "train", "estimate", "fit", "plan", "report"])

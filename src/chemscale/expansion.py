@@ -100,7 +100,7 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
         waiting=len(late) + checks_late,
         waiting_flops=sum(expanding.costs(late, ladder).values()),
         items={run.id: expanding.most_items(run, ladder[run.key].flops_per_item) for run in flat},
-        notes=tuple(data.notes),
+        notes=(*expanding.warnings(study), *data.notes),
         rejects=tuple(
             f"{r.source} row {r.row}: {r.reason}{': ' + r.text if r.text else ''}"
             for r in data.rejects

@@ -207,6 +207,7 @@ def test_a_misspelt_family_is_told_before_any_data_is_read():
 
 
 def test_the_first_evaluation_is_rounded_up_to_a_whole_batch() -> None:
-    asked = study(recipe={"name": "molecules"}, budget={"items": 1_020}, search=None)
+    recipe = {"name": "energy", "batch_size": 32}
+    asked = study(recipe=recipe, budget={"items": 1_020}, search=None)
     with pytest.raises(StudyError, match="batch_size 32 a trunk is first evaluated at 1,024 items"):
         expand.validate(asked, BENCH, "study.toml")

@@ -105,8 +105,8 @@ def test_a_record_cannot_be_changed():
 
 
 def test_a_recipe_keeps_what_its_departures_do_not_name():
-    study = Study.read({**STUDY, "recipe": {"name": "molecules", "warmup": 7}}, "study.toml")
-    assert study.recipe.resolve() == records.RECIPES["molecules"].model_copy(update={"warmup": 7})
+    study = Study.read({**STUDY, "recipe": {"name": "energy", "warmup": 7}}, "study.toml")
+    assert study.recipe.resolve() == records.RECIPES["energy"].model_copy(update={"warmup": 7})
 
 
 # --- identity ---

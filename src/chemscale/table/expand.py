@@ -80,19 +80,34 @@ def validate(study: Study, bench: Bench, where: str) -> None:
     raise StudyError(where, mistakes)
 
 
-def _too_short(study: Study) -> list[str]:
+def warnings(study: Study) -> list[str]:
+    """What can be trained but hardly should be."""
+    warmup = study.recipe.resolve().warmup
+    return [
+        f"WARNING: the warmup of {warmup:,} items is no shorter than {name}, {amount:,}: the "
+        "learning rate is never reached there. Shorter: recipe = { name = …, warmup = … }"
+        for name, amount in _ceilings(study)
+        if amount <= warmup
+    ]
+
+
+def _ceilings(study: Study) -> list[tuple[str, int]]:
     items = study.budget.items
     if items is None:
         return []
     parts = [("budget.items", items)]
     if study.search:
         parts.append(("search.fraction of budget.items", int(study.search.fraction * items)))
+    return parts
+
+
+def _too_short(study: Study) -> list[str]:
     batch_size = max(study.batch_sizes)
     first = math.ceil(FIRST_EVALUATION / batch_size) * batch_size
     return [
         f"{name} is {amount:,}, but with batch_size {batch_size} a trunk is first evaluated at "
         f"{first:,} items"
-        for name, amount in parts
+        for name, amount in _ceilings(study)
         if amount < first
     ]
 

@@ -37,17 +37,22 @@ class Record(BaseModel):
 def _mistakes(error: ValidationError, root: type[BaseModel]) -> Iterable[str]:
     items = error.errors()
     places = [_place(item["loc"]) for item in items]
+    told: list[list[str]] = []
     for item, path in zip(items, places, strict=True):
         key = ".".join(path)
         deeper = any(len(other) > len(path) and other[: len(path)] == path for other in places)
         if item["type"] == "too_short" and deeper:
             continue  # only because what is in it was refused
+        if path in told:
+            continue  # another branch of the same union
+        told.append(path)
         if item["type"] == "extra_forbidden":
             yield f"unknown key {key!r}{hint(path[-1], _keys_at(root, path[:-1]))}"
         elif item["type"] == "missing":
             yield f"{key!r} is missing"
         else:
             message = item["msg"].removeprefix("Value error, ")
+            message = message.replace("valid tuple", "list: […]")
             given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
             yield f"{key}: {message}{given}" if key else f"{message}"
 

@@ -35,6 +35,8 @@ FIRST_EVALUATION = 1_000  # items after which a trunk is evaluated for the first
 
 MOLECULE_FORMATS = ("csv", "smi", "parquet", "tokens")
 STRUCTURE_FORMATS = ("extxyz", "db", "npz", "hdf5", "aselmdb")
+FOR_MOLECULES = ("column", "notation", "fragments", "charges", "stereo", "max_length")
+FOR_STRUCTURES = ("energy_key", "forces_key", "stress_key", "energy_unit", "units")
 
 
 # --- the study -----------------------------------------------------------------------------------
@@ -97,6 +99,9 @@ class DatasetSpec(Record):
             raise ValueError("give either the name of a registered dataset or a format with a path")
         if self.format and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
+        strange = FOR_STRUCTURES if self.format in MOLECULE_FORMATS else FOR_MOLECULES
+        if self.format and (given := [name for name in strange if name in self._departures()]):
+            raise ValueError(f"{', '.join(given)}: means nothing for format {self.format!r}")
         if self.units is not None:
             if self.energy_unit != "eV":
                 raise ValueError("give units or energy_unit, not both")
@@ -107,6 +112,9 @@ class DatasetSpec(Record):
         if 0.0 in shares:
             raise ValueError("test and validation must each hold something: give a share above 0")
         return self
+
+    def _departures(self) -> dict[str, Any]:
+        return self.model_dump(exclude_defaults=True)
 
 
 class Search(Record):
@@ -192,6 +200,14 @@ class Study(Record):
                 raise ValueError(f"{label} names a value twice")
             if not values:
                 raise ValueError(f"{label} has no sizes")
+        molecules = self.dataset.format in MOLECULE_FORMATS
+        if self.dataset.format and molecules != (self.recipe.name == "molecules"):
+            kinds = ("structures", "molecules") if molecules else ("molecules", "structures")
+            fitting = [name for name in RECIPES if (name == "molecules") == molecules]
+            raise ValueError(
+                f"recipe {self.recipe.name!r} is for {kinds[0]}, format {self.dataset.format!r} "
+                f"holds {kinds[1]}: {' or '.join(map(repr, fitting))} trains on them"
+            )
         known = {size for sizes in self.families.values() for size in sizes}
         if isinstance(self.seeds, dict):
             for key in self.seeds:

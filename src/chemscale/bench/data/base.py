@@ -237,14 +237,21 @@ def sources_of(spec: DatasetSpec, folder: Path) -> list[tuple[Path, int]]:
     """The files that a dataset is read from, each with the split that it is for.
 
     That is an index in SPLITS; 0 for the main files, which are split by hash.
+
+    Raises:
+        DataError: a path that matches nothing, or a folder where files are asked for.
     """
     named = {"train": spec.path, **{name: getattr(spec, name) for name in SPLITS[1:]}}
-    return [
+    sources = [
         (path, SPLITS.index(name))
         for name, given in named.items()
         if isinstance(given, tuple)
         for path in resolve_paths(given, folder)
     ]
+    for path, _ in sources:
+        if path.is_dir() and spec.format not in ("tokens", "aselmdb"):
+            raise DataError(f"{path}: a folder; name its files, such as {path}/*")
+    return sources
 
 
 def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

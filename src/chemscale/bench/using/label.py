@@ -98,17 +98,18 @@ def run(
     settings = json.loads(json.dumps(settings))
     card, parts = Path(f"{output}.json"), Path(f"{output}.parts")
     if output.exists():
-        if not card.is_file() or json.loads(card.read_text()).get("settings") != settings:
+        made = json.loads(card.read_text()).get("settings") if card.is_file() else {}
+        if made != settings:
             raise UsageError(
-                f"{output} is there, from other settings or another input. Name another --output, "
-                "or remove it"
+                f"{output} is there, made with {_differences(made, settings)}. Name another "
+                "--output, or remove it"
             )
         shutil.rmtree(parts, ignore_errors=True)
         return _told(output, json.loads(card.read_text()), 0.0)
     marker = parts / "settings.json"
-    if marker.is_file() and json.loads(marker.read_text()) != settings:
+    if marker.is_file() and (made := json.loads(marker.read_text())) != settings:
         raise UsageError(
-            f"{parts} was begun with other settings or another input. Give the same again to go "
+            f"{parts} was begun with {_differences(made, settings)}. Give the same again to go "
             "on with it, name another --output, or remove it"
         )
     items = _structures(source, work) if work.shape is None else read_smiles(source, column)
@@ -121,6 +122,19 @@ def run(
     _join(output, parts, used, settings, count)
     shutil.rmtree(parts, ignore_errors=True)
     return _told(output, json.loads(card.read_text()), spent)
+
+
+def _differences(made: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What was other when a file was made, in words."""
+    if not made:
+        return "settings that nobody kept"
+    flat = [{**one, **(one["structures"] or {})} for one in (made, asked)]
+    told = [
+        "another input" if key == "input" else f"{key} {flat[0][key]} (now {flat[1].get(key)})"
+        for key in flat[0]
+        if key != "structures" and flat[0][key] != flat[1].get(key)
+    ]
+    return ", ".join(told) or "structures from another kind of input"
 
 
 def check_calculator(work: Work) -> str:
