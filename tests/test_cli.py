@@ -113,7 +113,6 @@ def test_expand_prints_json_on_standard_output_alone(chemscale: Chemscale, molec
         ("[50]", "[50]\nseeds = 0", 2, "1 mistake\n  - seeds: Input should be greater than 0"),
         ('name = "toy"', 'format = 99\nname = "toy"', 1, "pip install -U chemscale"),
     ],
-    ids="key family amount too-much column file folder recipe world list union newer".split(),
 )
 def test_a_mistake_in_the_study_is_a_sentence_and_an_exit_code(
     chemscale: Chemscale, molecules: Path, old: str, new: str, code: int, said: str
