@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chemscale import verbs
-from chemscale.table.results import Size
+from chemscale.table.results import Point, Size
 from chemscale.table.store import StudyFolder
 
 Chemscale = Callable[..., tuple[int, str, str]]
@@ -55,6 +55,27 @@ def fitted(tmp_path: Path) -> Path:
     )
     folder.write_fit(verbs.fit(table))
     return tmp_path
+
+
+def test_a_fit_that_does_not_know_all_runs_plans_nothing(
+    chemscale: Chemscale, fitted: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (fitted / "points.csv").write_text("run,role\nold,sweep\nnew,plans/001\n")
+    late = Point(run="new", family="chemgpt", size="w16", num_params=2000, num_params_total=2000,
+                 num_train=30, unit="molecule", seed=0)  # fmt: skip
+    monkeypatch.setattr(verbs, "points_of", lambda _: [late])
+    code, out, err = chemscale("plan", fitted, "--flops", "1e12")
+    assert (code, out) == (2, "")
+    assert "1 of the sweep's runs ended after the fit was made; run `chemscale fit` again" in err
+
+
+def test_tenfold_takes_a_table(chemscale: Chemscale, fitted: Path):
+    code, out, _ = chemscale("plan", fitted / "curves.csv", "--tenfold")
+    assert code == 0
+    assert "10x data (120,000 parameters on 10,000): " in out
+    code, _, err = chemscale("plan", fitted / "curves.csv", "--flops", "1e12")
+    assert code == 1
+    assert "tables and logs go to fit, report and plan --tenfold" in err
 
 
 def test_money_is_planned_by_its_prices_and_the_plan_keeps_them(chemscale: Chemscale, fitted: Path):

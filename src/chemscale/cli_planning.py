@@ -32,7 +32,7 @@ def plan(
     family: Annotated[str | None, typer.Option(help="Consider this one only.")] = None,
     seeds: Annotated[int, typer.Option(help="How many to train.")] = 1,
     tenfold: Annotated[
-        bool, typer.Option("--tenfold", help="What 10x more buys; no plan.")
+        bool, typer.Option("--tenfold", help="What 10x more buys; no plan. Also of a table.")
     ] = False,
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Plan what narrows the forecast --at most per FLOP.")

@@ -15,9 +15,8 @@ from chemscale.table.store import StudyFolder
 
 
 def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
-    """What ten times more data or size buys each family (`desk.tenfold`)."""
-    folder = StudyFolder(path)
-    fits = {one.family: one for one in (folder.fit() or verbs.fit(folder.path)).families}
+    """What ten times more data or size buys each family of a study or table (`desk.tenfold`)."""
+    fits = {one.family: one for one in verbs.fitted(path).families}
     if family is not None and family not in fits:
         raise UnknownName.of("fitted family", family, fits)
     return {name: multiplying.tenfold(one) for name, one in fits.items() if family in (None, name)}
@@ -46,7 +45,7 @@ def pilot(
     folder = StudyFolder(path)
     study = folder.study()
     found = designing.design(
-        folder.fit() or verbs.fit(folder.path),
+        verbs.fitted(folder.path),
         study,
         folder.sizes(),
         at,

@@ -6,6 +6,7 @@ and `report` run without torch.
 
 from __future__ import annotations
 
+import csv
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -195,6 +196,34 @@ def fit(
     return found
 
 
+def fitted(source: str | Path) -> Fit:
+    """The fit of a study, made now where there is none, or of a table or log.
+
+    Raises:
+        UsageError: runs of the study have ended that its fit does not know.
+    """
+    [one] = _sources(source)
+    found = one.fit() if isinstance(one, StudyFolder) else None
+    if found is None or not isinstance(one, StudyFolder):
+        return fit(source)
+    if late := _ended_since(one, points_of(one.trained())):
+        raise UsageError(
+            f"{one.path}: {late:,} of the sweep's runs ended after the fit was made; run "
+            "`chemscale fit` again, then this"
+        )
+    return found
+
+
+def _ended_since(folder: StudyFolder, points: Sequence[Point]) -> int:
+    """How many runs of the sweep are not in `points.csv`, which `fit` writes beside its fit."""
+    try:
+        with (folder.path / "points.csv").open(newline="") as stream:
+            known = {row.get("run") for row in csv.DictReader(stream) if row.get("role") == "sweep"}
+    except FileNotFoundError:  # a fit from elsewhere
+        return 0
+    return len({point.run for point in points if point.role == "sweep"} - known)
+
+
 def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, Path | None]:
     """Turn a fit and a budget into the next study, with its forecast; writes `plans/NNN.toml`.
 
@@ -212,7 +241,7 @@ def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, P
 
     folder = StudyFolder(path)
     study, sizes = folder.study(), folder.sizes()
-    found = folder.fit() or fit(folder.path)
+    found = fitted(folder.path)
     wish = {key: value for key, value in wish.items() if value is not None}
     bought = points_of(folder.trained())
     wish |= {"available": folder.available(), "bought": bought}
@@ -274,6 +303,7 @@ def report(
                     notes=tuple(one.notes()),
                     evaluation=one.evaluation(),
                     num_waiting=len(asked - {run.run.id for run in trained}),
+                    num_unfitted=_ended_since(one, points) if one.fit() else 0,
                 )
             )
         else:

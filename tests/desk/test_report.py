@@ -367,8 +367,9 @@ def test_a_run_that_a_forecast_was_fitted_to_does_not_test_it(full):
 
 
 def test_runs_still_to_come_are_counted(full, text):
-    waiting = str(Words(report(dataclasses.replace(full, num_waiting=3))))
+    waiting = str(Words(report(dataclasses.replace(full, num_waiting=3, num_unfitted=2))))
     assert "31 runs: 30 finished, 1 diverged. 3 more asked for have not ended." in waiting
+    assert "2 ended after the fit: chemscale fit takes them in." in waiting
     assert "not ended" not in text
 
 

@@ -71,6 +71,8 @@ def _counts(page: Page) -> str:
     )
     wait = "have" if page.num_waiting > 1 else "has"
     still = f" {page.num_waiting:,} more asked for {wait} not ended." * bool(page.num_waiting)
+    if page.num_unfitted:
+        still += f" {page.num_unfitted:,} ended after the fit: chemscale fit takes them in."
     if not amounts:
         return f"No run has ended yet.{still}"
     words = {

@@ -60,6 +60,7 @@ class Page:
     evaluation: Evaluation | None = None
     joins: bool = False  # holds the points of all the other pages
     num_waiting: int = 0  # runs that the study asks for and that have not ended
+    num_unfitted: int = 0  # runs of the sweep that ended after the fit was made
 
     @property
     def name(self) -> str:
