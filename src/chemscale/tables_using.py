@@ -12,11 +12,13 @@ from chemscale.tables import _number, _print
 
 def print_evaluation(found: Evaluation, path: Path) -> None:
     """What the samples of each model are like, best loss last, beside training molecules."""
-    if isinstance(found.settings, ErrorSettings):
-        _print_errors(found, found.settings, path)
-        return
     folder = StudyFolder(path.parent.parent if (path / "run.json").is_file() else path)
     trained = {one.run.id: one for one in folder.trained()}
+    reference = ", ".join(f"{count:,} of {split}" for split, count in found.num_reference.items())
+    if isinstance(found.settings, ErrorSettings):
+        _print_errors(found, {run: one.run.folder_name for run, one in trained.items()})
+        print(f"\nErrors over {reference}. All in evaluation.json.")
+        return
     shown = {
         "ended": "ended", "validity": "valid", "unique": "unique", "novelty": "novel",
         "memorised": "memorised", "internal_diversity": "diversity", "snn": "SNN",
@@ -35,7 +37,6 @@ def print_evaluation(found: Evaluation, path: Path) -> None:
     ]
     floor = ("training molecules", "–", *(_number(found.floor.get(key)) for key in shown))
     _print(("run", "nats/molecule", *shown.values()), [*cells, floor])
-    reference = ", ".join(f"{count:,} of {split}" for split, count in found.num_reference.items())
     print(f"\n{found.settings.num_samples:,} samples of each model, against {reference}.")
     print("More in evaluation.json; `chemscale report` draws it against the loss.")
 
@@ -48,10 +49,7 @@ ERRORS = {
 }  # fmt: skip
 
 
-def _print_errors(found: Evaluation, settings: ErrorSettings, path: Path) -> None:
-    folder = StudyFolder(path.parent.parent if (path / "run.json").is_file() else path)
-    names = {one.run.id: one.run.folder_name for one in folder.trained()}
-
+def _print_errors(found: Evaluation, names: dict[str, str]) -> None:
     def worst_first(one: Evaluated) -> tuple[float, str]:
         return -one.metrics.get("force_mae", one.metrics.get("energy_mae", 0.0)), one.run
 
@@ -78,8 +76,6 @@ def _print_errors(found: Evaluation, settings: ErrorSettings, path: Path) -> Non
         if rows:
             print(f"\n  of the best, {names.get(runs[-1].run, runs[-1].run)}:")
             _print((title, "force MAE, meV/Å"), rows)
-    reference = ", ".join(f"{count:,} of {split}" for split, count in found.num_reference.items())
-    print(f"\nErrors over {reference}. All in evaluation.json.")
 
 
 def _cell(key: str, value: float | None) -> str:

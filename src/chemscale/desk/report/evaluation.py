@@ -117,28 +117,23 @@ def evaluation_figure(page: Page, prefix: str = "") -> Drawn | None:
         )  # fmt: skip
     settings = page.evaluation.settings
     if isinstance(settings, ErrorSettings):
-        return Drawn(
-            name=f"{prefix}evaluation",
-            figure=figure,
-            caption=(
-                "What a lower test error buys: each trained potential on the structures of test"
-                + (f", and {settings.dynamics:g} ps of dynamics." if settings.dynamics else ".")
-            ),
-            alt=f"{len(shown)} measures of {counted(len(models), 'potential')} against its error.",
+        dynamics = f", and {settings.dynamics:g} ps of dynamics" if settings.dynamics else ""
+        caption = (
+            "What a lower test error buys: each trained potential on the structures of "
+            f"test{dynamics}."
         )
-    return Drawn(
-        name=f"{prefix}evaluation",
-        figure=figure,
-        caption=(
+        alt = f"{len(shown)} measures of {counted(len(models), 'potential')} against its error."
+    else:
+        caption = (
             f"{settings.num_samples:,} samples of each trained model against its loss, which "
             "falls to the right. Dashed: the same of as many training molecules, which is as near "
             "to the test set as molecules of the same origin come. Definitions are those of MOSES."
-        ),
-        alt=(
+        )
+        alt = (
             f"{len(shown)} measures of generated molecules against the test loss of "
             f"{counted(len(models), 'model')}."
-        ),
-    )
+        )
+    return Drawn(f"{prefix}evaluation", figure, caption, alt)
 
 
 def _room(axes: Axes) -> None:
