@@ -23,7 +23,7 @@ import torch
 import transformers
 
 from chemscale.bench.data.examples import FOLDER
-from chemscale.bench.data.molecule_files import read_rows
+from chemscale.bench.data.molecule_files import read_smiles
 from chemscale.bench.data.tokens import BOS, EOS, PAD, SPECIAL, UNK, TokenBatch
 from chemscale.bench.using import exchange, foreign
 from chemscale.bench.using.sample import Sampling, sample
@@ -132,9 +132,9 @@ def greedy(theirs: Any, prompts: np.ndarray, rows: torch.Tensor, new: int) -> li
 
 def known(ours: TrainedModel) -> Any:
     """Molecules all of whose symbols the model knows, as ids."""
-    for row in read_rows(FOLDER / "molecules.csv.gz", "csv", "smiles", None):
+    for smiles in read_smiles(FOLDER / "molecules.csv.gz"):
         try:
-            ids = np.array(ours.tokenizer.encode(row.text))
+            ids = np.array(ours.tokenizer.encode(smiles))
         except DataError:
             continue
         if UNK not in ids and PROMPT + 2 < len(ids) <= ours.max_length:

@@ -12,13 +12,12 @@ import argparse
 import csv
 import sys
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 
 from rdkit import Chem, RDLogger
 
 from chemscale.bench.data.encoding import Choices, read
-from chemscale.bench.data.molecule_files import read_rows
+from chemscale.bench.data.molecule_files import read_smiles
 from chemscale.bench.data.notation import spell, split
 from chemscale.bench.data.tokens import SPECIAL, UNK, Tokenizer
 
@@ -48,14 +47,14 @@ def why(canonical: str, back: str) -> str:
 
 def look(path: Path, column: str, limit: int | None, failures: csv.Writer) -> float:
     """Print a line a notation; return the smallest share."""
-    rows = list(islice(read_rows(path, "csv", column, None), limit))
+    rows = read_smiles(path, column)[:limit]
     molecules, unread = [], Counter()
-    for row in rows:
+    for smiles in rows:
         try:
-            molecules.append(read(row.text, Choices(fragments="keep")).canonical)
+            molecules.append(read(smiles, Choices(fragments="keep")).canonical)
         except ValueError as error:
             unread[str(error)] += 1
-            failures.writerow([path.name, "both", row.text, "", f"not read: {error}"])
+            failures.writerow([path.name, "both", smiles, "", f"not read: {error}"])
     shares = []
     for notation in NOTATIONS:
         reasons: Counter[str] = Counter()

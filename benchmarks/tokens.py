@@ -19,7 +19,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from rdkit import Chem, RDLogger
 
 from chemscale.bench.data.encoding import Choices, encode_all, encode_rows
 from chemscale.bench.data.examples import FOLDER
-from chemscale.bench.data.molecule_files import Chunk, Row, read_rows
+from chemscale.bench.data.molecule_files import Chunk, Row, read_smiles
 from chemscale.bench.data.notation import spell, tokenize
 
 CHUNK = 1_000
@@ -67,7 +66,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int)
     asked = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
-    rows = [row.text for row in islice(read_rows(asked.path, "csv", "smiles", None), asked.rows)]
+    rows = read_smiles(asked.path)[: asked.rows]
     molecules = [Chem.MolFromSmiles(text) for text in rows]
     canonical = [Chem.MolToSmiles(one) for one in molecules if one is not None]
     texts = [text for text in spell(canonical, "selfies") if isinstance(text, str)]

@@ -110,7 +110,7 @@ def test_a_missing_column_names_the_columns_there_are(tmp_path):
     path = write(tmp_path / "a.csv", MANY, "smile", label=["x"] * len(MANY))
     with pytest.raises(DataError, match=r"no column named 'smiles'.*'smile'\?.*label, smile"):
         read(path)
-    with pytest.raises(DataError, match="'batch'.*Set group"):
+    with pytest.raises(DataError, match="'batch'. Known: label, smile"):
         read(path, column="smile", group="batch")
 
 

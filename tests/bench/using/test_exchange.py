@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import transformers
 
 from chemscale import exchange as verbs
 from chemscale.bench.data.examples import FOLDER
-from chemscale.bench.data.molecule_files import read_rows
+from chemscale.bench.data.molecule_files import read_smiles
 from chemscale.bench.data.tokens import EOS, SPECIAL, TokenBatch, Tokenizer
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training.step import optimiser, train_step
@@ -45,9 +44,8 @@ WAYS = {  # symbols of SELFIES 1 and what they are called in SELFIES 2
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     """SMILES that come with the package, without stereo."""
-    rows = read_rows(FOLDER / "molecules.csv.gz", "csv", "smiles", None)
-    plain = (row.text for row in rows if not set("@/\\") & set(row.text))
-    return list(islice(plain, 400))
+    known = read_smiles(FOLDER / "molecules.csv.gz")
+    return [smiles for smiles in known if not set("@/\\") & set(smiles)][:400]
 
 
 @pytest.fixture(scope="module")

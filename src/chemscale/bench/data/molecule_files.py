@@ -8,6 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,16 @@ from chemscale.table.errors import DataError, hint
 CHUNK = 1_000  # rows handed on at once
 FORMS = {".csv": "csv", ".smi": "smi", ".smiles": "smi", ".txt": "smi", ".parquet": "parquet"}
 _BROKEN = (OSError, EOFError, ValueError, zlib.error)  # what reading a damaged file raises
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of files lie, and what is read of them."""
+
+    form: str  # csv, smi or parquet
+    column: str  # with the SMILES, in any case; a list of SMILES has none
+    group: str | None = None  # a second column to read
+    lenient: bool = False  # a file that breaks off ends in a row that says why, not in an error
 
 
 class Row(NamedTuple):
@@ -50,7 +61,7 @@ def read_smiles(path: Path, column: str = "smiles") -> list[str]:
     Raises:
         DataError: no such file or column, no row, or another format.
     """
-    texts = [row.text for row in read_rows(path, _form(path), column, None)]
+    texts = [row.text for row in read_rows(path, _layout(path, column))]
     if not texts:
         raise DataError(f"{path}: no rows")
     return texts
@@ -65,7 +76,7 @@ def read_targets(path: Path, column: str, targets: Sequence[str]) -> dict[str, l
     found = {}
     for name in targets:
         values = []
-        for number, row in enumerate(read_rows(path, _form(path), column, name), start=1):
+        for number, row in enumerate(read_rows(path, _layout(path, column, name)), start=1):
             try:
                 values.append(float(row.group or "nan"))
             except ValueError:
@@ -76,54 +87,43 @@ def read_targets(path: Path, column: str, targets: Sequence[str]) -> dict[str, l
     return found
 
 
-def _form(path: Path) -> str:
+def _layout(path: Path, column: str, group: str | None = None) -> Layout:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     form = form_of(path)
     if form is None:
         raise DataError(f"{path}: molecules come as {', '.join(FORMS)}, gzip'd or not")
-    return form
+    return Layout(form, column, group)
 
 
 def read_chunks(
-    files: Sequence[Path],
-    form: str,
-    column: str,
-    group: str | None,
-    *,
-    lenient: bool = False,
-    after: tuple[int, int] = (0, 0),
+    files: Sequence[Path], layout: Layout, after: tuple[int, int] = (0, 0)
 ) -> Iterator[Chunk]:
     """Read the rows of several files in order, some at a time.
 
     Args:
-        files: all of one form.
-        form: "csv", "smi" or "parquet".
-        column: the column that holds the SMILES, in any case; a list of SMILES has none.
-        group: a second column to read.
-        lenient: a file that breaks off ends in a row with the reason as its trouble, and the next
-            one follows; else that is an error.
+        files: all of one layout.
+        layout: where it is lenient, the next file follows one that breaks off.
         after: a file and how many of its rows are to be passed over, with all files before.
 
     Raises:
         DataError: a file cannot be read, or lacks a column.
     """
     for index in range(after[0], len(files)):
-        rows = read_rows(files[index], form, column, group, lenient=lenient)
         start = after[1] if index == after[0] else 0
-        rows = islice(rows, start, None)
+        rows = islice(read_rows(files[index], layout), start, None)
         while chunk := list(islice(rows, CHUNK)):
             yield Chunk(index, start, chunk)
             start += len(chunk)
 
 
-def read_rows(
-    path: Path, form: str, column: str, group: str | None, *, lenient: bool = False
-) -> Iterator[Row]:
+def read_rows(path: Path, layout: Layout) -> Iterator[Row]:
     """Read all rows of a file in order; an empty cell comes as an empty text.
 
-    The arguments are those of `read_chunks`.
+    Raises:
+        DataError: it cannot be read, or lacks a column.
     """
+    form, column, group = layout.form, layout.column, layout.group
     if form == "smi" and group is not None:
         raise DataError(f"{path}: a list of SMILES has no column {group!r} to group by")
     try:
@@ -135,7 +135,7 @@ def read_rows(
             rows = _parquet(path, column, group)
         yield from rows
     except _BROKEN as error:
-        if not lenient:
+        if not layout.lenient:
             raise DataError(f"{path}: cannot be read as {form}: {error}") from error
         yield Row("", "", f"{CUT_OFF} {error}")
 
@@ -165,17 +165,6 @@ def estimate_rows(files: Sequence[Path], form: str) -> int:
         return max(lines - (form == "csv") * len(files), 1)
     except _BROKEN as error:
         raise DataError(f"{files[0]}: cannot be read as {form}: {error}") from error
-
-
-def find_columns(
-    path: Path, form: str, column: str, group: str | None, *, lenient: bool = False
-) -> None:
-    """Look at a file's head, before the first row of any is read.
-
-    Raises:
-        DataError: a column is missing, or the file cannot be read.
-    """
-    next(read_rows(path, form, column, group, lenient=lenient), None)
 
 
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:

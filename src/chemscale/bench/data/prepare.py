@@ -31,9 +31,10 @@ from chemscale.bench.data.encoding import GROUPS, Choices, Encoded, encode_all
 from chemscale.bench.data.molecule_files import (
     CUT_OFF,
     Chunk,
+    Layout,
     estimate_rows,
-    find_columns,
     read_chunks,
+    read_rows,
 )
 from chemscale.bench.data.runs import (
     ITEM,
@@ -173,9 +174,9 @@ def prepare(
         StoreError: the folder holds something else.
     """
     names = _names(files)
-    kept = choices.group if choices.group not in GROUPS else None
+    layout = Layout(form, column, None if choices.group in GROUPS else choices.group, lenient)
     for path in files:
-        find_columns(path, form, column, kept, lenient=lenient)
+        next(read_rows(path, layout), None)  # a column that is missing is told before any work
     hashes = {name: cache.file_hash(path) for name, path in zip(names, files, strict=True)}
     asked: dict[str, Any] = {
         "files": hashes,
@@ -203,8 +204,7 @@ def prepare(
                     "folder, or remove this one"
                 )
         if not (folder / "card.json").exists():
-            runs = _encoded(folder / "runs", files, names, form, column, choices, lenient, workers,
-                            progress)  # fmt: skip
+            runs = _encoded(folder / "runs", files, names, layout, choices, workers, progress)
             _merged(folder, runs, asked, progress)
         shutil.rmtree(folder / "runs", ignore_errors=True)
         (folder / "merging.json").unlink(missing_ok=True)
@@ -234,10 +234,8 @@ def _encoded(
     folder: Path,
     files: Sequence[Path],
     names: Sequence[str],
-    form: str,
-    column: str,
+    layout: Layout,
     choices: Choices,
-    lenient: bool,
     workers: int | None,
     progress: Progress,
 ) -> list[Run]:
@@ -251,9 +249,8 @@ def _encoded(
     if (folder / "all").exists():
         return runs
     after = runs[-1].after if runs else (0, 0)
-    done, total = sum(run.rows for run in runs), estimate_rows(files, form)
-    group = choices.group if choices.group not in GROUPS else None
-    chunks = read_chunks(files, form, column, group, lenient=lenient, after=after)
+    done, total = sum(run.rows for run in runs), estimate_rows(files, layout.form)
+    chunks = read_chunks(files, layout, after)
     parts: list[tuple[Chunk, Encoded]] = []
     held = 0
 

@@ -7,14 +7,13 @@ drug-like ones than guessing symbols by how common they are.
 from __future__ import annotations
 
 import math
-from itertools import islice
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from chemscale.bench.data.examples import FOLDER
-from chemscale.bench.data.molecule_files import read_rows
+from chemscale.bench.data.molecule_files import read_smiles
 from chemscale.bench.data.tokens import UNK, TokenBatch
 from chemscale.bench.using.generate import generate
 from chemscale.bench.using.trained import TrainedModel
@@ -67,11 +66,10 @@ def pass_gate(trained: TrainedModel) -> Gate:
 
 def known_molecules(trained: TrainedModel) -> tuple[TokenBatch | None, int]:
     """Bundled molecules all of whose symbols a model knows, and how many; on the CPU."""
-    rows = read_rows(FOLDER / "molecules.csv.gz", "csv", "smiles", None)
     found = []
-    for row in islice(rows, NUM_MOLECULES):
+    for smiles in read_smiles(FOLDER / "molecules.csv.gz")[:NUM_MOLECULES]:
         try:
-            tokens = trained.tokenizer.encode(row.text)
+            tokens = trained.tokenizer.encode(smiles)
         except DataError:
             continue
         if UNK not in tokens and len(tokens) <= trained.max_length:
