@@ -8,7 +8,7 @@ import pytest
 
 from chemscale.desk.average import average
 from chemscale.desk.bootstrap import fit_law
-from chemscale.desk.laws import ALONG, additive_surface, bnsl, law, m4, power, power_floor
+from chemscale.desk.laws import ALONG, additive_surface, bnsl, broken, law, m4, power, power_floor
 from chemscale.desk.solve import huber, log_law, refine, solve
 from chemscale.desk.surfaces import SURFACES, additive, data_constrained, kaplan
 from chemscale.table.errors import UsageError
@@ -201,6 +201,20 @@ def test_the_chinchilla_refit_of_besiroglu_et_al_2024_comes_back():
     starts[:, 1:] *= np.exp(np.random.default_rng(0).normal(0, 0.5, (20, 4)))
     ends = refine(additive, starts, log_x - centre, log_y, ones, True, 1e-3, steps=300)
     np.testing.assert_allclose(ends, np.tile(found, (20, 1)), rtol=1e-3)
+
+
+def test_each_of_many_starts_gets_its_own_end_though_those_that_meet_go_on_as_one():
+    log_x = np.linspace(-6, 0, 20)[:, None]
+    log_y = np.random.default_rng(0).normal(-0.3 * log_x[:, 0], 0.1)[None]
+    starts = np.pad(broken.candidates(12, log_x), ((0, 0), (2, 0)), constant_values=1.0)
+    orders = np.arange(12), np.arange(12)[::-1]
+    ends = [
+        refine(broken, starts[order], log_x, log_y, np.ones_like(log_y), True, 0.05)[order]
+        for order in orders
+    ]
+    values = [huber(log_law(broken, log_x, one) - log_y, 0.05).sum(axis=1) for one in ends]
+    np.testing.assert_allclose(*values, rtol=1e-6)
+    assert np.ptp(values[0]) > 0.01 * values[0].min()  # in more than one place
 
 
 def test_any_one_law_comes_back_with_intervals_of_its_parameters():
