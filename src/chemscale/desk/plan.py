@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from chemscale.desk import costs
 from chemscale.desk.forecast import Prediction, predict, reach
 from chemscale.desk.sentences import metric_words, number, plural
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
@@ -116,7 +117,7 @@ def plan(
     fits = _families(fit, family)
     rungs = [size for size in sizes if size.family in {one.family for one in fits}]
     if device is not None:
-        rungs = _measured(rungs, device, study)
+        rungs = costs.measured(rungs, device)
     if target is not None:
         _refuse_reached(fits, rungs, target, bought)
     # A budget is spent on the items there are; what a target needs can be labelled, and what
@@ -136,19 +137,26 @@ def plan(
             return math.inf
         if money is None or label_price is None or prices is None:
             return available
-        left = money - _training(size, study, prices, seeds)
+        left = money - costs.training(size, study, prices, seeds)
         return prices.available + max(0.0, left) / label_price if label_price else math.inf
 
     candidates, reasons = _candidates(fits, study, rungs, seeds, limit, available, bought)
     if prices is not None:
-        candidates = [replace(o, money=_money(o, study, prices, seeds)) for o in candidates]
+        candidates = [_charged(one, study, prices, seeds) for one in candidates]
     if not candidates:
         raise NotIdentified(
             "no forecast for any run that was not trained yet: "
             + "; ".join(reasons or ["no sizes"])
         )
     if target is not None:
-        chosen = _cheapest(candidates, target)
+
+        def again(one: Candidate, amount: int) -> Candidate | None:
+            if (one.size.num_params, amount) in {c[:2] for c in trained_cells(one.fit, bought)}:
+                return None  # and it did not reach the target
+            found = candidate_at(one.fit, study, one.size, amount, seeds)
+            return _charged(found, study, prices, seeds)
+
+        chosen = _cheapest(_fewest(candidates, target, again), target)
         why = f"the cheapest run forecast to reach {number(target)}"
         if available is not None and chosen.num_train > available:
             missing = f"{chosen.num_train - available:,} {plural(chosen.fit.unit)}"
@@ -165,7 +173,7 @@ def plan(
         need = f"costs {number(min(one.money for one in candidates))}"
     else:
         assert hours is not None and device is not None
-        times = [_hours(one.size, study, device, seeds) for one in candidates]
+        times = [costs.hours(one.size, study, device, seeds) for one in candidates]
         affordable = [one for one, time in zip(candidates, times, strict=True) if time <= hours]
         why = f"the best forecast within {number(hours)} h on {device}"
         need = f"takes {number(min(times))} h on {device}"
@@ -236,7 +244,7 @@ def candidate_at(one: FamilyFit, study: Study, size: Size, num_train: int, seeds
             "that was fitted, train again (its trunks go on) and fit"
         )
     prediction = predict(one, size.num_params, num_train)
-    flops = seeds * _items(study, size) * size.flops_per_item
+    flops = seeds * costs.items(study, size) * size.flops_per_item
     return Candidate(one, size, num_train, flops, prediction)
 
 
@@ -251,53 +259,6 @@ def _amounts(one: FamilyFit, limit: float | None, available: int | None = None) 
     between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
     amounts = {*fitted, *between, available or last, last}
     return sorted(amount for amount in amounts if fitted[0] <= amount <= last)
-
-
-def _items(study: Study, size: Size) -> float:
-    """Items one run sees at most: the ceiling of its trunk and the cooldown."""
-    budget = study.budget
-    ceiling = (
-        budget.items if budget.items is not None else (budget.flops or 0) / size.flops_per_item
-    )
-    return ceiling * (1 + study.recipe.resolve().cooldown)
-
-
-def _hours(size: Size, study: Study, device: str, seeds: int) -> float:
-    return seeds * _items(study, size) / size.items_per_second[device] / 3600
-
-
-def _money(one: Candidate, study: Study, prices: Prices, seeds: int) -> float:
-    """Labels beyond those there are, bought once for all seeds, and hours of training."""
-    labels = prices.label * max(0, one.num_train - prices.available)
-    return labels + _training(one.size, study, prices, seeds)
-
-
-def _training(size: Size, study: Study, prices: Prices, seeds: int) -> float:
-    if not prices.hour:
-        return 0.0
-    assert prices.device is not None
-    return prices.hour * _hours(size, study, prices.device, seeds)
-
-
-def _bill(one: Candidate, prices: Prices) -> str:
-    """What the money is for, in words."""
-    more = max(0, one.num_train - prices.available)
-    labels = f"{more:,} labels at {prices.label:g}"
-    if not prices.hour:
-        return f"{labels}, training free"
-    return f"{labels}, training at {prices.hour:g} an hour on {prices.device}"
-
-
-def _measured(sizes: Sequence[Size], device: str, study: Study) -> list[Size]:
-    measured = [size for size in sizes if device in size.items_per_second]
-    if not measured:
-        known = sorted({name for size in sizes for name in size.items_per_second})
-        have = f" (measured so far: {', '.join(known)})" if known else ""
-        raise NotIdentified(
-            f"no size was timed on {device!r}{have}. Run, on that device: "
-            "chemscale expand STUDY --measure"
-        )
-    return measured
 
 
 def trained_cells(one: FamilyFit, bought: Sequence[Point]) -> list[tuple[int, int, float]]:
@@ -347,6 +308,38 @@ def _refuse_reached(
                 )
 
 
+def _fewest(
+    candidates: Sequence[Candidate],
+    target: float,
+    again: Callable[[Candidate, int], Candidate | None],
+) -> list[Candidate]:
+    """Beside the candidates, the fewest items to two digits that bring each size to the target."""
+    refined = []
+    for key in dict.fromkeys(one.size.key for one in candidates):
+        mine = [one for one in candidates if one.size.key == key]
+        mine.sort(key=lambda one: one.num_train)
+        place = next((i for i, one in enumerate(mine) if one.prediction.value <= target), 0)
+        low, least = mine[place - 1].num_train, mine[place]
+        while place and low < (middle := _two_digits(low, least.num_train)) < least.num_train:
+            one = again(least, middle)
+            if one and one.prediction.value <= target:
+                least = one
+            else:
+                low = middle
+        refined.append(least)
+    return [*candidates, *refined]
+
+
+def _two_digits(low: int, high: int) -> int:
+    return round(float(f"{math.sqrt(low * high):.1e}"))
+
+
+def _charged(one: Candidate, study: Study, prices: Prices | None, seeds: int) -> Candidate:
+    if prices is None:
+        return one
+    return replace(one, money=costs.money(one.size, one.num_train, study, prices, seeds))
+
+
 def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
     reaching = [one for one in candidates if one.prediction.value <= target]
     if not reaching:
@@ -367,7 +360,7 @@ def as_study(
     promised = one.prediction
     why += f", {number(one.flops)} FLOPs at most"
     if prices is not None:
-        why += f", costs {number(one.money)} in money ({_bill(one, prices)})"
+        why += f", costs {number(one.money)} in money ({costs.bill(one.num_train, prices)})"
     last = f"{number(promised.last_observed_at[0])} parameters and "
     last += f"{promised.last_observed_at[1]:,} {plural(one.fit.unit)}"
     forecast = Forecast(
