@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from chemscale.bench.nn import activations, native
+from chemscale.bench.nn import activations, matrices, native
 from chemscale.bench.nn.attention import CausalAttention, Packing, attend
 from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.messages import Links
@@ -200,3 +200,19 @@ def test_without_a_compiler_the_plain_path_serves_with_one_notice(monkeypatch, c
         assert "without native kernels" in told and "no C++ compiler" in told
     finally:
         native.library.cache_clear()
+
+
+def test_a_linear_layer_is_the_same_by_either_library(monkeypatch):
+    features, cotangent = (random(40, n, dtype=torch.float32) for n in (24, 12))
+    layer = matrices.Linear(24, 12)
+
+    def run() -> list[Tensor]:
+        out = layer(features)
+        return [out, *torch.autograd.grad(out, [features, *layer.parameters()], cotangent)]
+
+    with native.plain():
+        expected = run()
+    monkeypatch.setattr(matrices, "WORTH", 0)
+    monkeypatch.setattr(matrices, "_onednn", lambda: torch.ops.mkldnn._linear_pointwise)
+    for ours, theirs in zip(run(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

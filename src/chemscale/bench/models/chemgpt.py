@@ -21,6 +21,7 @@ from chemscale.bench.nn.activations import gelu
 from chemscale.bench.nn.attention import CausalAttention, Packing
 from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.layers import initialise_normal
+from chemscale.bench.nn.matrices import Linear
 from chemscale.bench.nn.past import Past
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
@@ -110,8 +111,8 @@ class Layer(nn.Module):
         self.norm_attention = nn.LayerNorm(width)
         self.attention = CausalAttention(width, num_heads, window)
         self.norm_mlp = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 4 * width)
-        self.narrow = nn.Linear(4 * width, width)
+        self.widen = Linear(width, 4 * width)
+        self.narrow = Linear(4 * width, width)
 
     def forward(self, features: Tensor, packing: Packing) -> Tensor:
         """(T, F) to (T, F)."""

@@ -22,6 +22,7 @@ from chemscale.bench.nn.activations import silu
 from chemscale.bench.nn.attention import Packing, attend
 from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.layers import initialise_normal
+from chemscale.bench.nn.matrices import Linear
 from chemscale.bench.nn.past import Past
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
@@ -111,13 +112,13 @@ class Layer(nn.Module):
         super().__init__()
         width, self.num_heads = config.width, config.num_heads
         self.norm_attention = nn.RMSNorm(width, EPSILON)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.query_key_value = Linear(width, 3 * width, bias=False)
         self.norm_query = nn.RMSNorm(config.head_size, EPSILON)
         self.norm_key = nn.RMSNorm(config.head_size, EPSILON)
-        self.mix = nn.Linear(width, width, bias=False)
+        self.mix = Linear(width, width, bias=False)
         self.norm_mlp = nn.RMSNorm(width, EPSILON)
-        self.gate_and_widen = nn.Linear(width, 2 * config.hidden, bias=False)
-        self.narrow = nn.Linear(config.hidden, width, bias=False)
+        self.gate_and_widen = Linear(width, 2 * config.hidden, bias=False)
+        self.narrow = Linear(config.hidden, width, bias=False)
 
     def forward(self, features: Tensor, packing: Packing, turn: Turn) -> Tensor:
         """(T, F) to (T, F)."""

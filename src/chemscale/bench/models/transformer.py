@@ -11,7 +11,6 @@ from copy import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,6 +19,7 @@ from chemscale.bench.models.base import LanguageModel, Scaling
 from chemscale.bench.models.decoding import Decoder
 from chemscale.bench.nn.attention import Packing
 from chemscale.bench.nn.dense import Dense
+from chemscale.bench.nn.matrices import linear
 from chemscale.bench.nn.past import Past
 
 # Features (R, F), past, positions (R,), slots (R,), and what `positional` gives, to (R, F).
@@ -50,7 +50,7 @@ class Transformer(LanguageModel):
         """A layer for the next token of R sequences, with the weights as they are now."""
 
     def logits(self, batch: TokenBatch) -> Tensor:  # noqa: D102
-        return F.linear(self.features(batch), self.symbols.weight)  # (T, V)
+        return linear(self.features(batch), self.symbols.weight)  # (T, V)
 
     def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
         """What the network makes of each token and those before it: (T, F).

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from chemscale.bench.nn import native
+from chemscale.bench.nn.matrices import Linear
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class CausalAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window = window
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        self.mix = nn.Linear(width, width)
+        self.query_key_value = Linear(width, 3 * width, bias=False)
+        self.mix = Linear(width, width)
 
     def forward(self, features: Tensor, packing: Packing) -> Tensor:
         """(T, F) to (T, F)."""

@@ -36,13 +36,16 @@ def serves(tensor: Tensor, *, half: bool = False) -> bool:
         return False
     if tensor.dtype == torch.bfloat16 and not half:
         return False
-    if mode == "shapes":
-        return True
+    return mode == "shapes" or (at_work(tensor) and library() is not None)
+
+
+def at_work(tensor: Tensor) -> bool:
+    """Whether this is a tensor on a CPU that is computed with, not traced, compiled or counted."""
     return (
-        tensor.device.type == "cpu"
+        _mode.get() == "run"
+        and tensor.device.type == "cpu"
         and type(tensor) in (Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
-        and library() is not None
     )
 
 
