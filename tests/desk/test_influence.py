@@ -30,6 +30,11 @@ def test_the_good_twin_of_a_run_off_the_law_is_what_matters_most():
     assert "most depends on run w32-3000-0: without it" in found.families[0].sentence
 
 
+def test_what_moves_nothing_that_is_printed_is_not_named():
+    found = fit(one_size(scatter=1e-6))
+    assert "no run, size or amount moves an exponent by 0.01" in found.families[0].sentence
+
+
 def test_with_three_amounts_none_can_be_spared_and_no_number_is_made_up():
     found = law(fit(one_size(num_train=(30, 100, 1000))))
     spared = [one for one in found.influence if one.what == "num_train"]

@@ -9,7 +9,7 @@ import pytest
 
 from chemscale.desk.fit import fit
 from chemscale.desk.report import Page, figures, render, save
-from chemscale.desk.report.words import duration, number, short, spread
+from chemscale.desk.report.words import duration, metric_label, number, short, spread
 from chemscale.table.records import Forecast, Length, Recipe, Run, Study, Trunk
 from chemscale.table.results import (
     Choice,
@@ -391,6 +391,17 @@ def test_compute_is_split_and_missing_electricity_is_counted(full):
     assert spent["in all"].flops == pytest.approx(4e13 * len(full.trained))
     assert spent["search"].joules is None
     assert "measured for 12 of 24 runs" in report(full)
+
+
+def test_words_of_a_table_are_not_said_twice():
+    points = tuple(
+        point.model_copy(update={"size": "1,000 parameters", "losses": {name: 1 / point.num_train}})
+        for point, name in zip(bare_page().points, ("test_mae",) * 3, strict=True)
+    )
+    text = str(Words(report(dataclasses.replace(bare_page(), points=points))))
+    assert "test MAE; 1,000 parameters, 10,000 molecules" in text
+    assert "test test" not in text and "1,000 parameters ·" not in text
+    assert metric_label("loss", "test") == "test loss"
 
 
 def test_missing_stays_missing():

@@ -112,7 +112,7 @@ def tenfold(row: Sequence[float] | Array, ends: Sequence[float]) -> float:
 
 def influence_words(laws: Sequence[LawFit | SurfaceFit], question: Question) -> str | None:
     """Say what moves an exponent most, in widths of its interval; None where nothing can."""
-    moved = []
+    moved, known = [], False
     for law in laws:
         for axis, quantity in known_exponents(law).items():
             value, interval = quantity.value, quantity.interval
@@ -120,9 +120,11 @@ def influence_words(laws: Sequence[LawFit | SurfaceFit], question: Question) -> 
             width = max(interval.high - interval.low, 1e-12)
             for one in law.influence:
                 if axis in one.exponents:
+                    known = True
+                if axis in one.exponents and f"{one.exponents[axis]:.2f}" != f"{value:.2f}":
                     moved.append((abs(one.exponents[axis] - value) / width, axis, law, one))
     if not moved:
-        return None
+        return "no run, size or amount moves an exponent by 0.01 when left out" if known else None
     _, axis, law, one = max(moved, key=lambda item: item[0])
     value, interval = (quantity := known_exponents(law)[axis]).value, quantity.interval
     assert value is not None and interval is not None and one.tenfold is not None

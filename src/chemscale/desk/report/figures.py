@@ -137,7 +137,7 @@ def _size_legend(page: Page, family: str, axes: Axes, looks: dict[str, Look]) ->
                 color=look.color,
                 linestyle=look.dashes,
                 marker=look.marker,
-                label=f"{size} · {short(page.num_params_total(family, size))}",
+                label=page.size_label(family, size),
             )
             for size, look in looks.items()
         ],
@@ -322,7 +322,8 @@ def forecast_figure(page: Page, prefix: str = "") -> Drawn | None:
 
 def _levels(promises: Sequence[Promise]) -> str:
     levels = {level for one in promises for level, _, _ in one.levels()}
-    return " and ".join(f"{level} %" for level in sorted(levels, key=float))
+    *most, last = (f"{level} %" for level in sorted(levels, key=float))
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _draw_promises(axes: Axes, page: Page, promises: Sequence[Promise]) -> None:

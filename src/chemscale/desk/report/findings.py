@@ -165,19 +165,25 @@ def _holds(page: Page, fitted: FamilyFit) -> str:
     data = [point.num_train for point in points]
     sizes = [point.num_params_total or point.num_params for point in points]
     return (
-        f"Measured from {min(data):,} to {max(data):,} training {plural(page.unit)} and from "
-        f"{short(min(sizes))} to {short(max(sizes))} parameters. "
+        f"Measured {_span(f'{min(data):,}', f'{max(data):,}')} training {plural(page.unit)} and "
+        f"{_span(short(min(sizes)), short(max(sizes)))} parameters. "
         f"Anything beyond is extrapolation. {capped_note(page, fitted)}"
     ).strip()
+
+
+def _span(low: str, high: str) -> str:
+    return f"at {low}" if low == high else f"from {low} to {high}"
 
 
 def _best(page: Page, family: str) -> list[Fact]:
     best, metric = page.best(family), page.metric(family)
     if best is None:
         return []
-    size = short(best.num_params_total or best.num_params)
+    size = best.size
+    if not size.endswith(" parameters"):
+        size += f" ({short(best.num_params_total or best.num_params)} parameters)"
     where = (
-        f"{metric_label(metric, 'test').partition(',')[0]}; {best.size} ({size} parameters), "
+        f"{metric_label(metric, 'test').partition(',')[0]}; {size}, "
         f"{best.num_train:,} {plural(page.unit)}, seed {best.seed}"
     )
     return [Fact("best model reached", with_unit(best.losses[metric], metric), where)]

@@ -174,10 +174,7 @@ def _lines(page: Page, family: str, points: Sequence[Point], axis: str) -> list[
     if axis == "num_params":
         labels = [f"{short(key)} {plural(page.unit)}" for key in sorted(keys)]
     else:
-        labels = [
-            f"{keys[key].size} · {short(page.num_params_total(family, keys[key].size))}"
-            for key in sorted(keys)
-        ]
+        labels = [page.size_label(family, keys[key].size) for key in sorted(keys)]
     return [Line(*one) for one in zip(sorted(keys), looks, labels, strict=True)]
 
 
@@ -355,7 +352,7 @@ def _draw_family(axes: Axes, page: Page, family: str, points: Sequence[Point], l
     laws = [law for law in fitted.laws if law.axis == "num_train"] if fitted else []
     runs = {point.run for point in points}
     law = next((one for one in laws if one.points and set(one.points) <= runs), None)
-    size = f"{points[0].size} · {short(page.num_params_total(family, points[0].size))}"
+    size = page.size_label(family, points[0].size)
     if law is not None and _drawable(law):
         _draw_law(axes, law, look)
     else:

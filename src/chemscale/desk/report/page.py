@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from chemscale.desk.report.words import short
 from chemscale.desk.sample import LAW_METRICS
 from chemscale.table.evaluation import Evaluation
 from chemscale.table.records import Forecast, Study
@@ -138,6 +139,12 @@ class Page:
                 return rung.num_params_total
         found = (p for p in self.points if (p.family, p.size) == (family, size))
         return next((p.num_params_total or p.num_params for p in found), None)
+
+    def size_label(self, family: str, size: str) -> str:
+        """A size and its parameters, unless its name tells them."""
+        if size.endswith(" parameters"):
+            return size
+        return f"{size} · {short(self.num_params_total(family, size))}"
 
     def law_size(self, law: LawFit) -> str | None:
         """The size that a law along num_train was fitted to."""

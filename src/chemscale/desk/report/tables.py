@@ -14,7 +14,6 @@ from chemscale.desk.report.words import (
     plain,
     plural,
     scientific,
-    short,
     spread,
     status,
     whole,
@@ -163,7 +162,7 @@ def run_tables(page: Page) -> tuple[Table | None, Table | None]:
     metrics = {page.metric(family) for family in page.families}
     last = metric_label(metrics.pop()) if len(metrics) == 1 else "test metric"
     head = columns(
-        f"model | #parameters | #{plural(page.unit)} | #seed | #{last} | #rate | #batch"
+        f"model | #{plural(page.unit)} | #seed | #{last} | #rate | #batch"
         f" | #{plural(page.unit)} seen | #time | role | ending"
     )
     return (
@@ -174,7 +173,7 @@ def run_tables(page: Page) -> tuple[Table | None, Table | None]:
 
 def _in_order(row: tuple[Cell, ...]) -> tuple[tuple[float, str], ...]:
     """By model, data, seed and rate."""
-    sorts = [row[place].sort for place in (0, 2, 3, 5)]
+    sorts = [row[place].sort for place in (0, 1, 2, 4)]
     return tuple((s, "") if isinstance(s, int | float) else (0.0, str(s)) for s in sorts)
 
 
@@ -193,7 +192,6 @@ def _run_row(
     model = f"{point.family} {point.size}"
     return (
         Cell(model, f"{point.family} {total or 0:015d} {point.size}", note=name),
-        Cell(short(total), total),
         Cell(f"{point.num_train:,}", point.num_train),
         Cell(str(point.seed), point.seed),
         Cell(number(value), value),
@@ -271,16 +269,16 @@ def promises_table(page: Page, promises: list[Promise]) -> Table | None:
                 Cell(f"{made.family} {made.size}"),
                 Cell(f"{made.num_train:,}"),
                 Cell(with_unit(made.value, made.metric), note=_utility(made)),
-                Cell("; ".join(f"{level} %: {number(low)}–{number(high)}"
-                               for level, low, high in one.levels()) or MISSING),
                 Cell(", ".join(with_unit(value, made.metric) for _, value in one.outcomes)
                      or MISSING),
+                Cell("; ".join(f"{level} %: {number(low)}–{number(high)}"
+                               for level, low, high in one.levels()) or MISSING),
                 Cell(made.made),
             )
         )  # fmt: skip
     head = (
-        f"plan | model | #{plural(page.unit)} | #forecast | #intervals, one new run"
-        " | #outcome | written"
+        f"plan | model | #{plural(page.unit)} | #forecast | #outcome"
+        " | #intervals, one new run | written"
     )
     return (
         Table("Forecasts, as written, and outcomes", columns(head), tuple(rows)) if rows else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from chemscale.desk.sentences import metric_words
 from chemscale.desk.sentences import plural as plural
 
 MISSING = "–"
@@ -16,7 +17,7 @@ METRICS = {  # metric → label, unit
     "force_mae": ("force error (MAE)", "meV/Å"),
     "stress_mae": ("stress error (MAE)", "meV/Å³"),
     "energy_mae": ("energy error (MAE)", "meV/atom"),
-    "loss": ("training loss", ""),
+    "loss": ("loss", ""),
     "train_loss": ("training loss", ""),
     "val_loss": ("validation loss", ""),
     "test_loss": ("test loss", ""),
@@ -55,8 +56,9 @@ def status(name: str | None) -> str:
 
 def metric_label(metric: str, split: str = "") -> str:
     """The metric's name and unit, e.g. "force error (MAE), meV/Å"."""
-    label, unit = METRICS.get(metric, (metric.replace("_", " "), ""))
-    start = f"{split} {label}" if split else label
+    label, unit = METRICS.get(metric, (metric_words(metric), ""))
+    told = label.startswith(("test", "train", "val", "shift"))
+    start = label if told or not split else f"{split} {label}"
     return f"{start}, {unit}" if unit else start
 
 
