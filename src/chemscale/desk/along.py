@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +15,8 @@ from chemscale.desk.influence import leave_out
 from chemscale.desk.knee import find_knee
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import law_words, metric_words, plural
-from chemscale.table.results import FitStatus, Interval, LawFit, Quantity
+from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number, plural
+from chemscale.table.results import FitStatus, LawFit, Quantity
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,7 @@ def fit_along(
     xs = sorted({getattr(point, axis) for point in sample.points})
     window = (float(xs[0]), float(xs[-1]))
     decades = math.log10(window[1] / window[0])
-    where, caveat = question.at(axis, held), question.caveat
-    if uncapped:
-        where, caveat = f"{where}, on the {len(sample.points)} runs that were not capped", ""
     fitted = None
-    status: FitStatus = "not_identified"
-    interval: Interval | None = None
-    floor = False
     if len(xs) >= 3:
         fitted = fit_sample(
             log_x[:, None],
@@ -83,25 +78,13 @@ def fit_along(
             seeds=question.seeds,
             rng=question.rng(f"{axis}{' uncapped' * uncapped}"),
         )
-        floor = fitted.floor
-        interval = fitted.interval(2, question.level)
-        status = ending(float(fitted.best[2]), interval, decades)
-    irreducible = fitted.quantity(0, question.level) if fitted and floor else Quantity()
-    sentence = law_words(
-        metric=metric_words(question.metric),
-        axis=axis,
-        status=status,
-        window=window,
-        decades=decades,
-        counted=plural(question.unit) if axis == "num_train" else "parameters",
-        where=where,
-        distinct=len(xs),
-        exponent=float(fitted.best[2]) if fitted else None,
-        interval=interval,
-        irreducible=irreducible,
-        caveat=caveat,
-    )
-    known = fitted is not None and status != "not_identified"
+    floor = fitted.quantity(0, question.level) if fitted and fitted.floor else Quantity()
+    exponent = fitted.quantity(2, question.level) if fitted else Quantity()
+    status = ending(exponent, decades)
+    known = status != "not_identified"
+    where, caveat = question.at(axis, held), question.caveat
+    if uncapped:
+        where, caveat = f"{where}, on the {len(sample.points)} runs that were not capped", ""
     knee = fitted and find_knee(
         log_x,
         sample.log_loss,
@@ -114,13 +97,13 @@ def fit_along(
     )
     return LawFit(
         axis=axis,
-        law="power-floor" if floor else "power",
+        law="power-floor" if fitted and fitted.floor else "power",
         at={held_axis: held} | ({"num_capped": 0} if uncapped else {}),
         status=status,
-        sentence=sentence,
-        exponent=fitted.quantity(2, question.level) if fitted and known else Quantity(),
+        sentence=_law_words(question, axis, xs, status, exponent, floor, where, caveat),
+        exponent=exponent if known else Quantity(),
         coefficient=fitted.quantity(1, question.level) if fitted and known else Quantity(),
-        irreducible_loss=irreducible if known else Quantity(),
+        irreducible_loss=floor if known else Quantity(),
         window=window,
         decades=decades,
         points=sample.runs,
@@ -133,10 +116,47 @@ def fit_along(
     )
 
 
-def ending(exponent: float, interval: Interval, decades: float) -> FitStatus:
+def ending(exponent: Quantity, decades: float) -> FitStatus:
     """Say how a fit ended, from one exponent and the decades it was seen over."""
-    if interval.high - interval.low > 0.5 * MAX_EXPONENT:
+    value, interval = exponent.value, exponent.interval
+    if value is None or interval is None or interval.high - interval.low > 0.5 * MAX_EXPONENT:
         return "not_identified"
-    if not 1e-6 < exponent < MAX_EXPONENT - 1e-6:
+    if not 1e-6 < value < MAX_EXPONENT - 1e-6:
         return "at_bound"
     return "too_short" if decades < 1 - 1e-9 else "converged"
+
+
+def _law_words(
+    question: Question,
+    axis: str,
+    xs: Sequence[float],
+    status: FitStatus,
+    exponent: Quantity,
+    floor: Quantity,
+    where: str,
+    caveat: str,
+) -> str:
+    """Say how a loss falls along one axis, or why that cannot be said."""
+    if exponent.value is None or exponent.interval is None:
+        have = f"{len(xs)} value{'' if len(xs) == 1 else 's'} of {axis}"
+        return f"the exponent along {axis} is not identified {where}: {have}, three are needed"
+    metric, decades = metric_words(question.metric), math.log10(xs[-1] / xs[0])
+    span = f"from {number(xs[0])} to {number(xs[-1])} {axis_unit(axis, question.unit)}"
+    span += f" ({decades:.1f} decades) {where}{caveat}"
+    value, interval = exponent.value, interval_words(exponent.interval, ".2f")
+    if status == "not_identified":
+        return f"the exponent along {axis} is not identified {span}: {interval}"
+    if status == "at_bound":
+        verdict = "does not fall with" if value < 1 else "falls faster than any law allowed with"
+        return f"{metric} {verdict} {axis} {span}: exponent at its bound {value:.2g}, {interval}"
+    falls = f"as {axis}^-{value:.2f} ({interval})"
+    if floor.value is not None and floor.interval is not None:
+        falls += f" towards a floor of {number(floor.value)} ({interval_words(floor.interval)})"
+    else:
+        falls += ", no floor seen," if len(xs) >= 5 else ", assuming no floor,"
+    if status == "too_short":
+        return (
+            f"{metric} fell {falls} {span}: less than a decade, "
+            "a description of this window and no law to extrapolate"
+        )
+    return f"{metric} falls {falls} {span}"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.desk.bootstrap import criterion, resample, scatter
-from chemscale.desk.sentences import interval_words, number, plural
+from chemscale.desk.sentences import axis_unit, interval_words, number
 from chemscale.desk.solve import influence
 from chemscale.table.results import Array, Interval, Knee, LawFit, Quantity
 
@@ -86,10 +86,9 @@ def knee_words(law: LawFit, unit: str) -> str | None:
     if knee is None or knee.at.value is None or knee.at.interval is None:
         return None
     assert knee.before.value is not None and knee.after.value is not None
-    counted = plural(unit) if law.axis == "num_train" else "parameters"
     return (
         f"along {law.axis} the exponent changes from {knee.before.value:.2f} to "
-        f"{knee.after.value:.2f} at {number(knee.at.value)} {counted} "
+        f"{knee.after.value:.2f} at {number(knee.at.value)} {axis_unit(law.axis, unit)} "
         f"({interval_words(knee.at.interval)})"
     )
 

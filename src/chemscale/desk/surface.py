@@ -10,7 +10,7 @@ from chemscale.desk.along import Question, ending
 from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.influence import leave_out
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import interval_words, metric_words, number, plural
+from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number
 from chemscale.table.results import FitStatus, Quantity, SurfaceFit
 
 
@@ -38,20 +38,18 @@ def fit_surface(sample: Sample, question: Question) -> SurfaceFit | None:
     )
     endings: dict[str, FitStatus] = {}
     told = []
-    for axis, quantity, ends, counted in (
-        ("num_params", size, sizes, "parameters"),
-        ("num_train", data, amounts, plural(question.unit)),
-    ):
+    for axis, quantity, ends in (("num_params", size, sizes), ("num_train", data, amounts)):
         assert quantity.value is not None and quantity.interval is not None
         decades = math.log10(ends[-1] / ends[0])
-        endings[axis] = ending(quantity.value, quantity.interval, decades)
+        endings[axis] = ending(quantity, decades)
         said = f"{axis}^-{quantity.value:.2f}"
         said = {"not_identified": f"{axis}^-?", "at_bound": f"{said}, at its bound"}.get(
             endings[axis], said
         )
         told.append(
             f"{said} ({interval_words(quantity.interval, '.2f')}; "
-            f"{number(ends[0])} to {number(ends[-1])} {counted}, {decades:.1f} decades)"
+            f"{number(ends[0])} to {number(ends[-1])} {axis_unit(axis, question.unit)}, "
+            f"{decades:.1f} decades)"
         )
     order: tuple[FitStatus, ...] = ("not_identified", "at_bound", "too_short", "converged")
     status = min(endings.values(), key=order.index)
