@@ -94,7 +94,7 @@ def test_a_90_percent_interval_covers_the_true_exponent_about_90_percent_of_the_
         interval = fit_sample(
             sample.log_train[:, None], sample.log_loss, sample.cell, floor=None,
             seeds=sample.seed_scatter(), rng=np.random.default_rng(rng),
-        ).interval(2, 0.9)  # fmt: skip
+        ).quantity(2, 0.9).interval  # fmt: skip
         assert interval.level == 0.9
         inside += interval.low <= 0.3 <= interval.high
     assert 0.8 <= inside / 120 <= 0.98

@@ -104,13 +104,10 @@ class Fitted:
     criterion: float  # corrected, of Akaike
     starts: tuple[int, int]  # how many of a grid reach the best objective, of how many
 
-    def interval(self, which: int, level: float) -> Interval:
-        """Percentile interval of one parameter."""
-        return Interval.of(self.draws[:, which], level)
-
     def quantity(self, which: int, level: float) -> Quantity:
-        """One parameter with its interval."""
-        return Quantity(value=float(self.best[which]), interval=self.interval(which, level))
+        """One parameter with its interval, of percentiles."""
+        interval = Interval.of(self.draws[:, which], level)
+        return Quantity(value=float(self.best[which]), interval=interval)
 
     def kept_draws(self) -> Array:
         """The best fit, then up to 200 of the draws, in the order drawn."""

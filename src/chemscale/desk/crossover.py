@@ -16,9 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from chemscale.desk.along import Question
+from chemscale.desk.along import Question, ending
 from chemscale.desk.bootstrap import fit_sample
-from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import interval_words, number, plural
 from chemscale.table.results import (
@@ -130,10 +129,9 @@ def _frontier(family: FamilyFit, points: Sequence[Point], level: float, seed: in
         rng=question.rng("flops"),
         num_draws=400,
     )
-    interval = fitted.interval(2, level)
-    if interval.high - interval.low > 0.5 * MAX_EXPONENT:
-        return None
     window = float(np.exp(cost[best].min())), float(np.exp(cost[best].max()))
+    if ending(fitted.quantity(2, level), math.log10(window[1] / window[0])) == "not_identified":
+        return None
     return Side(family.family, "the frontier", None, fitted.kept_draws(), window)
 
 
@@ -151,7 +149,7 @@ def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Cross
         first.append(one.draws[1 : size + 1])
         second.append(np.roll(other.draws[1 : size + 1], turn, axis=0))
     ours, theirs = np.concatenate(first), np.concatenate(second)
-    larger = _quantity(ours[:, 2] - theirs[:, 2], level)
+    larger = Quantity.of(ours[:, 2] - theirs[:, 2], level)
     said = f"{start} {_exponent_words(one.family, other.family, larger)}"
     if window[1] <= window[0]:
         said += ", and they share no window, so which is better is not identified"
@@ -167,7 +165,7 @@ def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Cross
     words = f"which is better {span} is open"
     if kept >= level:
         status = "none"
-        lower = _quantity(np.exp(np.abs(gap[:, -1])), level)
+        lower = Quantity.of(np.exp(np.abs(gap[:, -1])), level)
         assert lower.value is not None and lower.interval is not None
         words = (
             f"{better} is better {span}, at the end by a factor of {number(lower.value)} "
@@ -194,7 +192,7 @@ def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Cross
         exponents=larger,
         better=None if begins is None else better,
         at=at,
-        ratio=_quantity(np.exp(gap[:, -1]), level),
+        ratio=Quantity.of(np.exp(gap[:, -1]), level),
         window=window,
         sentence=f"{said}, and {words}",
     )
@@ -262,11 +260,6 @@ def _savings_words(savings: Sequence[Saving], better: str, other: Side, unit: st
 def _log_loss(draws: Array, log_x: Array) -> Array:
     floor, coefficient, exponent = draws.T[:, :, None]
     return np.asarray(np.log(np.maximum(floor + coefficient * np.exp(-exponent * log_x), 1e-300)))
-
-
-def _quantity(values: Array, level: float) -> Quantity:
-    """The first, with percentiles of the others."""
-    return Quantity(value=float(values[0]), interval=Interval.of(values[1:], level))
 
 
 def _exponent_words(one: str, other: str, larger: Quantity) -> str:

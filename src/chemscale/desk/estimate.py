@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from chemscale.desk.sentences import number
+from chemscale.desk.sentences import interval_words, number
 from chemscale.table.errors import DataError
 from chemscale.table.results import (
     Array,
@@ -309,9 +309,8 @@ def _size_words(size: str, rows: Sequence[EstimateRow], line: _Line | None) -> s
     if lost:
         told += f", {lost} of which diverged or failed"
     if line is not None and best.forecast is not None and best.interval is not None:
-        told += f", and is forecast to end at {number(best.forecast)} ("
-        told += f"{100 * best.interval.level:g} % interval {number(best.interval.low)} to "
-        told += f"{number(best.interval.high)})"
+        told += f", and is forecast to end at {number(best.forecast)} "
+        told += f"({interval_words(best.interval)})"
     return told
 
 

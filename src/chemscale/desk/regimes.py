@@ -45,14 +45,15 @@ def regimes(
             found.append(Regime(num_params=size, num_train=amount, limit=limit))
             continue
         data, in_size, gap, both = slopes
+        low, high = _ends(gap)
         limit = "not_identified"
         if share[place] >= 0.5:
             limit = "compute"
-        elif seeds and both.high * math.log(2) < seeds[0]:
+        elif seeds and _ends(both)[1] * math.log(2) < seeds[0]:
             limit = "resolution"
-        elif gap.low > 0 and _low(data) > 0:
+        elif low > 0 and _ends(data)[0] > 0:
             limit = "data"
-        elif gap.high < 0 and _low(in_size) > 0:
+        elif high < 0 and _ends(in_size)[0] > 0:
             limit = "size"
         found.append(
             Regime(
@@ -83,12 +84,12 @@ def regime_words(found: Sequence[Regime]) -> str | None:
     return f"of {len(found)} cells the limit is {', '.join(told)}{rest}"
 
 
-Slopes = tuple[Quantity, Quantity, Interval, Interval]  # data, size, data - size, data + size
+Slopes = list[Quantity]  # data, size, data - size, data + size
 
 
-def _low(quantity: Quantity) -> float:
+def _ends(quantity: Quantity) -> tuple[float, float]:
     assert quantity.interval is not None
-    return quantity.interval.low
+    return quantity.interval.low, quantity.interval.high
 
 
 def _local(sample: Sample, seeds: tuple[float, int], level: float) -> dict[int, Slopes]:
@@ -108,13 +109,9 @@ def _local(sample: Sample, seeds: tuple[float, int], level: float) -> dict[int, 
         for row in (data[place], size[place], data[place] - size[place], data[place] + size[place]):
             half = reach * math.sqrt(float((row**2 / counts).sum()))
             value = -float(row @ means)
-            told.append((value, Interval(low=value - half, high=value + half, level=level)))
-        found[place] = (
-            Quantity(value=told[0][0], interval=told[0][1]),
-            Quantity(value=told[1][0], interval=told[1][1]),
-            told[2][1],
-            told[3][1],
-        )
+            interval = Interval(low=value - half, high=value + half, level=level)
+            told.append(Quantity(value=value, interval=interval))
+        found[place] = told
     return found
 
 
@@ -139,13 +136,5 @@ def _of_surface(surface: SurfaceFit | None, size: int, amount: int, level: float
     terms = a * size**-in_size, b * amount**-in_data
     loss = floor + terms[0] + terms[1]
     by_size, by_data = in_size * terms[0] / loss, in_data * terms[1] / loss
-    of_data, of_size, gap, both = (
-        Interval.of(values[1:], level)
-        for values in (by_data, by_size, by_data - by_size, by_data + by_size)
-    )
-    return (
-        Quantity(value=float(by_data[0]), interval=of_data),
-        Quantity(value=float(by_size[0]), interval=of_size),
-        gap,
-        both,
-    )
+    rows = (by_data, by_size, by_data - by_size, by_data + by_size)
+    return [Quantity.of(row, level) for row in rows]

@@ -171,6 +171,11 @@ class Quantity(Record):
     value: float | None = None
     interval: Interval | None = None
 
+    @classmethod
+    def of(cls, draws: Array, level: float) -> Quantity:
+        """The first of draws (1 + S,), with percentiles of the others."""
+        return cls(value=float(draws[0]), interval=Interval.of(draws[1:], level))
+
 
 class EstimateRow(Record):
     """One searched setting."""
