@@ -150,18 +150,21 @@ def _shade(axes: Axes, laws: Sequence[LawFit], surface: SurfaceFit | None, axis:
 
 def _join_means(axes: Axes, page: Page, points: Sequence[Point], axis: str, line: Line) -> None:
     """A faint line through geometric means: a help for the eye where there is no law."""
+    means = _means(page, points, axis)
+    axes.plot(*means, color=line.look.color, linestyle=":", linewidth=0.7, alpha=0.7)
+
+
+def _means(page: Page, points: Sequence[Point], axis: str) -> tuple[list[float], list[float]]:
+    """Each x, and the geometric mean of the losses there."""
     losses: dict[float, list[float]] = {}
     for point in (point for point in points if not _is_hollow(page, point)):
         losses.setdefault(_x(point, axis), []).append(point.losses[page.metric(point.family)])
     xs = sorted(losses)
-    means = [np.exp(np.mean(np.log(losses[x]))) for x in xs]
-    axes.plot(xs, means, color=line.look.color, linestyle=":", linewidth=0.7, alpha=0.7)
+    return xs, [float(np.exp(np.mean(np.log(losses[x])))) for x in xs]
 
 
 def _x(point: Point, axis: str) -> float:
-    return float({"num_train": point.num_train, "num_params": point.num_params}.get(
-        axis, point.flops or 0.0
-    ))  # fmt: skip
+    return float(getattr(point, axis) or 0.0)
 
 
 def _key(point: Point, axis: str) -> float:
@@ -202,30 +205,26 @@ def _ends(page: Page, family: str, axis: str) -> list[float]:
     """Losses where the drawn laws end, so that the figure has room for them."""
     fitted = page.family_fit(family)
     return [
-        float(
-            power_floor(
-                _end(law),
-                law.irreducible_loss.value or 0.0,
-                law.coefficient.value or 0.0,
-                law.exponent.value or 0.0,
-            )
-        )
+        float(_loss(law, _end(law)))
         for law in (fitted.laws if fitted else ())
         if law.axis == axis and _drawable(law) and law.status == "converged"
     ]
 
 
+def _loss(law: LawFit, x: float | Array) -> Array:
+    """The loss that a drawable law gives."""
+    of = (law.irreducible_loss, law.coefficient, law.exponent)
+    return power_floor(x, *(one.value or 0.0 for one in of))
+
+
 def _draw_law(axes: Axes, law: LawFit, look: Look) -> None:
     """Draw a drawable law; one of uncapped runs only, beside the main one, in dashes and dots."""
-    coefficient, exponent = law.coefficient.value or 0.0, law.exponent.value or 0.0
-    floor = law.irreducible_loss.value or 0.0
     low, high = law.window
     inside, past = np.geomspace(low, high, 60), np.geomspace(high, _end(law), 20)
     beside = "num_capped" in law.at
     solid = (0, (6, 1.4, 1.4, 1.4)) if beside else "-"
     for x, dashes, width in ((inside, solid, 1.4), (past, (0, (2, 1.6)), 1.0)):
-        y = power_floor(x, floor, coefficient, exponent)
-        axes.plot(x, y, color=look.color, linestyle=dashes, linewidth=width)
+        axes.plot(x, _loss(law, x), color=look.color, linestyle=dashes, linewidth=width)
     if len(law.draws) > 20 and not beside:
         x = np.geomspace(low, _end(law), 60)
         floors, coefficients, exponents = np.asarray(law.draws[1:], float).T[:, :, None]
@@ -348,7 +347,7 @@ def compare_figure(page: Page, prefix: str = "") -> Drawn | None:
 
 
 def _draw_family(axes: Axes, page: Page, family: str, points: Sequence[Point], look: Look) -> None:
-    metric, fitted = page.metric(family), page.family_fit(family)
+    fitted = page.family_fit(family)
     laws = [law for law in fitted.laws if law.axis == "num_train"] if fitted else []
     runs = {point.run for point in points}
     law = next((one for one in laws if one.points and set(one.points) <= runs), None)
@@ -356,12 +355,7 @@ def _draw_family(axes: Axes, page: Page, family: str, points: Sequence[Point], l
     if law is not None and _drawable(law):
         _draw_law(axes, law, look)
     else:
-        swept = [point for point in points if not _is_hollow(page, point)]
-        amounts = sorted({point.num_train for point in swept})
-        means = [
-            np.exp(np.mean([np.log(p.losses[metric]) for p in swept if p.num_train == amount]))
-            for amount in amounts
-        ]
-        axes.plot(amounts, means, color=look.color, linestyle=look.dashes, linewidth=0.8)
+        means = _means(page, points, "num_train")
+        axes.plot(*means, color=look.color, linestyle=look.dashes, linewidth=0.8)
     _draw_points(axes, page, family, points, "num_train", look)
     axes.plot([], [], color=look.color, marker=look.marker, label=f"{family} ({size})")

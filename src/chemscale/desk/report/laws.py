@@ -11,6 +11,7 @@ from chemscale.desk.report.words import (
     LIMITS,
     METRICS,
     MISSING,
+    at_level,
     axis_label,
     number,
     plural,
@@ -45,7 +46,7 @@ def laws_table(page: Page, family: FamilyFit) -> Table | None:
                 ("parameters", surface.size_exponent, surface.num_params_window, None),
             )
         ]
-    level = f" ({page.fit.level * 100:g} % interval)" if page.fit else ""
+    level = at_level(page.fit.level if page.fit else None)
     head = (
         f"law | status | #exponent{level} | #irreducible loss{f', {unit}' if unit else ''}"
         " | #window | #decades | #runs | #scatter"
@@ -110,7 +111,7 @@ def regimes_table(page: Page, family: FamilyFit) -> Table | None:
         )
         for one in family.regimes
     )
-    level = f" ({page.fit.level * 100:g} % interval)" if page.fit else ""
+    level = at_level(page.fit.level if page.fit else None)
     head = (
         f"size | #{plural(page.unit)} | limited by | #local exponent along data{level}"
         f" | #along size{level}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from chemscale.desk.report.page import Page, Promise, Spent
 from chemscale.desk.report.words import (
     MISSING,
+    at_level,
     duration,
     energy,
     metric_label,
@@ -63,10 +64,6 @@ def quantity_words(quantity: Quantity) -> str:
     if quantity.interval is None:
         return number(quantity.value)
     return spread(quantity.value, quantity.interval.low, quantity.interval.high)
-
-
-def _level(level: float) -> str:
-    return f"{level * 100:g} % interval"
 
 
 # --- Study ---------------------------------------------------------------------------------------
@@ -212,7 +209,7 @@ def settings_table(family: FamilyEstimate) -> Table:
     rows = sorted(
         family.rows, key=lambda row: (row.size, row.rank is None, row.rank or 0, row.learning_rate)
     )
-    level = next((f" ({_level(row.interval.level)})" for row in rows if row.interval), "")
+    level = at_level(next((row.interval.level for row in rows if row.interval), None))
     head = (
         f"size | #rank | #rate | #batch | #early loss | #forecast of the final loss{level}"
         " | #final loss, where finished | status"

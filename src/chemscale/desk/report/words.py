@@ -158,6 +158,11 @@ def spread(value: float | None, low: float | None, high: float | None) -> str:
     return f"{a} ({b} to {c})" if low < 0 else f"{a} ({b}–{c})"
 
 
+def at_level(level: float | None) -> str:
+    """The level of the intervals below a heading: " (90 % interval)"."""
+    return "" if level is None else f" ({100 * level:g} % interval)"
+
+
 def duration(seconds: float | None) -> str:
     """A time in the unit that suits it."""
     if seconds is None or not math.isfinite(seconds):
