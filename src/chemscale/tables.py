@@ -172,28 +172,17 @@ def print_estimate(found: Estimate, path: Path) -> None:
                 str(row.rank) if row.rank else "–",
                 _number(row.early_loss),
                 _number(row.forecast),
-                f"{_number(row.interval.low)} to {_number(row.interval.high)}"
-                if row.interval
-                else "–",
+                _range(row.interval.low, row.interval.high) if row.interval else "–",
                 _number(row.final_loss),
                 row.status,
             )
             for row in family.rows
         ]
         _print(
-            (
-                "size",
-                "rate",
-                "batch",
-                "rank",
-                "early",
-                "forecast",
-                "90 % interval",
-                "final",
-                "ended",
-            ),
+            ("size", "rate", "batch", "rank", "early", "forecast", "90 % interval", "final",
+             "ended"),
             rows,
-        )
+        )  # fmt: skip
         print()
     print("Chosen:")
     _print(
@@ -219,8 +208,7 @@ def print_plan(planned: Study, path: Path | None) -> None:
     """The forecast, and how to have it checked."""
     for forecast in planned.forecast:
         levels = ", ".join(
-            f"{level} %: {_number(low)} to {_number(high)}"
-            for level, (low, high) in forecast.intervals.items()
+            f"{level} %: {_range(low, high)}" for level, (low, high) in forecast.intervals.items()
         )
         print(
             f"{forecast.family} {forecast.size} ({forecast.num_params:,} parameters) on "
@@ -228,7 +216,7 @@ def print_plan(planned: Study, path: Path | None) -> None:
         )
         print(f"  by {forecast.law}; {forecast.why}")
         linked = [
-            f"{metric} {_number(value)} (90 %: {_number(low)} to {_number(high)})"
+            f"{metric} {_number(value)} (90 %: {_range(low, high)})"
             for metric, (value, low, high) in (forecast.utility or {}).items()
         ]
         if linked:
@@ -244,8 +232,7 @@ def print_pilots(found: Design, path: Path | None) -> None:
     now, target = found.interval, found.target
     print(
         f"{target.fit.family} {target.size.size} on {target.num_train:,}: {target.fit.metric} "
-        f"{_number(target.prediction.value)} ({100 * now.level:g} %: {_number(now.low)} to "
-        f"{_number(now.high)})"
+        f"{_number(target.prediction.value)} ({100 * now.level:g} %: {_range(now.low, now.high)})"
     )
     rows = [
         (
@@ -253,7 +240,7 @@ def print_pilots(found: Design, path: Path | None) -> None:
             f"{pilot.candidate.num_train:,}",
             f"seed {pilot.trained + 1}" if pilot.trained else "new",
             _number(pilot.candidate.flops),
-            f"{_number(pilot.interval.low)} to {_number(pilot.interval.high)}",
+            _range(pilot.interval.low, pilot.interval.high),
             f"{100 * pilot.narrower:.0f} %",
         )
         for pilot in found.pilots[:10]
@@ -300,7 +287,7 @@ def print_tenfold(found: Mapping[str, Sequence[Tenfold]]) -> None:
             last = row.answer.intervals[-1]
             print(
                 f"  {label} ({place}): {_number(row.answer.value)} "
-                f"({100 * last.level:g} %: {_number(last.low)} to {_number(last.high)})"
+                f"({100 * last.level:g} %: {_range(last.low, last.high)})"
             )
 
 
@@ -337,6 +324,10 @@ def _hours(expansion: Expansion, runs: Sequence[Run]) -> str:
         return "–"
     total = sum(expansion.items[run.id] / max(speeds[run.key]) for run in runs)
     return f"{total / 3600:.2f} h" if total >= 600 else f"{total:.0f} s"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{_number(low)} to {_number(high)}"
 
 
 def _bytes(amount: float) -> str:
