@@ -58,8 +58,7 @@ class TrainedModel:
 
     def ids(self, symbols: Iterable[str]) -> list[int]:
         """Token ids; <unk> for a symbol that is not in the vocabulary."""
-        number = {symbol: index for index, symbol in enumerate(self.symbols)}
-        return [number.get(symbol, UNK) for symbol in symbols]
+        return [self.tokenizer.ids.get(symbol, UNK) for symbol in symbols]
 
 
 @dataclass(frozen=True)
