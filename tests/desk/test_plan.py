@@ -308,6 +308,7 @@ def test_a_flops_ceiling_costs_itself_and_the_cooldown(fitted):
         ({"flops": -1.0}, UsageError, "above 0"),
         ({"at": "pain:w8"}, UnknownName, "Did you mean 'painn'"),
         ({"at": "painn:w9"}, UnknownName, "no size named 'w9'"),
+        ({"at": "w8"}, UsageError, "give family:size, such as painn:w8"),
     ],
 )
 def test_a_wish_that_cannot_be_understood_is_refused(fitted, wish, error, words):

@@ -188,6 +188,8 @@ def named(
 ) -> Candidate:
     """The run at "family:size", by default on as many items as the largest that was fitted."""
     family, _, name = at.partition(":")
+    if not name:
+        raise UsageError(f"at {at!r}: give family:size, such as {sizes[0].family}:{sizes[0].size}")
     [one] = _families(fit, family)
     rungs = {size.size: size for size in sizes if size.family == family}
     if name not in rungs:
