@@ -15,8 +15,8 @@ from pathlib import Path
 
 from chemscale.table.files import cache_folder
 
-_OPTIONS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp-simd", "-ffp-contract=fast",
-            "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
+_OPTIONS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fopenmp-simd",
+            "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
 
 
 def library(source: Path, loss: str) -> ctypes.CDLL | None:

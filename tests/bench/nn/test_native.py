@@ -143,6 +143,25 @@ class TestAttention:
         (wanted,) = torch.autograd.grad(expected, exact, cotangent.float())
         assert torch.equal(gradient, wanted.bfloat16())
 
+    def test_the_number_of_threads_changes_no_bit(self):
+        lengths = torch.full((40,), 50)
+        packing = Packing.of(
+            torch.repeat_interleave(torch.arange(40), lengths), torch.arange(50).repeat(40), lengths
+        )
+        packed = random(2000, 3 * 96, dtype=torch.float32)
+
+        def run(num_threads: int) -> list[Tensor]:
+            torch.set_num_threads(num_threads)
+            out = activations.gelu(attend(packed, packing, 3, None))
+            return [out, *torch.autograd.grad(out, packed, out.detach())]
+
+        before = torch.get_num_threads()
+        try:
+            for one, three in zip(run(1), run(3), strict=True):
+                assert torch.equal(one, three)
+        finally:
+            torch.set_num_threads(before)
+
     def test_derivatives(self):
         lengths = torch.tensor([3, 1, 6])
         positions = torch.cat([torch.arange(length) for length in lengths])

@@ -43,7 +43,7 @@ class _Activate(torch.autograd.Function):
         ctx.save_for_backward(features)
         ctx.name = name
         out = torch.empty_like(features)
-        native.call(name, features, out, features.numel())
+        native.call(name, features, out, features.numel(), torch.get_num_threads())
         return out
 
     @staticmethod
@@ -59,7 +59,9 @@ class _ActivateBackward(torch.autograd.Function):
         ctx.save_for_backward(gradient, features)
         ctx.name = name
         out = torch.empty_like(features)
-        native.call(f"{name}_backward", gradient, features, out, features.numel())
+        native.call(
+            f"{name}_backward", gradient, features, out, features.numel(), torch.get_num_threads(),
+        )  # fmt: skip
         return out
 
     @staticmethod
@@ -70,6 +72,6 @@ class _ActivateBackward(torch.autograd.Function):
         to_gradient, to_features = torch.empty_like(gradient), torch.empty_like(features)
         native.call(
             f"{ctx.name}_twice", cotangent, gradient, features, to_gradient, to_features,
-            features.numel(),
+            features.numel(), torch.get_num_threads(),
         )  # fmt: skip
         return to_gradient, to_features, None

@@ -121,7 +121,7 @@ class _Attend(torch.autograd.Function):
         packed, lengths = packed.contiguous(), lengths.contiguous()
         ctx.save_for_backward(packed, lengths)
         width = packed.shape[1] // 3
-        ctx.shape = (len(lengths), width, num_heads, window or 0)
+        ctx.shape = (len(lengths), width, num_heads, window or 0, torch.get_num_threads())
         out = packed.new_empty(len(packed), width)
         native.call("attention", packed, lengths, out, *ctx.shape)
         return out

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <numeric>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -55,6 +57,18 @@ struct Of<Bfloat16> {
 };
 template <class S>
 using Computed = typename Of<S>::type;
+
+// work(from, to) on parts of [0, n), one a thread; `grain` is what is worth starting one for. Each part
+// writes what is its own, so results do not depend on the number of threads.
+template <class Work>
+void share(int64_t n, int64_t grain, int64_t threads, Work work) {
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, n / grain));
+  std::vector<std::thread> others;
+  for (int64_t part = 1; part < parts; ++part)
+    others.emplace_back(work, n * part / parts, n * (part + 1) / parts);
+  work(0, n / parts);
+  for (auto& other : others) other.join();
+}
 
 // --- elementary functions -----------------------------------------------------------------------
 
@@ -149,21 +163,28 @@ struct Gelu {  // in the tanh approximation: x times the sigmoid of 2 sqrt(2/pi)
 };
 
 template <class F, class S>
-void activate(const S* __restrict x, S* __restrict y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = F::value(Computed<S>(x[i]));
+void activate(const S* __restrict x, S* __restrict y, int64_t n, int64_t threads) {
+  share(n, 65536, threads, [=](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) y[i] = F::value(Computed<S>(x[i]));
+  });
 }
 template <class F, class S>
-void activate_backward(const S* __restrict g, const S* __restrict x, S* __restrict out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = g[i] * F::first(Computed<S>(x[i]));
+void activate_backward(const S* __restrict g, const S* __restrict x, S* __restrict out, int64_t n,
+                       int64_t threads) {
+  share(n, 65536, threads, [=](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) out[i] = g[i] * F::first(Computed<S>(x[i]));
+  });
 }
 // h is the cotangent of `activate_backward`: gives those of g and of x.
 template <class F, class S>
 void activate_twice(const S* __restrict h, const S* __restrict g, const S* __restrict x,
-                    S* __restrict to_g, S* __restrict to_x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    to_g[i] = h[i] * F::first(Computed<S>(x[i]));
-    to_x[i] = h[i] * g[i] * F::second(Computed<S>(x[i]));
-  }
+                    S* __restrict to_g, S* __restrict to_x, int64_t n, int64_t threads) {
+  share(n, 65536, threads, [=](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) {
+      to_g[i] = h[i] * F::first(Computed<S>(x[i]));
+      to_x[i] = h[i] * g[i] * F::second(Computed<S>(x[i]));
+    }
+  });
 }
 
 // --- products of small matrices -------------------------------------------------------------------
@@ -324,61 +345,67 @@ struct Head {
   }
 };
 
+// work(head, start, h) for every head h of every molecule, whose first token is `start`.
+template <class T, class Work>
+void each_head(const int64_t* lengths, int64_t molecules, int64_t width, int64_t heads,
+               int64_t threads, Work work) {
+  share(molecules, 4, threads, [=](int64_t from, int64_t to) {
+    Head<T> head;
+    int64_t start = std::accumulate(lengths, lengths + from, int64_t(0));
+    for (int64_t m = from; m < to; start += lengths[m++]) {
+      head.resize(lengths[m], width / heads);
+      for (int64_t h = 0; h < heads; ++h) work(head, start, h);
+    }
+  });
+}
+
 template <class S>
 void attention(const S* packed, const int64_t* lengths, S* out, int64_t molecules, int64_t width,
-               int64_t heads, int64_t window) {
-  const int64_t features = width / heads;
-  Head<Computed<S>> head;
-  for (int64_t m = 0, start = 0; m < molecules; start += lengths[m++]) {
-    for (int64_t h = 0; h < heads; ++h) {
-      const S* from = packed + start * 3 * width + h * features;
-      head.resize(lengths[m], features);
-      head.load(head.query, from, 3 * width);
-      head.load(head.key, from + width, 3 * width);
-      head.load(head.value, from + 2 * width, 3 * width);
-      head.attend(window);
-      head.gather(head.weights, head.value, head.gathered);
-      head.store(head.gathered, out + start * width + h * features, width);
-    }
-  }
+               int64_t heads, int64_t window, int64_t threads) {
+  using T = Computed<S>;
+  each_head<T>(lengths, molecules, width, heads, threads, [=](Head<T>& head, int64_t start, int64_t h) {
+    const S* from = packed + start * 3 * width + h * head.features;
+    head.load(head.query, from, 3 * width);
+    head.load(head.key, from + width, 3 * width);
+    head.load(head.value, from + 2 * width, 3 * width);
+    head.attend(window);
+    head.gather(head.weights, head.value, head.gathered);
+    head.store(head.gathered, out + start * width + h * head.features, width);
+  });
 }
 
 template <class S>
 void attention_backward(const S* gradient, const S* packed, const int64_t* lengths, S* out,
-                        int64_t molecules, int64_t width, int64_t heads, int64_t window) {
+                        int64_t molecules, int64_t width, int64_t heads, int64_t window,
+                        int64_t threads) {
   using T = Computed<S>;
-  const int64_t features = width / heads;
-  Head<T> head;
-  for (int64_t m = 0, start = 0; m < molecules; start += lengths[m++]) {
-    for (int64_t h = 0; h < heads; ++h) {
-      const S* from = packed + start * 3 * width + h * features;
-      S* to = out + start * 3 * width + h * features;
-      head.resize(lengths[m], features);
-      head.load(head.query, from, 3 * width);
-      head.load(head.key, from + width, 3 * width);
-      head.load(head.value, from + 2 * width, 3 * width);
-      head.load(head.gathered, gradient + start * width + h * features, width);
-      head.attend(window);
-      head.scatter(head.weights, head.gathered, head.out);  // to the values
-      head.store(head.out, to + 2 * width, 3 * width);
-      head.transpose(head.value, head.value_columns);
-      head.scores(head.gathered, head.value_columns, head.more);  // to the weights
-      for (int64_t i = 0; i < head.length; ++i) {
-        T* row = &head.more[i * head.tall];
-        const T* weight = &head.weights[i * head.tall];
-        const int64_t end = padded<T>(i + 1);
-        head.hide(row, 0, i, std::min(padded<T>(i + 4), head.tall), T(0));
-        T mean = T(0);
+  each_head<T>(lengths, molecules, width, heads, threads, [=](Head<T>& head, int64_t start, int64_t h) {
+    const S* from = packed + start * 3 * width + h * head.features;
+    S* to = out + start * 3 * width + h * head.features;
+    head.load(head.query, from, 3 * width);
+    head.load(head.key, from + width, 3 * width);
+    head.load(head.value, from + 2 * width, 3 * width);
+    head.load(head.gathered, gradient + start * width + h * head.features, width);
+    head.attend(window);
+    head.scatter(head.weights, head.gathered, head.out);  // to the values
+    head.store(head.out, to + 2 * width, 3 * width);
+    head.transpose(head.value, head.value_columns);
+    head.scores(head.gathered, head.value_columns, head.more);  // to the weights
+    for (int64_t i = 0; i < head.length; ++i) {
+      T* row = &head.more[i * head.tall];
+      const T* weight = &head.weights[i * head.tall];
+      const int64_t end = padded<T>(i + 1);
+      head.hide(row, 0, i, std::min(padded<T>(i + 4), head.tall), T(0));
+      T mean = T(0);
 #pragma omp simd reduction(+ : mean)
-        for (int64_t j = 0; j < end; ++j) mean += row[j] * weight[j];
-        for (int64_t j = 0; j < end; ++j) row[j] = weight[j] * (row[j] - mean);
-      }
-      head.gather(head.more, head.key, head.out);
-      head.store(head.out, to, 3 * width);
-      head.scatter(head.more, head.query, head.out);
-      head.store(head.out, to + width, 3 * width);
+      for (int64_t j = 0; j < end; ++j) mean += row[j] * weight[j];
+      for (int64_t j = 0; j < end; ++j) row[j] = weight[j] * (row[j] - mean);
     }
-  }
+    head.gather(head.more, head.key, head.out);
+    head.store(head.out, to, 3 * width);
+    head.scatter(head.more, head.query, head.out);
+    head.store(head.out, to + width, 3 * width);
+  });
 }
 
 // --- sampling: one token of each sequence at a time ---------------------------------------------------
