@@ -163,7 +163,7 @@ def print_trained(path: Path) -> None:
 def print_estimate(found: Estimate, path: Path) -> None:
     """The ranking of the search, and what was chosen."""
     for family in found.families:
-        print(family.sentence)
+        print("\n".join(wrapped(family.sentence)))
         rows = [
             (
                 row.size,
