@@ -336,11 +336,11 @@ class RunFolder:
             write_folder(target, files, **together)
         return target
 
-    def checkpoints(self) -> dict[str, Path]:
-        """All whole checkpoints, by name."""
+    def checkpoints(self, phase: str = "") -> dict[str, Path]:
+        """The whole checkpoints, of one phase or all, by name and in order."""
         return {
             path.name: path
-            for path in sorted((self.path / "checkpoints").glob("*"))
+            for path in sorted((self.path / "checkpoints").glob(f"{phase}*"))
             if not path.name.startswith(".")
         }
 

@@ -143,7 +143,7 @@ def test_what_is_kept_is_the_average_that_was_judged(make: Callable[..., Any]):
     judge = Judge(Workbench(folder.study(), folder.path), model, run.trunk.recipe, ALONE)
     assert judge.judge() == outcome.metrics
     # At a constant rate the weights that training goes on from are others, and are not judged.
-    trunk = place.checkpoints()[max(n for n in place.checkpoints() if n.startswith("trunk"))]
+    *_, trunk = place.checkpoints("trunk").values()
     for kind in ("weights", "iterate"):
         files = Files(trunk, kind)
         model.load_state_dict({name: files[name] for name in files.names}, strict=False)

@@ -162,19 +162,15 @@ def keep(place: RunFolder, state: State, *, ended: bool) -> None:
     Kept: the latest two of trunk and cooldown and the trunk's best; after the end the latest of
     each and the best, so that a longer run can go on from here.
     """
-    names = sorted(place.checkpoints())
     latest = -1 if ended else -2
-    cooled = [name for name in names if name.startswith("cooldown")][latest:]
-    trunk = [name for name in names if name.startswith("trunk")][latest:]
+    cooled, trunk = (list(place.checkpoints(phase))[latest:] for phase in ("cooldown", "trunk"))
     place.keep_checkpoints([*cooled, *trunk, name_of("trunk", state.best_step())])
 
 
 def latest(place: RunFolder) -> Path | None:
     """The checkpoint to go on from: of the cooldown if it has begun, else of the trunk."""
-    found = place.checkpoints()
-    cooled = [name for name in sorted(found) if name.startswith("cooldown")]
-    trunk = [name for name in sorted(found) if name.startswith("trunk")]
-    return found[(cooled or trunk)[-1]] if found else None
+    found = place.checkpoints("cooldown") or place.checkpoints("trunk")
+    return found[max(found)] if found else None
 
 
 def final(place: RunFolder) -> Path | None:
@@ -183,8 +179,8 @@ def final(place: RunFolder) -> Path | None:
     if not run.length.cooldown or outcome is None or outcome.status != "finished":
         return None
     phase = "cooldown" if run.trunk.recipe.schedule == "constant" else "trunk"
-    names = [name for name in place.checkpoints() if name.startswith(phase)]
-    return place.checkpoints()[max(names)] if names else None
+    found = place.checkpoints(phase)
+    return found[max(found)] if found else None
 
 
 def name_of(phase: Literal["trunk", "cooldown"], step: int) -> str:

@@ -261,7 +261,7 @@ class _Training:
         if self.recipe.schedule != "constant":
             return False
         for other in self.folder.siblings(self.run):
-            trunk = {n: p for n, p in other.checkpoints().items() if n.startswith("trunk")}
+            trunk = other.checkpoints("trunk")
             if other.outcome() is None or not trunk:
                 continue
             rows = checkpoint.load_state(trunk[max(trunk)]).trunk_rows()
