@@ -178,6 +178,9 @@ def fit_law(
     num_free = len(best) - (not floor)
     spread = scatter(residual, cell, num_free, delta, seeds)
     resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
+    # A law of many parameters has several optima that are nearly as good, and other data choose
+    # another of them: each draw sets out from those of the measured data.
+    optima = _optima(law, log_x, log_loss, floor, delta, tried, count=16)
     draws = solve(
         law,
         log_x,
@@ -185,8 +188,9 @@ def fit_law(
         weights,
         floor=floor,
         delta=delta,
-        candidates=np.concatenate([best[None, 1 + law.num_shapes :], tried[::30]]),
+        candidates=np.concatenate([best[None, 1 + law.num_shapes :], optima, tried[::30]]),
         tolerance=1e-6,
+        starts=min(len(optima), 4),
     )
     low, high = law.bounds(log_x)
     linear = best[1 : 1 + law.num_shapes]
@@ -293,6 +297,16 @@ def _best(
         tried = np.concatenate([rough[:, 1 + law.num_shapes :], tried])
     best = fitted(delta=delta, candidates=tried, tolerance=TOLERANCE)
     return best[0], delta, log_law(law, log_x, best)[0] - log_loss
+
+
+def _optima(
+    law: Law, log_x: Array, log_loss: Array, floor: bool, delta: float, tried: Array, count: int
+) -> Array:
+    """Where the best of the candidates end (at most count, Q), each place once."""
+    once, data = np.ones((1, len(log_loss))), (log_loss - log_loss.mean())[None]
+    starts = project(law, log_x, data, once, floor, tried, count)
+    ends = refine(law, starts, log_x, data, once, floor, delta)[:, 1 + law.num_shapes :]
+    return ends[np.unique(np.round(ends, 2), axis=0, return_index=True)[1]]
 
 
 def _reached(
