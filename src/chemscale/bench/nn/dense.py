@@ -1,4 +1,4 @@
-"""Linear layers made ready for sampling, where few rows at a time pass through the same weights."""
+"""Matrix products by a native kernel, and linear layers made ready for sampling."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PANEL = 32  # columns of a panel, as in the kernels
 class Dense:
     """Rows (R, F) to rows (R, G), by weights as they are now: later training does not reach it.
 
-    On a CPU a native kernel reads a second copy of the weights, in the order in which it uses
-    them. A row's result does not depend on the rows beside it.
+    For sampling, where few rows at a time pass through the same weights. On a CPU it holds a
+    second copy of them. A row's result does not depend on the rows beside it.
 
     Args:
         layer: a linear layer, or an embedding read backwards.
@@ -33,7 +33,8 @@ class Dense:
     ):
         self.weight, self.bias = layer.weight, getattr(layer, "bias", None)
         self.norm, self.activated = norm, activated
-        self.panels = _packed(self.weight) if native.serves(self.weight) else None
+        serves = native.serves(self.weight)
+        self.panels = packed(self.weight.detach().T) if serves else None
 
     def __call__(self, features: Tensor, onto: Tensor | None = None) -> Tensor:
         """The result, added to `onto` (R, G) where that is given."""
@@ -43,20 +44,32 @@ class Dense:
             out = F.linear(features, self.weight, self.bias)  # (R, G)
             out = gelu(out) if self.activated else out
             return out if onto is None else onto + out
-        features = features.contiguous()
-        out = features.new_empty(len(features), len(self.weight))
-        native.call(
-            "dense", features, self.panels, 0 if self.bias is None else self.bias,
-            0 if onto is None else onto, out, *features.shape, len(self.weight),
-            int(self.activated),
-        )  # fmt: skip
-        return out
+        return product(
+            features, self.panels, len(self.weight), self.bias, onto=onto, activated=self.activated
+        )
 
 
-@torch.no_grad()
-def _packed(weight: Tensor) -> Tensor:
-    """(G, F) to panels (G / 32, F, 32), zeros beyond the last column."""
-    columns, features = weight.shape
-    panels = weight.new_empty(-(-columns // PANEL), features, PANEL)
-    native.call("pack", weight.contiguous(), panels, columns, features)
+def packed(matrix: Tensor) -> Tensor:
+    """The second factor of a product, (F, G) of any strides, as the kernel reads it, in panels."""
+    features, columns = matrix.shape
+    panels = matrix.new_empty(-(-columns // PANEL), features, PANEL)
+    native.call("pack", matrix, panels, columns, features, *matrix.stride())
     return panels
+
+
+def product(
+    rows: Tensor,
+    panels: Tensor,
+    columns: int,
+    bias: Tensor | None = None,
+    *,
+    onto: Tensor | None = None,
+    activated: bool = False,
+) -> Tensor:
+    """Rows (R, F), of any strides, by panels to (R, G)."""
+    out = rows.new_empty(len(rows), columns)
+    native.call(
+        "dense", rows, panels, 0 if bias is None else bias, 0 if onto is None else onto, out,
+        *rows.shape, columns, *rows.stride(), int(activated), torch.get_num_threads(),
+    )  # fmt: skip
+    return out

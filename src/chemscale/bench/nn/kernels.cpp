@@ -413,22 +413,42 @@ void attention_backward(const S* gradient, const S* packed, const int64_t* lengt
 constexpr int64_t PANEL = 32;  // columns of a panel
 constexpr int64_t PLACES = 16;  // of a page
 
-// Weights (columns, features) to panels: (columns / PANEL, features, PANEL), zeros beyond the last column.
+// A matrix (features, columns), element (k, j) at k * row + j * column, to panels: (columns / PANEL,
+// features, PANEL), zeros beyond the last column.
 template <class T>
-void pack(const T* weights, T* panels, int64_t columns, int64_t features) {
-  for (int64_t begin = 0; begin < columns; begin += PANEL, panels += features * PANEL)
-    for (int64_t k = 0; k < features; ++k)
-      for (int64_t j = 0; j < PANEL; ++j)
-        panels[k * PANEL + j] = begin + j < columns ? weights[(begin + j) * features + k] : T(0);
+void pack(const T* matrix, T* panels, int64_t columns, int64_t features, int64_t row,
+          int64_t column) {
+  constexpr int64_t BLOCK = 16;  // of rows, so that a cache line is read once if rows lie side by side
+  for (int64_t begin = 0; begin < columns; begin += PANEL, panels += features * PANEL) {
+    const int64_t amount = std::min(PANEL, columns - begin);
+    if (amount < PANEL) std::fill(panels, panels + features * PANEL, T(0));
+    for (int64_t from = 0; from < features; from += BLOCK) {
+      const int64_t to = std::min(from + BLOCK, features);
+      if (column == 1)
+        for (int64_t k = from; k < to; ++k)
+          std::memcpy(panels + k * PANEL, matrix + k * row + begin, amount * sizeof(T));
+      else
+        for (int64_t j = 0; j < amount; ++j)
+          for (int64_t k = from; k < to; ++k)
+            panels[k * PANEL + j] = matrix[k * row + (begin + j) * column];
+    }
+  }
 }
+
+// Rows of x (rows, features), element (i, k) at i * row + k * column.
+template <class T>
+struct Rows {
+  const T* x;
+  int64_t row, column;
+};
 
 // out = x panels + bias, for N rows of x; then GELU, then `onto` is added, if it is there.
 template <int N, class T>
-void dense_rows(const T* x, const T* panels, const T* bias, const T* onto, T* out, int64_t features,
+void dense_rows(Rows<T> x, const T* panels, const T* bias, const T* onto, T* out, int64_t features,
                 int64_t columns, bool gelu) {
   alignas(64) T sums[N * PANEL];
   for (int64_t begin = 0; begin < columns; begin += PANEL, panels += features * PANEL) {
-    strip<T, N>(x, features, 1, panels, PANEL, sums, PANEL, PANEL, 0, features);
+    strip<T, N>(x.x, x.row, x.column, panels, PANEL, sums, PANEL, PANEL, 0, features);
     const int64_t amount = std::min(PANEL, columns - begin);
     if (bias)
       for (int i = 0; i < N; ++i)
@@ -448,18 +468,31 @@ void dense_rows(const T* x, const T* panels, const T* bias, const T* onto, T* ou
 
 template <class T>
 void dense(const T* x, const T* panels, const T* bias, const T* onto, T* out, int64_t rows,
-           int64_t features, int64_t columns, int64_t gelu) {
-  constexpr int N = BYTES == 64 ? 8 : 4;
-  int64_t i = 0;
-  for (; i + N <= rows; i += N)
-    dense_rows<N>(x + i * features, panels, bias, onto ? onto + i * columns : onto,
-                  out + i * columns, features, columns, gelu);
-  for (; i < rows; ++i)
-    dense_rows<1>(x + i * features, panels, bias, onto ? onto + i * columns : onto,
-                  out + i * columns, features, columns, gelu);
+           int64_t features, int64_t columns, int64_t row, int64_t column, int64_t gelu,
+           int64_t threads) {
+  constexpr int N = BYTES == 64 ? 8 : 6;  // as many sums as fit into the registers
+  const int64_t grain = std::max<int64_t>(N, (1 << 22) / (features * columns));
+  share(rows, grain, threads, [=](int64_t i, int64_t end) {
+    // Rows that are columns in memory are copied: one element of each page is slow to read again.
+    Numbers<T> block(column == 1 ? 0 : N * features);
+    for (; i + N <= end; i += N) {
+      Rows<T> some{x + i * row, row, column};
+      if (column != 1) {
+        for (int64_t k = 0; k < features; ++k)
+          if (row == 1)
+            std::memcpy(&block[k * N], some.x + k * column, N * sizeof(T));
+          else
+            for (int64_t n = 0; n < N; ++n) block[k * N + n] = some.x[n * row + k * column];
+        some = {block.data(), 1, N};
+      }
+      dense_rows<N, T>(some, panels, bias, onto ? onto + i * columns : onto, out + i * columns,
+                       features, columns, gelu);
+    }
+    for (; i < end; ++i)
+      dense_rows<1, T>({x + i * row, row, column}, panels, bias, onto ? onto + i * columns : onto,
+                       out + i * columns, features, columns, gelu);
+  });
 }
-
-// --- the same, one token of each sequence at a time --------------------------------------------------
 
 // to (i) = query . key (i) for the places i of a page; `ahead` will be needed soon.
 template <class T>
