@@ -11,8 +11,8 @@ The error is |log forecast / measured|, a mean over the targets: that of a singl
 zero by luck. Compute is a share of what all affordable runs cost. Printed, in per cent: the compute
 at which each order first has the error that all runs give, and from which on the designed one stays
 within a tenth of it; how much of the compute of the fixed order the designed one needs for any
-error on the way, the median; and where the rule says stop, a mean over the targets, with both
-orders' errors. Targets in FILE (JSON) are not replayed again.
+error on the way there, the median; and where the rule says stop, a mean over the targets, with
+both orders' errors. Targets in FILE (JSON) are not replayed again.
 """
 
 from __future__ import annotations
@@ -194,21 +194,17 @@ def summary(traces: dict[str, dict[str, Trace]]) -> tuple[list[float], list[floa
     courses = [course(both[order], shares) for order in ORDERS]
 
     def reached(error: float) -> list[float]:
-        hits = [np.flatnonzero(one <= error * (1 + 1e-9)) for one in courses]
-        return [float(shares[hit[0]]) if len(hit) else math.inf for hit in hits]
+        return [float(shares[np.argmax(one <= error * (1 + 1e-9))]) for one in courses]
 
-    levels = np.unique(np.minimum.accumulate(courses[0]))
+    last = float(courses[0][-1])
+    levels = np.unique(np.maximum(np.minimum.accumulate(courses[0]), last))
     way = [designed / fixed for fixed, designed in map(reached, levels[np.isfinite(levels)])]
     stops = np.mean([stop(trace) for trace in both["designed"]], axis=0)
     beside = course(both["fixed"], stops[:1])
-    last = float(courses[0][-1])
     far = np.flatnonzero(courses[1] > 1.1 * last)
     stays = float(shares[far[-1] + 1]) if len(far) else 0.0
-    return [*reached(last), stays, float(np.median(way)), float(stops[0])], [
-        last,
-        *beside,
-        stops[1],
-    ]
+    spent = [*reached(last), stays, float(np.median(way)), float(stops[0])]
+    return spent, [last, *beside, stops[1]]
 
 
 def main() -> None:
