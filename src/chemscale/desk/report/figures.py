@@ -90,7 +90,7 @@ def curves_figure(page: Page, prefix: str = "") -> Drawn | None:
         items = [float(x) for one in shown for x in _columns(one)[0]]
         log_axis(grid[0][0], "x", items, counts=True)
         figure.supxlabel(f"{plural(page.unit)} seen in training, repeats counted", fontsize=8)
-        figure.supylabel(f"validation loss, {_loss_unit(page)}", fontsize=8)
+        figure.supylabel(f"validation loss,\n{_loss_unit(page)}", fontsize=8, ma="center")
     return Drawn(
         name=f"{prefix}curves",
         figure=figure,
