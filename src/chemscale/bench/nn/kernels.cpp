@@ -408,10 +408,9 @@ void attention_backward(const S* gradient, const S* packed, const int64_t* lengt
   });
 }
 
-// --- sampling: one token of each sequence at a time ---------------------------------------------------
+// --- products with a matrix packed in panels, in training and sampling --------------------------------
 
 constexpr int64_t PANEL = 32;  // columns of a panel
-constexpr int64_t PLACES = 16;  // of a page
 
 // A matrix (features, columns), element (k, j) at k * row + j * column, to panels: (columns / PANEL,
 // features, PANEL), zeros beyond the last column.
@@ -493,6 +492,10 @@ void dense(const T* x, const T* panels, const T* bias, const T* onto, T* out, in
                        out + i * columns, features, columns, gelu);
   });
 }
+
+// --- attention in sampling: one token of each sequence at a time --------------------------------------
+
+constexpr int64_t PLACES = 16;  // of a page
 
 // to (i) = query . key (i) for the places i of a page; `ahead` will be needed soon.
 template <class T>

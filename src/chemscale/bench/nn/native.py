@@ -74,7 +74,7 @@ def _within(mode: Literal["plain", "shapes"]) -> Iterator[None]:
 
 
 def call(name: str, *arguments: Tensor | int) -> None:
-    """Run a kernel on contiguous tensors; the type of the first one chooses the version."""
+    """Run a kernel on tensors laid out as it reads them; the first one's type is the kernel's."""
     if _mode.get() == "shapes":
         return
     first = arguments[0]

@@ -112,10 +112,10 @@ def out_of_patience(rows: Sequence[dict[str, Any]], length: Length) -> bool:
 
 def _falls(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether a straight line through the loss over the items, both in logarithms, falls."""
-    items = np.log([row["items_seen"] for row in rows])
-    logs = np.log([row["val_loss"] for row in rows])
     if len(rows) < SMOOTHED:
         return True  # too few to tell
+    items = np.log([row["items_seen"] for row in rows])
+    logs = np.log([row["val_loss"] for row in rows])
     slope = np.polyfit(items, logs, 1)[0]
     return bool(slope * (items[-1] - items[0]) < -FALL)
 
