@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from chemscale.desk.bootstrap import fit_sample
-from chemscale.desk.solve import huber, log_law, refine
+from chemscale.desk.solve import Objective, refine
 from chemscale.desk.surfaces import additive
 
 PUBLISHED = {"E": 1.817, "A": 482.0, "B": 2085.0, "a": 0.348, "b": 0.366}
@@ -44,17 +44,11 @@ def ours(begin: np.ndarray, log_x: np.ndarray, log_y: np.ndarray) -> tuple[np.nd
     centre = log_x.mean(axis=0)
     linear = np.exp(begin[:, :3] - np.pad(begin[:, 3:] * centre, ((0, 0), (1, 0))))
     theta = np.concatenate([linear, begin[:, 3:]], axis=1)
-    found = refine(
-        additive,
-        theta,
-        log_x - centre,
-        log_y[None],
-        np.ones((1, len(log_y))),
-        True,
-        DELTA,
-        steps=300,
+    objective = Objective(
+        additive, log_x - centre, log_y[None], np.ones((1, len(log_y))), True, DELTA
     )
-    value = huber(log_law(additive, log_x - centre, found) - log_y, DELTA).sum(axis=1)
+    found = refine(objective, theta, steps=300)
+    value = objective.value(found)
     found[:, 1:3] *= np.exp(found[:, 3:] * centre)
     return found, value
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.desk.laws import MAX_EXPONENT, Law, power
-from chemscale.desk.solve import huber, influence, log_law, project, refine, solve
+from chemscale.desk.solve import Objective, influence, log_law, project, refine, solve
 from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, Interval, Quantity
 
@@ -174,21 +173,16 @@ def fit_law(
     origin = law.end(log_x)
     log_x = log_x - origin
     tried = law.candidates(1000, log_x)
-    best, delta, residual = _best(law, log_x, log_loss, floor, tried, starts=16)
+    best, measured = _best(law, log_x, log_loss, floor, tried, starts=16)
     num_free = len(best) - (not floor)
-    spread = scatter(residual, cell, num_free, delta, seeds)
+    spread = scatter(measured.residual(best[None])[0], cell, num_free, measured.delta, seeds)
     resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
     # A law of many parameters has several optima that are nearly as good, and other data choose
     # another of them: each draw sets out from those of the measured data.
-    optima = _optima(law, log_x, log_loss, floor, delta, tried, count=16)
+    optima = _optima(measured, tried, count=16)
     draws = solve(
-        law,
-        log_x,
-        resampled,
-        weights,
-        floor=floor,
-        delta=delta,
-        candidates=np.concatenate([best[None, 1 + law.num_shapes :], optima, tried[::30]]),
+        replace(measured, log_y=resampled, weights=weights),
+        np.concatenate([best[None, 1 + law.num_shapes :], optima, tried[::30]]),
         tolerance=1e-6,
         starts=min(len(optima), 4),
     )
@@ -228,29 +222,20 @@ def fit_sample(
         forms = [False, True]
     fits = {form: _best(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
     num_linear = 2 * log_x.shape[1]
-    told = [criterion(fits[form][2], num_linear + form) for form in forms]
+    off = {form: objective.residual(best[None])[0] for form, (best, objective) in fits.items()}
+    told = [criterion(off[form], num_linear + form) for form in forms]
     floor = forms[int(np.argmin(told))]
-    best, delta, residual = fits[floor]
-    reached = _reached(law, log_x, log_loss, best, floor, delta)
+    (best, measured), residual = fits[floor], off[floor]
+    delta = measured.delta
+    reached = _reached(measured, best)
     spread = scatter(residual, cell, num_linear + floor, delta, seeds)
     resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
     trust = weights * influence(residual, delta) ** 2  # an odd seed asks for no form
     drawn, scores = [], []
     for form in forms:  # chosen anew for every draw: the data might have asked for the other
-        drawn.append(
-            solve(
-                law,
-                log_x,
-                resampled,
-                weights,
-                floor=form,
-                delta=delta,
-                candidates=grid(law, 8),
-                tolerance=1e-6,
-            )
-        )
-        off = log_law(law, log_x, drawn[-1]) - resampled
-        scores.append(criteria(off, trust, num_linear + form))
+        objective = replace(measured, log_y=resampled, weights=weights, floor=form)
+        drawn.append(solve(objective, grid(law, 8), tolerance=1e-6))
+        scores.append(criteria(objective.residual(drawn[-1]), trust, num_linear + form))
     draws = np.stack(drawn)[np.argmin(scores, axis=0), range(num_draws)]
     draws, best = (uncentred(rows, centre) for rows in (draws, best[None]))
     return Fitted(
@@ -282,46 +267,36 @@ def uncentred(rows: Array, centre: Array) -> Array:
 
 def _best(
     law: Law, log_x: Array, log_loss: Array, floor: bool, tried: Array, starts: int = 1
-) -> tuple[Array, float, Array]:
-    """Parameters, the Huber delta they were fitted with, residuals."""
+) -> tuple[Array, Objective]:
+    """Parameters, and what they were fitted to, with the delta of its Huber loss."""
     once, data = np.ones((1, len(log_loss))), log_loss[None]
-    fitted = partial(solve, law, log_x, data, once, floor=floor, starts=starts)
+    objective = Objective(law, log_x, data, once, floor, math.inf)
     spare = len(log_loss) - law.num_shapes - tried.shape[1] - floor
-    delta = math.inf  # with under five spare runs an odd one cannot be told
-    if spare >= 5:
-        rough = fitted(delta=1e-3, candidates=tried, tolerance=1e-4)
-        sizes = np.sort(np.abs(log_law(law, log_x, rough)[0] - log_loss))
+    if spare >= 5:  # else an odd run cannot be told
+        rough = solve(replace(objective, delta=1e-3), tried, tolerance=1e-4, starts=starts)
+        sizes = np.sort(np.abs(objective.residual(rough)[0]))
         # The rough fit runs through as many runs as it has parameters: leave those out.
         spread = 1.4826 * float(np.median(sizes[-spare:]))
-        delta = 1.345 * max(spread, 1e-6)
+        objective = replace(objective, delta=1.345 * max(spread, 1e-6))
         tried = np.concatenate([rough[:, 1 + law.num_shapes :], tried])
-    best = fitted(delta=delta, candidates=tried, tolerance=TOLERANCE)
-    return best[0], delta, log_law(law, log_x, best)[0] - log_loss
+    return solve(objective, tried, tolerance=TOLERANCE, starts=starts)[0], objective
 
 
-def _optima(
-    law: Law, log_x: Array, log_loss: Array, floor: bool, delta: float, tried: Array, count: int
-) -> Array:
+def _optima(objective: Objective, tried: Array, count: int) -> Array:
     """Where the best of the candidates end (at most count, Q), each place once."""
-    once, data = np.ones((1, len(log_loss))), (log_loss - log_loss.mean())[None]
-    starts = project(law, log_x, data, once, floor, tried, count)
-    ends = refine(law, starts, log_x, data, once, floor, delta)[:, 1 + law.num_shapes :]
+    near, _ = objective.centred()
+    ends = refine(near, project(near, tried, count))[:, 1 + objective.law.num_shapes :]
     return ends[np.unique(np.round(ends, 2), axis=0, return_index=True)[1]]
 
 
-def _reached(
-    law: Law, log_x: Array, log_loss: Array, best: Array, floor: bool, delta: float
-) -> tuple[int, int]:
+def _reached(objective: Objective, best: Array) -> tuple[int, int]:
     """How many starts of a coarse grid end within 1e-6 of the best objective, of how many."""
-    once, data = np.ones((1, len(log_loss))), log_loss[None]
-    scale = float(log_loss.mean())
-    tried = grid(law, 8)
-    starts = project(law, log_x, data - scale, once, floor, tried, len(tried))
-    found = refine(law, starts, log_x, data - scale, once, floor, delta, TOLERANCE)
-    found[:, : 1 + law.num_shapes] *= np.exp(scale)
-    ends = huber(log_law(law, log_x, found) - log_loss, delta).sum(axis=1)
-    least = huber(log_law(law, log_x, best[None]) - log_loss, delta).sum()
-    return int((ends <= least * (1 + 1e-6) + 1e-12).sum()), len(starts)
+    tried = grid(objective.law, 8)
+    near, scale = objective.centred()
+    found = refine(near, project(near, tried, len(tried)), TOLERANCE)
+    found[:, : 1 + objective.law.num_shapes] *= scale
+    least = objective.value(best[None])[0]
+    return int((objective.value(found) <= least * (1 + 1e-6) + 1e-12).sum()), len(found)
 
 
 def criterion(residual: Array, num_free: int) -> float:

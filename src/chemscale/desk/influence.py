@@ -11,7 +11,7 @@ from chemscale.desk.bootstrap import criteria, grid, uncentred
 from chemscale.desk.laws import power
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import number, plural
-from chemscale.desk.solve import log_law, solve
+from chemscale.desk.solve import Objective, solve
 from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, LawFit, LeftOut, Quantity, SurfaceFit
 
@@ -85,18 +85,10 @@ def _fits(log_x: Array, log_loss: Array, weights: Array, floor: bool | None, del
     scores = []
     forms = [False, True] if floor is None else [floor]
     for form in forms:
-        fits[form] = solve(
-            law,
-            log_x - centre,
-            repeated,
-            weights,
-            floor=form,
-            delta=delta,
-            candidates=grid(law, 40 if num_axes == 1 else 16),
-            tolerance=1e-8,
-        )
-        residual = log_law(law, log_x - centre, fits[form]) - log_loss
-        scores.append(criteria(residual, weights, 2 * num_axes + form))
+        objective = Objective(law, log_x - centre, repeated, weights, form, delta)
+        candidates = grid(law, 40 if num_axes == 1 else 16)
+        fits[form] = solve(objective, candidates, tolerance=1e-8)
+        scores.append(criteria(objective.residual(fits[form]), weights, 2 * num_axes + form))
     if len(forms) == 2:
         distinct = np.array([len(np.unique(log_x[row > 0])) for row in weights])
         scores[1][distinct < 5] = np.inf

@@ -12,7 +12,7 @@ Parameters lie in one row: E, A_1 … A_J, θ_1 … θ_Q.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -21,27 +21,47 @@ from chemscale.desk.laws import Law
 from chemscale.table.results import Array
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What is made small, for each data set of a batch: the Huber loss of the residuals of log y.
+
+    One row of log_y and weights may stand for many rows of parameters.
+    """
+
+    law: Law
+    log_x: Array  # (n, K), shared by the batch; near the middle of the data for good conditioning
+    log_y: Array  # (S, n), one row a data set
+    weights: Array  # (S, n), how often each point counts
+    floor: bool  # whether E is fitted; else it is 0
+    delta: float  # where the Huber loss turns from quadratic to linear, in log y; may be infinite
+
+    def residual(self, parameters: Array) -> Array:
+        """Log of the law less log y (S, n)."""
+        return log_law(self.law, self.log_x, parameters) - self.log_y
+
+    def value(self, parameters: Array) -> Array:
+        """What is made small (S,)."""
+        return np.asarray((self.weights * huber(self.residual(parameters), self.delta)).sum(axis=1))
+
+    def centred(self) -> tuple[Objective, float]:
+        """The same about a mean log y of 0, and the factor that brings E and A back."""
+        scale = float(self.log_y.mean())
+        return replace(self, log_y=self.log_y - scale), float(np.exp(scale))
+
+    def block(self, rows: slice) -> Objective:
+        """Some of the data sets; all of one that stands for many."""
+        if len(self.log_y) == 1:
+            return self
+        return replace(self, log_y=self.log_y[rows], weights=self.weights[rows])
+
+
 def solve(
-    law: Law,
-    log_x: Array,
-    log_y: Array,
-    weights: Array,
-    *,
-    floor: bool,
-    delta: float,
-    candidates: Array,
-    tolerance: float = 1e-10,
-    starts: int = 1,
+    objective: Objective, candidates: Array, *, tolerance: float = 1e-10, starts: int = 1
 ) -> Array:
     """Fit every data set of the batch, from the best of the candidates each.
 
     Args:
-        law: the form.
-        log_x: (n, K), shared by the batch; near the middle of the data for good conditioning.
-        log_y: (S, n), one row a data set.
-        weights: (S, n), how often each point counts.
-        floor: whether E is fitted; else it is 0.
-        delta: where the Huber loss turns from quadratic to linear, in log y; may be infinite.
+        objective: law and data.
         candidates: (C, Q) values of θ tried before refinement.
         tolerance: refinement ends when a step lowers the objective by less than this share.
         starts: how many candidates are refined; more than one for laws with several optima.
@@ -49,15 +69,15 @@ def solve(
     Returns:
         (S, 1 + J + Q) parameters.
     """
-    scale = float(log_y.mean())
-    start = project(law, log_x, log_y - scale, weights, floor, candidates, starts)
-    seen, trust = np.repeat(log_y - scale, starts, axis=0), np.repeat(weights, starts, axis=0)
-    found = refine(law, start, log_x, seen, trust, floor, delta, tolerance)
+    near, scale = objective.centred()
+    start = project(near, candidates, starts)
+    seen, trust = (np.repeat(one, starts, axis=0) for one in (near.log_y, near.weights))
+    each = replace(near, log_y=seen, weights=trust)
+    found = refine(each, start, tolerance)
     if starts > 1:
-        value = (trust * huber(log_law(law, log_x, found) - seen, delta)).sum(axis=1)
-        lowest = value.reshape(-1, starts).argmin(axis=1)
+        lowest = each.value(found).reshape(-1, starts).argmin(axis=1)
         found = found.reshape(-1, starts, found.shape[1])[np.arange(len(lowest)), lowest]
-    found[:, : 1 + law.num_shapes] *= np.exp(scale)
+    found[:, : 1 + objective.law.num_shapes] *= scale
     return found
 
 
@@ -88,18 +108,11 @@ def influence(residual: Array, delta: float) -> Array:
     return np.asarray(np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300)))
 
 
-def project(
-    law: Law,
-    log_x: Array,
-    log_y: Array,
-    weights: Array,
-    floor: bool,
-    candidates: Array,
-    starts: int = 1,
-) -> Array:
+def project(objective: Objective, candidates: Array, starts: int = 1) -> Array:
     """The best candidates of each data set, with E and A by non-negative least squares."""
+    log_y, weights, floor = objective.log_y, objective.weights, objective.floor
     typical = log_y.mean(axis=0)
-    logs = np.stack(law.log_shapes(log_x, candidates), axis=-1)  # (C, n, J)
+    logs = np.stack(objective.law.log_shapes(objective.log_x, candidates), axis=-1)  # (C, n, J)
     columns = np.exp(np.clip(logs, -100.0, 100.0))
     if floor:
         columns = np.concatenate([np.ones_like(columns[..., :1]), columns], axis=2)
@@ -156,69 +169,33 @@ def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
     return solution, gain
 
 
-def refine(
-    law: Law,
-    start: Array,
-    log_x: Array,
-    log_y: Array,
-    weights: Array,
-    floor: bool,
-    delta: float,
-    tolerance: float = 1e-10,
-    steps: int = 100,
-) -> Array:
+def refine(objective: Objective, start: Array, tolerance: float = 1e-10, steps: int = 100) -> Array:
     """Projected Levenberg-Marquardt from each start (S, 1 + J + Q), each with its own damping.
 
-    log_y and weights are (S, n), or (1, n) for many starts on the same data. Those go by way of
-    least squares, which takes fewer steps from far away, and starts that have met there, to a
-    thousandth of each parameter, go on as one.
+    Many starts on one data set go by way of least squares, which takes fewer steps from far away,
+    and starts that have met there, to a thousandth of each parameter, go on as one.
     """
-    descend = partial(
-        _in_blocks, law, log_x=log_x, log_y=log_y, weights=weights, floor=floor, steps=steps
-    )
-    if len(start) == 1 or len(log_y) > 1 or np.isinf(delta):
-        return descend(start, delta=delta, tolerance=tolerance)
-    near = descend(start, delta=np.inf, tolerance=1e-3)
+    if len(start) == 1 or len(objective.log_y) > 1 or np.isinf(objective.delta):
+        return _in_blocks(objective, start, tolerance, steps)
+    near = _in_blocks(replace(objective, delta=np.inf), start, 1e-3, steps)
     mantissa, power_of_two = np.frexp(near)
     places = np.concatenate([np.round(mantissa, 3), power_of_two], axis=1)
     _, first, met = np.unique(places, axis=0, return_index=True, return_inverse=True)
-    return descend(near[first], delta=delta, tolerance=tolerance)[met.reshape(-1)]
+    return _in_blocks(objective, near[first], tolerance, steps)[met.reshape(-1)]
 
 
-def _in_blocks(
-    law: Law,
-    start: Array,
-    *,
-    log_x: Array,
-    log_y: Array,
-    weights: Array,
-    floor: bool,
-    delta: float,
-    tolerance: float,
-    steps: int,
-) -> Array:
+def _in_blocks(objective: Objective, start: Array, tolerance: float, steps: int) -> Array:
     """The same in blocks that stay in the cache."""
     found = start.copy()
     for block in range(0, len(start), 256):
         rows = slice(block, block + 256)
-        mine = slice(0, 1) if len(log_y) == 1 else rows
-        found[rows] = _refine(
-            law, start[rows], log_x, log_y[mine], weights[mine], floor, delta, tolerance, steps
-        )
+        found[rows] = _refine(objective.block(rows), start[rows], tolerance, steps)
     return found
 
 
-def _refine(
-    law: Law,
-    theta: Array,
-    log_x: Array,
-    log_y: Array,
-    weights: Array,
-    floor: bool,
-    delta: float,
-    tolerance: float,
-    steps: int,
-) -> Array:
+def _refine(objective: Objective, theta: Array, tolerance: float, steps: int) -> Array:
+    law, log_x, log_y = objective.law, objective.log_x, objective.log_y
+    weights, delta = objective.weights, objective.delta
     num_sets, num_free = theta.shape
     linear = 1 + law.num_shapes
     low, high = law.bounds(log_x)
@@ -241,7 +218,7 @@ def _refine(
         normal = (jacobian * (weight * curvature)[:, None]) @ jacobian.swapaxes(1, 2)  # (S, P, P)
         slope = (jacobian @ (weight * pull * residual)[..., None])[..., 0]  # (S, P)
         held = ((now <= lower) & (slope > 0)) | ((now >= upper) & (slope < 0))
-        held[:, 0] |= not floor
+        held[:, 0] |= not objective.floor
         normal *= (~held[:, :, None]) & (~held[:, None, :])
         slope[held] = 0.0
         stiff = normal[:, diagonal, diagonal] * (1 + damping[going, None])
