@@ -98,7 +98,7 @@ def test_a_table_without_rows_is_refused(tmp_path: Path):
 
 def test_a_bad_number_is_told_with_its_row_and_column(tmp_path: Path):
     path = table(tmp_path, HEADER + "painn,1000,10,0,0.5\npainn,1000,30,0,O.25\n")
-    with pytest.raises(DataError, match=r"row 2: test_loss is not a number: 'O.25'"):
+    with pytest.raises(DataError, match=r"row 2: test_loss is not a number: 'O.25'. Write"):
         read_points(path)
 
 
@@ -121,9 +121,13 @@ def test_the_last_step_of_each_run_counts_in_whatever_order_rows_come(tmp_path: 
     assert [one.losses for one in read_points(path)] == [{"loss": 0.2}, {"loss": 0.7}]
 
 
-def test_without_steps_the_last_row_of_each_run_counts(tmp_path: Path):
-    path = table(tmp_path, HEADER + "painn,1000,10,0,0.9\npainn,1000,10,0,0.2\n")
-    assert [one.losses for one in read_points(path)] == [{"loss": 0.2}]
+def test_rows_that_nothing_tells_apart_are_refused_and_copies_count_once(tmp_path: Path):
+    rows = "painn,1000,10,0,0.9\npainn,1000,10,0,0.9\n"
+    assert len(read_points(table(tmp_path, HEADER + rows))) == 1
+    with pytest.raises(DataError, match="row 3: the same .* as row 2.* a column seed or run"):
+        read_points(table(tmp_path, f"{HEADER}{rows}painn,1000,10,0,0.2\n"))
+    named = f"run,{HEADER}" + "".join(f"r,painn,1000,10,0,{loss}\n" for loss in (0.9, 0.2))
+    assert [one.losses for one in read_points(table(tmp_path, named))] == [{"loss": 0.2}]
 
 
 def test_one_name_for_two_models_is_refused_and_not_the_last_of_them_taken(tmp_path: Path):
@@ -161,14 +165,54 @@ def test_a_missing_loss_stays_missing(tmp_path: Path):
     assert read_points(path)[0].losses == {"loss": 0.5}
 
 
-def test_spreadsheet_habits_do_no_harm(tmp_path: Path):
-    path = table(tmp_path, "\ufefffamily, num_params, num_train, loss\r\npainn,1e3,10,0.5\r\n")
-    assert read_points(path)[0].num_params == 1000
+PLAIN = "family,num_params,num_train,note,loss\npainn,1e3,10,first run,0.5\npainn,1e3,30,,\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + PLAIN.replace(",", ", "),
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace("\n", "\n\n").replace(",\n", ",NA\n") + ",,,,\n",
+        PLAIN.replace(",", "\t"),
+        PLAIN.replace(",", ";").replace("0.5", "0,5"),
+        "\n".join(f"{place},{line}" for place, line in enumerate(PLAIN.split("\n")[:-1])).replace(
+            "0,family", ",family"
+        ),
+    ],
+    ids=["mark and spaces", "windows", "gaps", "tabs", "decimal commas", "pandas index"],
+)
+def test_spreadsheet_habits_do_no_harm(tmp_path: Path, text: str):
+    path = tmp_path / "curves.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert read_points(path) == read_points(table(tmp_path, PLAIN))
+    assert [one.losses for one in read_points(path)] == [{"loss": 0.5}, {}]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# mine\n" + PLAIN, "line 1: begins with #"),
+        (PLAIN.split("\n", 1)[1], "line 1: holds numbers .1e3, 10, 0.5"),
+        (PLAIN + "painn,1e3\n", "line 4: 2 cells, and 5 names in the header .comma"),
+        (PLAIN + "painn,1,1,a,2,3\n", "line 4: 6 cells"),
+        (PLAIN.replace("note", "loss"), "line 1: loss names two columns"),
+        (PLAIN.upper(), "no column family.*--columns family=FAMILY"),
+        (PLAIN.replace(",", ";").replace("0.5", "0,5").replace("1e3", "1.5"), "1.5.* has a point"),
+        (PLAIN.replace("1e3", "0.07"), "num_params must be a whole number, got '0.07'"),
+        (PLAIN.replace("0.5", "half"), "no loss column.*note, loss: no cell there is a number"),
+    ],
+)
+def test_a_broken_table_is_refused_with_the_place_and_what_to_do(
+    tmp_path: Path, text: str, words: str
+):
+    with pytest.raises(DataError, match=words):
+        read_points(table(tmp_path, text))
 
 
 def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path):
     path = tmp_path / "curves.csv"
-    path.write_bytes(b"\xff\xfe\x00\x81")
+    path.write_bytes(b"\x89PNG\x00")
     with pytest.raises(DataError, match="cannot be read as a table"):
         read_points(path)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +12,14 @@ from chemscale.table.columns import Columns
 from chemscale.table.errors import DataError
 from chemscale.table.logs.reading import UNKNOWN, format_of, read_logs
 from chemscale.table.results import Point, Trained
+from chemscale.table.spreadsheet import is_number, read_spreadsheet
 
 REQUIRED = ("family", "num_params", "num_train")
 MODEL = (*REQUIRED, "seed")  # what a run has one of, however many rows
 SETTINGS = "config."  # begins the name of a setting, in logs of other trainers
 COUNTS = ("num_params", "num_params_total", "num_train", "seed", "batch_size", "items_seen")
 NUMBERS = ("learning_rate", "flops", "seconds", "joules")
+PROGRESS = ("step", "items_seen", "epoch")  # the first that is there says which row is the last
 # Known columns that say where a row stands, or how much has passed through; not metrics.
 PASSING = (
     *("run", "role", "size", "unit", "epoch", "step", "phase", "status", "ending", "max_items"),
@@ -114,28 +114,32 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
     Raises:
         DataError: as `read_points`.
     """
-    missing = [name for name in REQUIRED if name not in rows[0]]
-    if missing:
-        raise DataError(
-            f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. "
-            "Required: family, num_params, num_train and a loss. Where it has another name: "
-            f"--columns {missing[0]}=ITS-NAME; where it is the same for all rows: "
-            f"--set {missing[0]}=VALUE"
-        )
+    require(rows, REQUIRED, where, "family, num_params, num_train and a loss")
     known = {*COUNTS, *NUMBERS, *PASSING, *REQUIRED}
-    metrics = [name for name in rows[0] if name not in known and not name.startswith(SETTINGS)]
+    named = [name for name in rows[0] if name not in known and not name.startswith(SETTINGS)]
+    metrics = [name for name in named if any(is_number(row[name]) for row in rows)]
     if not metrics:
-        raise DataError(f"{where}: no loss column, such as test_loss or force_mae")
+        of_text = f"; {', '.join(named)}: no cell there is a number" if named else ""
+        raise DataError(
+            f"{where}: no loss column, such as test_loss or force_mae{of_text}. Where it has "
+            "another name, that is fine: any further column of numbers is a metric"
+        )
+    passing = next((name for name in PROGRESS if name in rows[0]), None)
     last: dict[tuple[Any, ...], tuple[int, Mapping[str, Any]]] = {}
     for number, row in enumerate(rows, start=1):
         keys = ("run",) if row.get("run") else (*MODEL, "learning_rate", "batch_size")
         key = tuple(str(row.get(name, "")) for name in keys)
-        step = _number(where, number, row, "step") or 0.0
         before = last.get(key)
-        if before is None or step >= (_number(where, before[0], before[1], "step") or 0.0):
-            last[key] = (number, row)
         if before is not None:
+            if not row.get("run") and passing is None and row != before[1]:
+                raise DataError(
+                    f"{where} row {number}: the same family, amounts and settings as row "
+                    f"{before[0]}. If they are runs of their own, tell them apart by a column "
+                    "seed or run; if one run evaluated again, say when by a column step"
+                )
             _refuse_two_models(where, before, (number, row))
+        if before is None or _when(where, number, row, passing) >= _when(where, *before, passing):
+            last[key] = (number, row)
     unknown = [row for _, row in last.values() if row.get("phase") == UNKNOWN]
     if unknown:
         raise DataError(
@@ -145,6 +149,30 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
             "leave out the logs of those that had not"
         )
     return [_tabled(where, number, row, metrics) for number, row in last.values()]
+
+
+def require(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: str, all_: str) -> None:
+    """Refuse rows without a column of each name, with how to say which column it is.
+
+    Raises:
+        DataError: which are missing, and which there are.
+    """
+    there = {name.lower(): name for name in rows[0]}
+    missing = [name for name in names if name not in rows[0]]
+    if not missing:
+        return
+    near = [difflib.get_close_matches(name, there, n=1, cutoff=0.75) for name in missing]
+    first = next((place for place, found in enumerate(near) if found), 0)
+    theirs = there[near[first][0]] if near[first] else "ITS-NAME"
+    raise DataError(
+        f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. "
+        f"Required: {all_}. Where it has another name: --columns {missing[first]}={theirs}; where "
+        f"it is the same for all rows: --set {missing[0]}=VALUE"
+    )
+
+
+def _when(where: str, number: int, row: Mapping[str, Any], passing: str | None) -> float:
+    return (passing and number_in(where, number, row, passing)) or 0.0
 
 
 def _told(names: Iterable[str], most: int = 80) -> str:
@@ -157,7 +185,7 @@ def _refuse_two_models(
     where: str, one: tuple[int, Mapping[str, Any]], other: tuple[int, Mapping[str, Any]]
 ) -> None:
     def value(name: str, number: int, row: Mapping[str, Any]) -> object:
-        return row.get(name) if name == "family" else _number(where, number, row, name)
+        return row.get(name) if name == "family" else number_in(where, number, row, name)
 
     for name in MODEL:
         before, after = value(name, *one), value(name, *other)
@@ -171,19 +199,28 @@ def _refuse_two_models(
 
 def _tabled(where: str, number: int, row: Mapping[str, Any], metrics: Sequence[str]) -> Point:
     def value(name: str) -> float | None:
-        return _number(where, number, row, name)
+        return number_in(where, number, row, name)
 
     read = {name: v for name in metrics if (v := _float(where, number, row, name)) is not None}
     if "test_loss" in read:
         read.setdefault("loss", read.pop("test_loss"))
-    num_params = value("num_params")
     for name in REQUIRED[1:]:
         if not (value(name) or 0) > 0:
             raise DataError(f"{where} row {number}: {name} must be above 0, got {row[name]!r}")
-    fields: dict[str, Any] = {name: int(v) for name in COUNTS if (v := value(name)) is not None} | {
-        name: v for name in NUMBERS if (v := value(name)) is not None
-    }
-    fields.setdefault("num_params_total", int(num_params or 0))
+    if not row["family"]:
+        raise DataError(f"{where} row {number}: no family; give it a name")
+    fields: dict[str, Any] = {}
+    for name in COUNTS:
+        if (v := value(name)) is not None:
+            fields[name] = round(v)
+            if abs(v - fields[name]) > 1e-3 * abs(v):
+                raise DataError(
+                    f"{where} row {number}: {name} must be a whole number, got {row[name]!r}: one "
+                    "by one, not in thousands or millions"
+                )
+    fields |= {name: v for name in NUMBERS if (v := value(name)) is not None}
+    num_params = fields["num_params"]
+    fields.setdefault("num_params_total", num_params)
     fields.setdefault("seed", 0)
     text = {
         name: str(row[name])
@@ -195,7 +232,7 @@ def _tabled(where: str, number: int, row: Mapping[str, Any], metrics: Sequence[s
         {
             "run": str(row.get("run") or f"{where} row {number}"),
             "family": str(row["family"]),
-            "size": str(row.get("size") or f"{int(num_params or 0):,} parameters"),
+            "size": str(row.get("size") or f"{num_params:,} parameters"),
             "unit": "item",
             "cooled": phase in (None, "", "cooldown"),
             "losses": {name: v for name, v in read.items() if math.isfinite(v)},
@@ -216,22 +253,19 @@ def _checked(data: Mapping[str, Any], where: str) -> Point:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    name = path.name.removesuffix(".gz")
+    if not path.name.endswith(".parquet"):
+        return read_spreadsheet(path)
+    import pyarrow.parquet
+
     try:
-        if name.endswith(".parquet"):
-            import pyarrow.parquet
-
-            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-            return rows
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a table: {error}") from None
-    rows = list(csv.DictReader(io.StringIO(text)))
-    return [{str(key).strip(): value for key, value in row.items()} for row in rows]
+    return rows
 
 
-def _number(where: str, number: int, row: Mapping[str, Any], name: str) -> float | None:
+def number_in(where: str, number: int, row: Mapping[str, Any], name: str) -> float | None:
+    """A cell as a finite number; None where there is none."""
     found = _float(where, number, row, name)
     return found if found is not None and math.isfinite(found) else None
 
@@ -243,4 +277,7 @@ def _float(where: str, number: int, row: Mapping[str, Any], name: str) -> float 
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise DataError(f"{where} row {number}: {name} is not a number: {value!r}") from None
+        raise DataError(
+            f"{where} row {number}: {name} is not a number: {value!r}. Write it as 12000, 0.012 or "
+            "1.2e4, without a unit or signs for thousands; leave the cell empty where there is none"
+        ) from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.table.errors import DataError, MissingPackage
+from chemscale.table.spreadsheet import is_number
 
 Row = dict[str, Any]
 
@@ -53,16 +54,8 @@ def last_values(rows: Sequence[Mapping[str, Any]]) -> Row:
         for name in [name for name in left if row.get(name) not in (None, "")]:
             last[name] = row[name]
             del left[name]
-    metrics = {name: last[name] for name in (rows[0] if rows else ()) if _is_number(last.get(name))}
+    metrics = {name: last[name] for name in (rows[0] if rows else ()) if is_number(last.get(name))}
     return metrics | settings({name: last[name] for name in last if name not in metrics})
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def settings(config: Mapping[str, Any], prefix: str = "config") -> Row:

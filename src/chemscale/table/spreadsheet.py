@@ -1,0 +1,128 @@
+"""Anybody's CSV as rows of text: other separators, decimal commas; what is broken is told."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from chemscale.table.errors import DataError
+
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+MISSING = ("", "na", "n/a", "null", "none", "-", "–")  # what spreadsheets and pandas write
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+_DECIMAL_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
+
+
+def read_spreadsheet(path: Path) -> list[dict[str, str | None]]:
+    """The rows under the names of the first line; missing cells are None.
+
+    Empty lines and columns without a name, such as the index that pandas writes, are left out.
+    Where commas do not separate cells, a comma in a number is the decimal sign.
+
+    Raises:
+        DataError: it is no such table; says which line.
+    """
+    text = _text(path)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(SEPARATORS, key=first.count)
+    lined = io.StringIO(text, newline=None)
+    reader = csv.reader(lined, delimiter=separator, skipinitialspace=True)
+    lines: list[tuple[int, list[str]]] = []
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append((reader.line_num, [cell.strip() for cell in cells]))
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: cannot be read: {error}") from None
+    if not lines:
+        return []
+    (line, names), *body = lines
+    _check_header(names, f"{path} line {line}")
+    for line, cells in body:
+        if len(cells) < len(names) or any(cells[len(names) :]):
+            raise DataError(
+                f"{path} line {line}: {len(cells)} cells, and {len(names)} names in the header "
+                f"({SEPARATORS[separator]} separated). Give every line as many; leave a cell "
+                "empty where there is nothing"
+            )
+    if separator != ",":
+        _mend_decimal_commas(names, body, path)
+    return [
+        {
+            name: None if cell.lower() in MISSING else cell
+            for name, cell in zip(names, cells, strict=False)
+            if name
+        }
+        for _, cells in body
+    ]
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read as a table: {error}. A table is CSV in UTF-8, or CSV "
+            "compressed (.csv.gz), or Parquet (.parquet); save a spreadsheet as CSV UTF-8"
+        ) from None
+
+
+def _check_header(names: list[str], where: str) -> None:
+    if names[0].startswith("#"):
+        raise DataError(
+            f"{where}: begins with #. The first line is to hold the names of the columns: delete "
+            "comments above it, and a # before the names"
+        )
+    if numbers := [name for name in names if is_number(name)]:
+        raise DataError(
+            f"{where}: holds numbers ({', '.join(numbers[:3])}) where the names of the columns "
+            "should be. Write a first line such as family,num_params,num_train,seed,test_loss"
+        )
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise DataError(f"{where}: {', '.join(twice)} names two columns; rename or delete one")
+
+
+def is_number(cell: Any) -> bool:
+    """Whether a cell can be read as a number."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _mend_decimal_commas(names: list[str], body: list[tuple[int, list[str]]], path: Path) -> None:
+    """Points for decimal commas, in place.
+
+    Raises:
+        DataError: some numbers have a comma and some a point, so that 1,234 may be either.
+    """
+    commas = [
+        (line, cells, place)
+        for line, cells in body
+        for place, cell in enumerate(cells)
+        if _DECIMAL_COMMA.fullmatch(cell)
+    ]
+    if not commas:
+        return
+    for line, cells in body:
+        for name, cell in zip(names, cells, strict=False):
+            if _DECIMAL_POINT.fullmatch(cell):
+                other, there, place = commas[0]
+                raise DataError(
+                    f"{path} line {line}: {name} {cell!r} has a point, and line {other} "
+                    f"{there[place]!r} a comma: which is the decimal sign? Write all numbers with "
+                    "one of them, and without signs for thousands"
+                )
+    for _, cells, place in commas:
+        cells[place] = cells[place].replace(",", ".")
