@@ -15,6 +15,7 @@ _ROOMS = {
     "evaluation": "evaluate",
     "exchange": "adopt export",
     "labelling": "label",
+    "planning": "plan",
     "preparation": "prepare",
     "table.errors": "ChemscaleError",
     "table.evaluation": "Evaluation",
@@ -22,7 +23,7 @@ _ROOMS = {
     "table.results": "Curve Estimate Fit Outcome Point",
     "table.store": "StudyFolder",
     "using": "calculator embed generate load_model probe",
-    "verbs": "estimate expand fit plan report train",
+    "verbs": "estimate expand fit report train",
 }
 _WHERE = {name: f"chemscale.{room}" for room, names in _ROOMS.items() for name in names.split()}
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from chemscale.exchange import adopt as adopt
     from chemscale.exchange import export as export
     from chemscale.labelling import label as label
+    from chemscale.planning import plan as plan
     from chemscale.preparation import prepare as prepare
     from chemscale.table.errors import ChemscaleError as ChemscaleError
     from chemscale.table.evaluation import Evaluation as Evaluation
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from chemscale.verbs import estimate as estimate
     from chemscale.verbs import expand as expand
     from chemscale.verbs import fit as fit
-    from chemscale.verbs import plan as plan
     from chemscale.verbs import report as report
     from chemscale.verbs import train as train
 

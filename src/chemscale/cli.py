@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from chemscale import cli_exchange, cli_label, cli_planning, cli_using
+from chemscale.cli_options import AsJson, ColumnNames, Constants, Sources
 from chemscale.table.columns import pairs
 from chemscale.table.errors import ChemscaleError, DataError, Stopped, UsageError
 
@@ -38,20 +39,6 @@ class _Sample(StrEnum):
 StudyPath = Annotated[
     Path, typer.Argument(metavar="STUDY", help="Study folder, its study.toml, or a plan in it.")
 ]
-Sources = Annotated[
-    list[Path], typer.Argument(metavar="STUDY...", help="Study folders, tables, or logs.")
-]
-ColumnNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--columns", help="Of tables and logs, ours=theirs: num_train=dataset_size,test_loss=rmse."
-    ),
-]
-Constants = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Of tables and logs, the same in all rows: family=painn."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
@@ -209,27 +196,7 @@ def train(
     tables.print_trained(study)
 
 
-@app.command()
-def estimate(
-    study: StudyPath,
-    choose_again: Annotated[
-        bool, typer.Option("--choose-again", help="Replace the choice made before.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Rank the searched settings, forecast their ends, choose.
-
-    Example: chemscale estimate my-study
-    """
-    from chemscale import tables, verbs
-
-    if choose_again:
-        tables.print_out_of_use(study)
-    found = verbs.estimate(study, choose_again=choose_again)
-    if as_json:
-        tables.print_json(found)
-    else:
-        tables.print_estimate(found, study)
+cli_planning.register_estimate(app)
 
 
 @app.command()

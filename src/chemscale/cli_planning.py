@@ -1,4 +1,4 @@
-"""The command for planning."""
+"""The commands that look ahead: which settings to finish, and which run to make next."""
 
 from __future__ import annotations
 
@@ -7,15 +7,58 @@ from typing import Annotated
 
 import typer
 
+from chemscale.cli_options import AsJson, ColumnNames, Constants
+from chemscale.table.columns import pairs
 from chemscale.table.errors import UsageError
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="Study folder or its study.toml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register_estimate(app: typer.Typer) -> None:
+    """Add the command that comes before `fit`."""
+    app.command()(estimate)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Add the command that comes after it."""
     app.command()(plan)
+
+
+def estimate(
+    source: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="Study folder, or a table or logs of curves.")
+    ],
+    choose_again: Annotated[
+        bool, typer.Option("--choose-again", help="Replace the choice made before.")
+    ] = False,
+    columns: ColumnNames = None,
+    constants: Constants = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the settings tried, forecast their ends, choose.
+
+    A table has a row for each evaluation: run, items_seen (or epoch, step), val_loss.
+
+    Example: chemscale estimate my-study, or: chemscale estimate curves.csv --columns val_loss=valid
+    """
+    from chemscale import tables, verbs
+    from chemscale.table.store import StudyFolder
+
+    table = source.suffix != ".toml" and not (source / "study.toml").is_file()
+    if choose_again:
+        if table:
+            raise UsageError("--choose-again is of studies: from a table nothing is chosen")
+        tables.print_out_of_use(source)
+    found = verbs.estimate(
+        source,
+        choose_again=choose_again,
+        columns=pairs(columns or (), "--columns"),
+        constants=pairs(constants or (), "--set"),
+    )
+    if as_json:
+        tables.print_json(found)
+    else:
+        tables.print_estimate(found, None if table else StudyFolder(source).choices())
 
 
 def plan(
@@ -45,7 +88,7 @@ def plan(
 
     Example: chemscale plan my-study --at painn:w48 --num-train 3000
     """
-    from chemscale import planning, tables, verbs
+    from chemscale import planning, tables
 
     others = (hours, device, money, label_price, hour_price, target, family)
     if pilot:
@@ -68,7 +111,7 @@ def plan(
         else:
             tables.print_tenfold(rows)
         return
-    planned, path = verbs.plan(
+    planned, path = planning.plan(
         study,
         at=at,
         num_train=num_train,

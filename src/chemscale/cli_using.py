@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from chemscale.cli_options import AsJson
 from chemscale.table.errors import UsageError
 
 ModelPath = Annotated[
@@ -29,7 +30,6 @@ TopP = Annotated[float | None, typer.Option(help="Only the likeliest symbols up 
 Seed = Annotated[int, typer.Option(help="Of the random numbers.")]
 BatchSize = Annotated[int, typer.Option(help="Molecules at once.")]
 MaxRejected = Annotated[float, typer.Option(help="Share of molecules that may be left out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class _Pooling(StrEnum):

@@ -71,11 +71,12 @@ def run(
 
 def _plan(place: Path) -> str:
     """Ask what three times the compute of the dearest run would buy."""
+    from chemscale import planning
     from chemscale.table.store import StudyFolder
 
     dearest = max(one.outcome.flops for one in StudyFolder(place).trained())
     try:
-        planned, path = verbs.plan(place, flops=3 * dearest)
+        planned, path = planning.plan(place, flops=3 * dearest)
     except NotIdentified as error:
         return f"next run: not identified at this size ({error})"
     forecast = planned.forecast[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 from chemscale.table.records import Run, Study
-from chemscale.table.results import Estimate
+from chemscale.table.results import Choice, Estimate
 from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
@@ -160,37 +160,34 @@ def print_trained(path: Path) -> None:
             print(f"  {one.run.folder_name} {one.outcome.status}: {one.outcome.sentence}")
 
 
-def print_estimate(found: Estimate, path: Path) -> None:
-    """The ranking of the search, and what was chosen."""
+def print_estimate(found: Estimate, choices: Sequence[Choice] | None) -> None:
+    """The ranking of the settings, and what was chosen; None: nothing is, from a table."""
     for family in found.families:
         print("\n".join(wrapped(family.sentence)))
-        rows = [
-            (
-                row.size,
-                f"{row.learning_rate:g}",
-                str(row.batch_size),
-                str(row.rank) if row.rank else "–",
-                _number(row.early_loss),
-                _number(row.forecast),
-                _range(row.interval.low, row.interval.high) if row.interval else "–",
-                _number(row.final_loss),
-                row.status,
-            )
-            for row in family.rows
-        ]
-        _print(
-            ("size", "rate", "batch", "rank", "early", "forecast", "90 % interval", "final",
-             "ended"),
-            rows,
-        )  # fmt: skip
+        columns: dict[str, list[str]] = {
+            "run": [row.run if choices is None else "" for row in family.rows],
+            "size": [row.size for row in family.rows],
+            "rate": [f"{row.learning_rate:g}" if row.learning_rate else "" for row in family.rows],
+            "batch": [str(row.batch_size or "") for row in family.rows],
+            "rank": [str(row.rank) if row.rank else "–" for row in family.rows],
+            "early": [_number(row.early_loss) for row in family.rows],
+            "forecast": [_number(row.forecast) for row in family.rows],
+            "90 % interval": [
+                _range(row.interval.low, row.interval.high) if row.interval else "–"
+                for row in family.rows
+            ],
+            "final": [_number(row.final_loss) for row in family.rows],
+            "ended": [row.status for row in family.rows],
+        }
+        told = {name: cells for name, cells in columns.items() if any(cells)}
+        _print(tuple(told), list(zip(*told.values(), strict=True)))
         print()
+    if choices is None:
+        return
     print("Chosen:")
     _print(
         ("family", "size", "rate", "batch", ""),
-        [
-            (c.family, c.size, f"{c.learning_rate:g}", str(c.batch_size), c.source)
-            for c in StudyFolder(path).choices()
-        ],
+        [(c.family, c.size, f"{c.learning_rate:g}", str(c.batch_size), c.source) for c in choices],
     )
 
 

@@ -18,13 +18,14 @@ from chemscale.expansion import Expansion, expand_with, open_workbench
 from chemscale.progress import Watch, quiet
 from chemscale.table import expand as expanding
 from chemscale.table.columns import Columns
+from chemscale.table.curves import holds_curves, read_curves
 from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.files import table as as_csv
 from chemscale.table.files import write as write_whole
 from chemscale.table.joining import join
 from chemscale.table.logs.rows import alike
-from chemscale.table.points import points_in, points_of, read_points, read_rows, write_points
-from chemscale.table.records import Run, Study
+from chemscale.table.points import REQUIRED, points_in, points_of, read_rows, write_points
+from chemscale.table.records import Run
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Fit, Point
 from chemscale.table.store import StudyFolder
@@ -109,11 +110,13 @@ def train(
         return
     if study.search is not None and chapter != "sweep":
         from chemscale.desk.estimate import finishers
+        from chemscale.desk.settings import searched
 
-        searched = expanding.search_runs(study, bench)
-        work.do({"search": searched})
-        finish = set(finishers(folder.trained(), study.search.finish))
-        chosen = [run for run in searched if run.id in finish]
+        asked = expanding.search_runs(study, bench)
+        work.do({"search": asked})
+        settings = finishers(searched(folder.trained()), study.search.finish)
+        finish = {one.run for one in settings}
+        chosen = [run for run in asked if run.id in finish]
         work.do({"finish": expanding.finish_runs(study, chosen)})
         estimate(folder.path)
     if chapter == "search":
@@ -126,26 +129,52 @@ def train(
     work.do({"sweep": sweep, "check": check})
 
 
-def estimate(path: str | Path, *, choose_again: bool = False) -> Estimate:
-    """Rank the searched settings, forecast them, choose; writes estimate and `choice.json`."""
+def estimate(
+    source: str | Path,
+    *,
+    choose_again: bool = False,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+) -> Estimate:
+    """Rank the settings of a study's search, or of the curves in a table, and forecast their ends.
+
+    A study gets its estimate and its `choice.json`.
+
+    Args:
+        source: study folder, or a table or logs with a row for each evaluation.
+        choose_again: replace the choice made before.
+        columns: of tables, our name → theirs: `{"val_loss": "valid"}`.
+        constants: of tables, our name → its value in all rows: `{"family": "painn"}`.
+
+    Raises:
+        DataError: nothing was searched, or the table lacks a column; says which.
+    """
     from chemscale.desk.choose import choose
     from chemscale.desk.estimate import estimate as estimating
+    from chemscale.desk.settings import searched, tabled
 
-    folder = StudyFolder(path)
-    study = folder.study()
-    trained = folder.trained()
-    counts = {size.key: size.num_params for size in folder.sizes()}
-    found = estimating(trained, counts, now=now())
-    folder.write_estimate(found)
-    kept = [] if choose_again else folder.choices()
+    [one] = sources_of(source)
+    if not isinstance(one, StudyFolder):
+        settings, said = tabled(read_curves(one, columns_of(columns, constants)))
+        return estimating(settings, said, now=now())
+    if columns or constants:
+        raise UsageError("columns and constants are of tables; a study names its own")
+    study = one.study()
+    settings = searched(one.trained())
+    if not settings:
+        raise DataError("no searched run has ended: run `chemscale train --chapter search`")
+    found = estimating(settings, now=now())
+    one.write_estimate(found)
+    kept = [] if choose_again else one.choices()
     known = {choice.key for choice in kept}
+    counts = {size.key: size.num_params for size in one.sizes()}
     wanted = {
         key: counts[key]
         for key in ((f, size) for f, sizes in study.families.items() for size in sizes)
         if key in counts
     }
     new = [choice for choice in choose(found, wanted, now=now()) if choice.key not in known]
-    folder.write_choices([*kept, *new])
+    one.write_choices([*kept, *new])
     return found
 
 
@@ -179,8 +208,8 @@ def fit(
 
     if not isinstance(source, str | Path) and all(isinstance(item, Point) for item in source):
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
-    sources = _sources(source)  # type: ignore[arg-type]
-    mapped = _columns(columns, constants)
+    sources = sources_of(source)  # type: ignore[arg-type]
+    mapped = columns_of(columns, constants)
     read = {one: read_rows(one, mapped) for one in sources if isinstance(one, Path)}
     if table is not None:
         if not read:
@@ -202,7 +231,7 @@ def fitted(source: str | Path) -> Fit:
     Raises:
         UsageError: runs of the study have ended that its fit does not know.
     """
-    [one] = _sources(source)
+    [one] = sources_of(source)
     found = one.fit() if isinstance(one, StudyFolder) else None
     if found is None or not isinstance(one, StudyFolder):
         return fit(source)
@@ -222,41 +251,6 @@ def _ended_since(folder: StudyFolder, points: Sequence[Point]) -> int:
     except FileNotFoundError:  # a fit from elsewhere
         return 0
     return len({point.run for point in points if point.role == "sweep"} - known)
-
-
-def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, Path | None]:
-    """Turn a fit and a budget into the next study, with its forecast; writes `plans/NNN.toml`.
-
-    Args:
-        path: study folder.
-        write: whether to write the plan down.
-        **wish: `at` with `num_train`, `flops`, `hours` with `device`, `money` or `target`, these
-            two with `label_price` and `hour_price`; `seeds`, `family`.
-
-    Raises:
-        NotIdentified: the fit does not answer; says which run would settle it.
-    """
-    from chemscale.desk.plan import plan as planning
-    from chemscale.desk.utility import utility
-
-    folder = StudyFolder(path)
-    study, sizes = folder.study(), folder.sizes()
-    found = fitted(folder.path)
-    wish = {key: value for key, value in wish.items() if value is not None}
-    bought = points_of(folder.trained())
-    wish |= {"available": folder.available(), "bought": bought}
-    planned = planning(found, study, sizes, now=now(), **wish)
-    evaluation = folder.evaluation()
-    measured = {one.run: one.metrics for one in (evaluation.runs if evaluation else ())}
-    meant = [
-        forecast.model_copy(update={"utility": utility(forecast, bought, measured)})
-        for forecast in planned.forecast
-    ]
-    planned = planned.model_copy(update={"forecast": tuple(meant)})
-    if not write:
-        return planned, None
-    choose_for(folder, planned)
-    return planned, folder.write_plan(planned)
 
 
 def report(
@@ -282,7 +276,7 @@ def report(
     from chemscale.desk.report import Page, render, save
     from chemscale.desk.report import figures as drawing
 
-    sources = _sources(source)
+    sources = sources_of(source)
     pages = []
     for one in sources:
         if isinstance(one, StudyFolder):
@@ -307,9 +301,7 @@ def report(
                 )
             )
         else:
-            tabled = tuple(read_points(one, _columns(columns, constants)))
-            found = fit(tabled, metric=metric)
-            pages.append(Page(one.resolve().name, points=tabled, fit=found))
+            pages.append(_table_page(one, columns_of(columns, constants), metric))
     names = ", ".join(page.name for page in pages)
     if len(pages) > 1 and len({page.unit for page in pages}) == 1:
         pages.insert(0, _together(sources, pages, metric))
@@ -325,6 +317,22 @@ def report(
             save(figure, figures / f"{stem}.svg")
             save(figure, figures / f"{stem}.png")
     return target
+
+
+def _table_page(path: Path, columns: Columns, metric: str | None) -> Page:
+    """What a table or logs say: laws of its ends, a ranking where it holds curves, or both."""
+    from chemscale.desk.estimate import estimate as estimating
+    from chemscale.desk.report import Page
+    from chemscale.desk.settings import tabled
+
+    name = path.resolve().name
+    curves = read_curves(path, columns) if holds_curves(path, columns) else []
+    ranking = estimating(*tabled(curves), now=now()) if curves else None
+    rows = read_rows(path, columns)
+    if ranking and not {*REQUIRED} <= {*rows[0]}:
+        return Page(name, estimate=ranking)  # sizes and amounts are not told
+    points = tuple(points_in(rows, str(path)))
+    return Page(name, points=points, fit=fit(points, metric=metric), estimate=ranking)
 
 
 def _together(sources: list[StudyFolder | Path], pages: Sequence[Page], metric: str | None) -> Page:
@@ -346,25 +354,8 @@ def _together(sources: list[StudyFolder | Path], pages: Sequence[Page], metric: 
     return Page("Together", points=tuple(points), fit=found, joins=True)
 
 
-def choose_for(folder: StudyFolder, planned: Study) -> None:
-    """Settings of a size that the study did not train come from its search, extrapolated."""
-    from chemscale.desk.choose import choose
-
-    found, choices = folder.estimate(), folder.choices()
-    if found is None:
-        return
-    counts = {size.key: size.num_params for size in folder.sizes()}
-    known = {choice.key for choice in choices}
-    new = [(f, size) for f, names in planned.families.items() for size in names]
-    missing = {key: counts[key] for key in new if key not in known}
-    if missing:
-        searched = {(row.family, row.size) for one in found.families for row in one.rows}
-        wanted = missing | {key: counts[key] for key in searched}
-        extra = [c for c in choose(found, wanted, now=now()) if c.key in missing]
-        folder.write_choices([*choices, *extra])
-
-
-def _sources(source: Paths) -> list[StudyFolder | Path]:
+def sources_of(source: Paths) -> list[StudyFolder | Path]:
+    """Studies, and paths of tables and logs."""
     items = [source] if isinstance(source, str | Path) else list(source)
     if not items:
         raise UsageError("give a study folder, a table, or logs of runs")
@@ -379,7 +370,8 @@ def _sources(source: Paths) -> list[StudyFolder | Path]:
     return found
 
 
-def _columns(named: Mapping[str, str] | None, constants: Mapping[str, Any] | None) -> Columns:
+def columns_of(named: Mapping[str, str] | None, constants: Mapping[str, Any] | None) -> Columns:
+    """How tables and logs are read."""
     return Columns(named or {}, {name: str(value) for name, value in (constants or {}).items()})
 
 

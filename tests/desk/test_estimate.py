@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from chemscale.desk.choose import choose
-from chemscale.desk.estimate import estimate, finishers, tse, tse_e, tse_ema
+from chemscale.desk.estimate import estimate as estimating
+from chemscale.desk.estimate import finishers, tse, tse_e, tse_ema
+from chemscale.desk.settings import searched as settings_of
 from chemscale.table.errors import DataError, NotIdentified
 from chemscale.table.records import Length, Recipe, Run, Trunk
-from chemscale.table.results import CURVE_COLUMNS, Curve, Outcome, Trained
+from chemscale.table.results import CURVE_COLUMNS, Curve, Estimate, Outcome, Trained
 
 SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
 PARAMS = {("painn", "w8"): 1_000, ("painn", "w16"): 4_000, ("painn", "w32"): 16_000}
@@ -52,6 +54,10 @@ def trained(
     )
     curve = Curve(run.id, columns, early * np.linspace(4, 1, 20))
     return Trained(run, outcome, lambda: curve, ("finish", "sweep") if done else ("search",))
+
+
+def estimate(runs: list[Trained]) -> Estimate:
+    return estimating(settings_of(runs))
 
 
 def searched(early=(3.0, 1.0, 1.5, 2.0), size: str = "w8", **other) -> list[Trained]:
@@ -105,7 +111,7 @@ def test_the_published_log_gives_the_published_sums_and_shows_their_extra_epoch(
 
 def test_settings_are_ranked_by_early_loss_and_a_diverged_one_is_last():
     runs = [*searched(), trained(rate=3e-2, early=0.1, status="diverged")]
-    [family] = estimate(runs, PARAMS).families
+    [family] = estimate(runs).families
     assert [row.learning_rate for row in family.rows] == [1e-3, 3e-3, 1e-2, 3e-4, 3e-2]
     assert [row.rank for row in family.rows] == [1, 2, 3, 4, 5]
     assert family.rows[-1].early_loss is None
@@ -115,24 +121,24 @@ def test_settings_are_ranked_by_early_loss_and_a_diverged_one_is_last():
 
 def test_a_run_that_failed_for_another_reason_has_no_rank():
     runs = [*searched(), trained(rate=3e-2, status="out_of_memory")]
-    assert estimate(runs, PARAMS).families[0].rows[-1].rank is None
+    assert estimate(runs).families[0].rows[-1].rank is None
 
 
 def test_sizes_are_ranked_apart_and_come_smallest_first():
     runs = searched(size="w32") + searched(size="w8")
-    rows = estimate(runs, PARAMS).families[0].rows
+    rows = estimate(runs).families[0].rows
     assert [row.size for row in rows] == ["w8"] * 4 + ["w32"] * 4
     assert [row.rank for row in rows] == [1, 2, 3, 4] * 2
 
 
 def test_the_sums_stand_beside_the_rank():
-    row = estimate(searched(), PARAMS).families[0].rows[0]
+    row = estimate(searched()).families[0].rows[0]
     losses = np.linspace(4, 1, 20)
     assert (row.tse, row.tse_e) == (tse(losses, 10), tse_e(losses, 10))
 
 
 def test_fewer_than_four_finished_runs_rank_and_do_not_forecast():
-    [family] = estimate([*searched(), *finished()[:3]], PARAMS).families
+    [family] = estimate([*searched(), *finished()[:3]]).families
     assert family.num_finished == 3
     assert all(row.forecast is None for row in family.rows)
     assert "fewer than four finished runs (3) this ranks and does not forecast" in family.sentence
@@ -140,7 +146,7 @@ def test_fewer_than_four_finished_runs_rank_and_do_not_forecast():
 
 def test_four_finished_runs_on_a_line_forecast_the_rest_exactly():
     other = trained(batch_size=32, early=1.2)
-    [family] = estimate([*searched(), *finished(), other], PARAMS).families
+    [family] = estimate([*searched(), *finished(), other]).families
     row = next(row for row in family.rows if row.batch_size == 32)
     assert row.forecast == pytest.approx(0.5 * 1.2**0.8)
     assert row.final_loss is None
@@ -153,7 +159,7 @@ def test_the_forecast_interval_covers_about_90_percent_of_new_runs():
     rng, inside = np.random.default_rng(0), 0
     for _ in range(300):
         runs = [*searched(), *finished(noise=0.1 * rng.standard_normal(4))]
-        rows = estimate([*runs, trained(batch_size=32, early=1.2)], PARAMS).families[0].rows
+        rows = estimate([*runs, trained(batch_size=32, early=1.2)]).families[0].rows
         interval = next(row.interval for row in rows if row.batch_size == 32)
         new = 0.5 * 1.2**0.8 * math.exp(0.1 * rng.standard_normal())
         inside += interval.low <= new <= interval.high
@@ -162,19 +168,19 @@ def test_the_forecast_interval_covers_about_90_percent_of_new_runs():
 
 def test_a_size_without_finished_runs_is_not_forecast_by_another_sizes_line():
     runs = [*searched(), *finished(), *searched(size="w32")]
-    rows = estimate(runs, PARAMS).families[0].rows
+    rows = estimate(runs).families[0].rows
     assert {row.size for row in rows if row.forecast is not None} == {"w8"}
 
 
 def test_a_wrong_early_pick_shows_as_regret():
     noise = (0, 0.5, 0, 0)
-    [family] = estimate([*searched(), *finished(noise=noise)], PARAMS).families
+    [family] = estimate([*searched(), *finished(noise=noise)]).families
     assert family.regret == pytest.approx(0.5 - 0.8 * math.log(1.5))
     assert family.spearman < 1
 
 
 def test_flops_count_a_shared_trunk_once():
-    [family] = estimate([*searched(), *finished()[:2]], PARAMS).families
+    [family] = estimate([*searched(), *finished()[:2]]).families
     assert family.flops_spent == 2 * 600 + 2 * 100
     assert family.flops_if_all_finished == 4 * 600
     assert "58 % of the FLOPs" in family.sentence
@@ -182,12 +188,7 @@ def test_flops_count_a_shared_trunk_once():
 
 def test_the_order_of_the_runs_does_not_matter():
     runs = [*searched(), *finished()]
-    assert estimate(runs, PARAMS) == estimate(runs[::-1], PARAMS)
-
-
-def test_nothing_searched_is_refused_with_what_to_do():
-    with pytest.raises(DataError, match="--chapter search"):
-        estimate(finished(), PARAMS)
+    assert estimate(runs) == estimate(runs[::-1])
 
 
 def test_best_worst_and_evenly_between_are_finished_at_the_smaller_size():
@@ -199,11 +200,11 @@ def test_best_worst_and_evenly_between_are_finished_at_the_smaller_size():
         trained(rate=3e-2, status="diverged"),
     ]
     by_id = {run.run.id: run for run in runs}
-    chosen = [by_id[run] for run in finishers(runs, 4)]
+    chosen = [by_id[one.run] for one in finishers(settings_of(runs), 4)]
     assert [run.curve["val_loss"][-1] for run in chosen] == [1.0, 1.2, 2.0, 3.0]
     assert {run.run.size for run in chosen} == {"w8"}
-    assert len(finishers(runs, 100)) == 8
-    assert finishers(runs, 0) == []
+    assert len(finishers(settings_of(runs), 100)) == 8
+    assert finishers(settings_of(runs), 0) == []
 
 
 # --- choosing ------------------------------------------------------------------------------------
@@ -211,12 +212,12 @@ def test_best_worst_and_evenly_between_are_finished_at_the_smaller_size():
 
 def test_the_rate_is_log_linear_in_size_and_marked_by_where_it_came_from():
     runs = [*searched(early=(3.0, 1.5, 2.0, 1.0)), *searched((3, 1, 2, 4), size="w16")]
-    choices = choose(estimate(runs, PARAMS), PARAMS, now="then")
+    choices = choose(estimate(runs), PARAMS, now="then")
     assert [choice.size for choice in choices] == ["w8", "w16", "w32"]
     assert [choice.learning_rate for choice in choices] == [1e-2, 1e-3, 1e-4]
     assert [choice.source for choice in choices] == ["searched", "searched", "extrapolated"]
     wider = {**PARAMS, ("painn", "w12"): 2_000}
-    between = next(one for one in choose(estimate(runs, wider), wider) if one.size == "w12")
+    between = next(one for one in choose(estimate(runs), wider) if one.size == "w12")
     assert (between.source, between.learning_rate) == ("interpolated", 3.2e-3)
 
 
@@ -227,13 +228,13 @@ def test_the_batch_size_is_the_one_that_won_at_the_larger_size():
         *searched((3, 1, 2, 4), size="w32"),
         *searched((3, 2, 0.5, 4), size="w32", batch_size=32),
     ]
-    choices = choose(estimate(runs, PARAMS), PARAMS)
+    choices = choose(estimate(runs), PARAMS)
     assert {choice.batch_size for choice in choices} == {32}
     assert choices[0].learning_rate == 3e-3  # the best at that batch size, not 1e-3
 
 
 def test_with_one_searched_size_the_rate_is_constant():
-    choices = choose(estimate(searched(), PARAMS), PARAMS)
+    choices = choose(estimate(searched()), PARAMS)
     assert {choice.learning_rate for choice in choices} == {1e-3}
     assert [choice.source for choice in choices] == ["searched", "extrapolated", "extrapolated"]
 
@@ -247,10 +248,10 @@ def test_the_rates_rise_by_what_the_finished_runs_show_and_never_fall(final, bes
         *(trained("w8", rate, early=early, final=final) for rate, early, final in ends),
         *searched((3, 1, 2, 4), size="w16"),
     ]
-    choices = choose(estimate(runs, PARAMS), PARAMS)
+    choices = choose(estimate(runs), PARAMS)
     assert [choice.learning_rate for choice in choices[:2]] == [RATES[best], RATES[best]]
 
 
 def test_a_search_that_diverged_altogether_chooses_nothing_and_says_what_to_do():
     with pytest.raises(NotIdentified, match="smaller values to search.learning_rate"):
-        choose(estimate(searched(status="diverged"), PARAMS), PARAMS)
+        choose(estimate(searched(status="diverged")), PARAMS)

@@ -35,8 +35,9 @@ def choose(
             by_size.setdefault(row.size, []).append(row)
         searched = sorted(by_size, key=lambda size: num_params[family.family, size])
         batch_size = _best(by_size[searched[-1]]).batch_size
-        early = {size: _best(by_size[size], batch_size).learning_rate for size in searched}
-        tried = [row.learning_rate for row in family.rows]
+        assert batch_size is not None  # the search of a study tells it, and the rate
+        early = {size: _tried(_best(by_size[size], batch_size)) for size in searched}
+        tried = [_tried(row) for row in family.rows]
         shift = _shift(by_size[searched[0]], early[searched[0]], batch_size)
         known = {
             num_params[family.family, size]: min(max(shift * rate, min(tried)), max(tried))
@@ -70,7 +71,7 @@ def _best(rows: Sequence[EstimateRow], batch_size: int | None = None) -> Estimat
     alive = [row for row in rows if row.early_loss is not None]
     if not alive:
         row = rows[0]
-        rates = sorted({one.learning_rate for one in rows})
+        rates = sorted({_tried(one) for one in rows})
         raise NotIdentified(
             f"{row.family}: all {len(rows)} searched runs at {row.size} diverged or failed "
             f"(learning rates {rates[0]:g} to {rates[-1]:g}), so no setting can be chosen. Add "
@@ -91,7 +92,12 @@ def _shift(rows: Sequence[EstimateRow], early_rate: float, batch_size: int) -> f
     if len(finished) < 3:
         return 1.0
     best = min(finished, key=lambda row: (row.final_loss or math.inf, row.run))
-    return max(best.learning_rate / early_rate, 1.0)
+    return max(_tried(best) / early_rate, 1.0)
+
+
+def _tried(row: EstimateRow) -> float:
+    assert row.learning_rate is not None
+    return row.learning_rate
 
 
 def _rate(known: Mapping[int, float], num_params: int) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from chemscale.desk.sentences import interval_words, number
+from chemscale.desk.settings import Setting
 from chemscale.table.errors import DataError
 from chemscale.table.results import (
     Array,
@@ -22,7 +23,6 @@ from chemscale.table.results import (
     EstimateRow,
     FamilyEstimate,
     Interval,
-    Trained,
 )
 
 # --- sums of training losses (Ru et al. 2021) ----------------------------------------------------
@@ -73,104 +73,57 @@ def epoch_means(train_loss: ArrayLike, steps_per_epoch: int) -> Array:
 # --- ranking and forecast ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One searched setting: the searched part, and the finished run of the same trunk if any."""
-
-    search: Trained
-    finished: Trained | None
-
-    @property
-    def early_loss(self) -> float | None:
-        """Validation loss at the end of the searched part; None if it diverged or failed.
-
-        The geometric mean of the last four evaluations: at a constant rate single ones flicker.
-        """
-        if self.search.outcome.status not in ("finished", "stopped_early"):
-            return None
-        trained = np.asarray(self.search.curve["items_seen"], np.float64) > 0
-        seen = np.asarray(self.search.curve["val_loss"], np.float64)[trained][-4:]
-        seen = seen[np.isfinite(seen)]
-        return float(np.exp(np.log(seen).mean())) if seen.size and (seen > 0).all() else None
-
-    @property
-    def final_loss(self) -> float | None:
-        """Validation loss at the end of the finished run, on its cooled weights."""
-        if self.finished is None or self.finished.outcome.status != "finished":
-            return None
-        outcome = self.finished.outcome
-        return outcome.best_val_loss if outcome.val_loss is None else outcome.val_loss
-
-
 def estimate(
-    trained: Sequence[Trained],
-    num_params: Mapping[tuple[str, str], int],
+    settings: Sequence[Setting],
+    said: Mapping[str, Sequence[str]] | None = None,
     now: str = "",
     level: float = 0.9,
 ) -> Estimate:
-    """Rank the searched settings of each family and size, and forecast what they will end at.
+    """Rank the settings of each family and size, and forecast what they will end at.
 
     With four or more finished runs of a size, log final loss is taken as a straight line in log
     early loss, and each forecast carries the prediction interval of that line (Student t). With
     fewer the settings are ranked only.
 
     Args:
-        trained: in any order; only those whose roles hold `search` or `finish` count.
-        num_params: (family, size) → parameters, to order the sizes.
+        settings: in any order.
+        said: family → what else is to be said of its settings.
         now: when, for the record.
         level: of the intervals.
-
-    Raises:
-        DataError: no run was searched.
     """
-    groups = _groups(trained)
-    if not groups:
-        raise DataError("no searched run has ended: run `chemscale train --chapter search`")
-    families = sorted({family for family, _ in groups})
+    groups = _groups(settings)
     found = []
-    for family in families:
-        sizes = sorted(
-            (size for name, size in groups if name == family),
-            key=lambda size: (num_params.get((family, size), 0), size),
-        )
-        found.append(_family(family, {size: groups[family, size] for size in sizes}, level))
+    for family in sorted({family for family, _ in groups}):
+        mine = {size: group for (name, size), group in groups.items() if name == family}
+        found.append(_family(family, mine, (said or {}).get(family, ()), level))
     return Estimate(families=tuple(found), made=now)
 
 
-def finishers(trained: Sequence[Trained], count: int) -> list[str]:
-    """Choose the searched runs to finish, so that a forecast can be calibrated.
+def finishers(settings: Sequence[Setting], count: int) -> list[Setting]:
+    """Choose the searched settings to finish, so that a forecast can be calibrated.
 
     At the smallest searched size of each family: the best, the worst that did not diverge, and
     `count - 2` spread evenly between them by rank of early loss.
-
-    Returns:
-        Run ids of the search.
     """
-    groups = _groups(trained)
-    chosen: list[str] = []
+    groups, chosen = _groups(settings), []
     for family in sorted({name for name, _ in groups}):
-        sizes = {
-            size: max(setting.search.outcome.num_params for setting in settings)
-            for (name, size), settings in groups.items()
-            if name == family
-        }
-        smallest = min(sizes, key=lambda size: (sizes[size], size))
-        ranked = [one for one in _ranked(groups[family, smallest]) if one.early_loss is not None]
+        smallest = next(group for (name, _), group in groups.items() if name == family)
+        ranked = [one for one in _ranked(smallest) if one.early_loss is not None]
         places = np.linspace(0, len(ranked) - 1, min(count, len(ranked)))
-        chosen += [ranked[round(place)].search.run.id for place in places]
+        chosen += [ranked[round(place)] for place in places]
     return chosen
 
 
-def _groups(trained: Iterable[Trained]) -> dict[tuple[str, str], list[Setting]]:
-    """Settings by family and size, each joined to the finished run of its trunk."""
-    searched = {one.run.id: one for one in trained if "search" in one.roles}
-    finished = {one.run.trunk_id: one for one in trained if "finish" in one.roles}
+def _groups(settings: Iterable[Setting]) -> dict[tuple[str, str], list[Setting]]:
+    """Settings by family and size, the smaller sizes first."""
     groups: dict[tuple[str, str], list[Setting]] = {}
-    for run_id in sorted(searched):
-        one = searched[run_id]
-        key = (one.run.trunk.family, one.run.size)
-        groups.setdefault(key, []).append(Setting(one, finished.get(one.run.trunk_id)))
-    return groups
+    for one in settings:
+        groups.setdefault(one.key, []).append(one)
+
+    def order(key: tuple[str, str]) -> tuple[str, int, str]:
+        return key[0], max(one.num_params for one in groups[key]), key[1]
+
+    return {key: groups[key] for key in sorted(groups, key=order)}
 
 
 def _ranked(settings: Sequence[Setting]) -> list[Setting]:
@@ -178,12 +131,14 @@ def _ranked(settings: Sequence[Setting]) -> list[Setting]:
 
     def place(one: Setting) -> tuple[float, float, str]:
         loss = math.inf if one.early_loss is None else one.early_loss
-        return loss, one.search.run.trunk.recipe.learning_rate, one.search.run.id
+        return loss, one.learning_rate or 0.0, one.run
 
     return sorted(settings, key=place)
 
 
-def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> FamilyEstimate:
+def _family(
+    family: str, groups: Mapping[str, list[Setting]], more: Sequence[str], level: float
+) -> FamilyEstimate:
     rows: list[EstimateRow] = []
     said: list[str] = []
     calibrated: list[tuple[Array, Array]] = []
@@ -195,9 +150,11 @@ def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> F
         ]
         early, final = np.log(np.array(pairs, np.float64).reshape(-1, 2)).T
         line = _Line.through(early, final, level) if len(pairs) >= 4 else None
-        rows += [_row(one, rank, line) for rank, one in enumerate(_ranked(settings), start=1)]
+        ranked = _ranked(settings)
+        rows += [_row(one, rank, line) for rank, one in enumerate(ranked, start=1)]
         calibrated.append((early, final))
-        said.append(_size_words(size, rows[-len(settings) :], line))
+        said.append(_size_words(size, ranked, rows[-len(settings) :], line))
+        said += _worth(size, ranked, rows[-len(settings) :])
     early, final = max(calibrated, key=lambda pair: len(pair[0]))
     finished = sum(len(pair[0]) for pair in calibrated)
     agreement = spearman(early, final) if len(early) >= 3 else None
@@ -206,6 +163,7 @@ def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> F
     if len(early) < 4:
         said.append(
             f"with fewer than four finished runs ({len(early)}) this ranks and does not forecast"
+            + _to_finish([one for settings in groups.values() for one in settings])
         )
     if agreement is not None and regret is not None:
         said.append(
@@ -213,6 +171,7 @@ def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> F
             f"{agreement:.2f}, and the early pick ends {100 * math.expm1(regret):.1f} % above the "
             "best"
         )
+    said += more
     if all_finished:
         said.append(
             f"this took {100 * spent / all_finished:.0f} % of the FLOPs of finishing every setting"
@@ -232,23 +191,20 @@ def _family(family: str, groups: Mapping[str, list[Setting]], level: float) -> F
 
 
 def _row(one: Setting, rank: int, line: _Line | None) -> EstimateRow:
-    run, outcome = one.search.run, one.search.outcome
-    recipe, early = run.trunk.recipe, one.early_loss
-    steps_per_epoch = math.ceil(run.trunk.num_train / recipe.batch_size)
-    losses = np.asarray(one.search.curve.step_losses, np.float64)
+    losses, early = one.step_losses, one.early_loss
     sums: list[float | None] = [None, None, None]
     if losses.size and np.isfinite(losses).all():
-        sums = [score(losses, steps_per_epoch) for score in (tse, tse_e, tse_ema)]
+        sums = [score(losses, one.steps_per_epoch) for score in (tse, tse_e, tse_ema)]
     forecast = line.at(early) if line is not None and early is not None else None
-    tried = early is not None or outcome.status == "diverged"
+    tried = early is not None or one.status == "diverged"
     return EstimateRow(
-        run=run.id,
-        family=run.trunk.family,
-        size=run.size,
-        learning_rate=recipe.learning_rate,
-        batch_size=recipe.batch_size,
-        status=outcome.status,
-        items_seen=outcome.items_seen,
+        run=one.run,
+        family=one.family,
+        size=one.size,
+        learning_rate=one.learning_rate,
+        batch_size=one.batch_size,
+        status=one.status,
+        items_seen=one.items_seen,
         tse=sums[0],
         tse_e=sums[1],
         tse_ema=sums[2],
@@ -298,13 +254,15 @@ class _Line:
         return math.exp(middle), Interval(low=low, high=high, level=self.level)
 
 
-def _size_words(size: str, rows: Sequence[EstimateRow], line: _Line | None) -> str:
-    lost = sum(row.early_loss is None for row in rows)
+def _size_words(
+    size: str, settings: Sequence[Setting], rows: Sequence[EstimateRow], line: _Line | None
+) -> str:
+    lost = sum(row.status not in ("finished", "stopped_early") for row in rows)
     count = f"{len(rows)} setting{'' if len(rows) == 1 else 's'}"
-    best = rows[0]
+    best, where = rows[0], f"at {size} " * bool(size)
     if best.early_loss is None:
-        return f"at {size} none of {count} survived the search"
-    told = f"at {size} learning rate {best.learning_rate:g} with batch size {best.batch_size} has "
+        return f"{where}none of {count} survived the search"
+    told = f"{where}{settings[0].name} has "
     told += f"the lowest validation loss ({number(best.early_loss)}) of {count}"
     if lost:
         told += f", {lost} of which diverged or failed"
@@ -312,6 +270,37 @@ def _size_words(size: str, rows: Sequence[EstimateRow], line: _Line | None) -> s
         told += f", and is forecast to end at {number(best.forecast)} "
         told += f"({interval_words(best.interval)})"
     return told
+
+
+def _worth(size: str, settings: Sequence[Setting], rows: Sequence[EstimateRow]) -> list[str]:
+    """Which unfinished settings may yet end below the best of those finished."""
+    ends = [row.final_loss for row in rows if row.final_loss is not None]
+    open_ = [
+        (row.forecast, row.interval, one.name)
+        for one, row in zip(settings, rows, strict=True)
+        if row.final_loss is None and row.forecast is not None and row.interval is not None
+    ]
+    if not open_:
+        return []
+    least, level = min(ends), open_[0][1].level
+    worth = [name for _, interval, name in sorted(open_, key=lambda one: one[0])
+             if interval.low < least]  # fmt: skip
+    told = f"at {size} " * bool(size) + f"{len(worth) or 'none'} of {len(open_)} unfinished "
+    told += f"setting{'' if len(open_) == 1 else 's'} may still end below the best finished "
+    told += f"({number(least)}), by the {100 * level:g} % intervals"
+    if worth:
+        told += f": {', '.join(worth[:3])}"
+        told += f" and {len(worth) - 3} more" * (len(worth) > 3)
+    return [told]
+
+
+def _to_finish(settings: Sequence[Setting]) -> str:
+    """Which would make it forecast: the best, the worst and two between, of the smallest size."""
+    missing = [one for one in finishers(settings, 4) if one.final_loss is None]
+    if not missing:
+        return ""
+    where = f" at {missing[0].size}" * bool(missing[0].size)
+    return f"; to forecast the others{where}, finish {', '.join(one.name for one in missing)}"
 
 
 def spearman(first: Array, second: Array) -> float | None:
@@ -330,17 +319,16 @@ def _flops(settings: Sequence[Setting]) -> tuple[float, float | None]:
     """What the search and its finished runs took, and what finishing every setting would take.
 
     Unfinished settings are charged the mean ratio of finished to searched; diverged ones only
-    what they took. A finished run goes on along its trunk, so the searched part counts once.
+    what they took.
     """
-    spent = everything = 0.0
-    ends = [(one.search.outcome.flops, one.finished.outcome.flops) for one in settings
-            if one.finished is not None and one.final_loss is not None]  # fmt: skip
-    started = sum(start for start, _ in ends)
-    ratio = sum(end for _, end in ends) / started if started > 0 else None
+    spent = sum(one.flops_spent or 0.0 for one in settings)
+    ends = [one for one in settings if one.final_loss is not None]
+    started = sum(one.flops or 0.0 for one in ends)
+    if not started or any(one.flops_spent is None for one in settings):
+        return spent, None
+    ratio = sum(one.flops_spent or 0.0 for one in ends) / started
+    everything = 0.0
     for one in settings:
-        search = one.search.outcome.flops
-        finish = one.finished.outcome.flops if one.finished is not None else 0.0
-        spent += max(search, finish)
-        grows = ratio is not None and one.finished is None and one.early_loss is not None
-        everything += search * ratio if grows and ratio else max(search, finish)
-    return spent, everything if ratio is not None else None
+        grows = one.final_loss is None and one.early_loss is not None
+        everything += max(ratio * (one.flops or 0.0) * grows, one.flops_spent or 0.0)
+    return spent, everything

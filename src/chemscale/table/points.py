@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,13 @@ from chemscale.table.columns import Columns
 from chemscale.table.errors import DataError
 from chemscale.table.logs.reading import UNKNOWN, format_of, read_logs
 from chemscale.table.results import Point, Trained
-from chemscale.table.spreadsheet import is_number, read_spreadsheet
+from chemscale.table.spreadsheet import (
+    float_in,
+    is_number,
+    number_in,
+    read_table,
+    require,
+)
 
 REQUIRED = ("family", "num_params", "num_train")
 MODEL = (*REQUIRED, "seed")  # what a run has one of, however many rows
@@ -101,7 +106,7 @@ def read_rows(path: Path, columns: Columns | None = None) -> list[dict[str, Any]
     Raises:
         DataError: it cannot be read, or lacks a column that is asked for.
     """
-    rows = read_logs(path) if path.is_dir() or format_of(path) else _rows(path)
+    rows = read_logs(path) if path.is_dir() or format_of(path) else read_table(path)
     rows = (columns or Columns()).applied(rows, str(path))
     if not rows:
         raise DataError(f"{path}: the table has no rows")
@@ -151,34 +156,8 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
     return [_tabled(where, number, row, metrics) for number, row in last.values()]
 
 
-def require(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: str, all_: str) -> None:
-    """Refuse rows without a column of each name, with how to say which column it is.
-
-    Raises:
-        DataError: which are missing, and which there are.
-    """
-    there = {name.lower(): name for name in rows[0]}
-    missing = [name for name in names if name not in rows[0]]
-    if not missing:
-        return
-    near = [difflib.get_close_matches(name, there, n=1, cutoff=0.75) for name in missing]
-    first = next((place for place, found in enumerate(near) if found), 0)
-    theirs = there[near[first][0]] if near[first] else "ITS-NAME"
-    raise DataError(
-        f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. "
-        f"Required: {all_}. Where it has another name: --columns {missing[first]}={theirs}; where "
-        f"it is the same for all rows: --set {missing[0]}=VALUE"
-    )
-
-
 def _when(where: str, number: int, row: Mapping[str, Any], passing: str | None) -> float:
     return (passing and number_in(where, number, row, passing)) or 0.0
-
-
-def _told(names: Iterable[str], most: int = 80) -> str:
-    shown = [*names]
-    more = f" and {len(shown) - most} more (`fit --table` writes all)" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
 
 
 def _refuse_two_models(
@@ -201,7 +180,7 @@ def _tabled(where: str, number: int, row: Mapping[str, Any], metrics: Sequence[s
     def value(name: str) -> float | None:
         return number_in(where, number, row, name)
 
-    read = {name: v for name in metrics if (v := _float(where, number, row, name)) is not None}
+    read = {name: v for name in metrics if (v := float_in(where, number, row, name)) is not None}
     if "test_loss" in read:
         read.setdefault("loss", read.pop("test_loss"))
     for name in REQUIRED[1:]:
@@ -250,34 +229,3 @@ def _checked(data: Mapping[str, Any], where: str) -> Point:
         return Point.read(data, where)
     except Exception as error:
         raise DataError(str(error)) from None
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.name.endswith(".parquet"):
-        return read_spreadsheet(path)
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a table: {error}") from None
-    return rows
-
-
-def number_in(where: str, number: int, row: Mapping[str, Any], name: str) -> float | None:
-    """A cell as a finite number; None where there is none."""
-    found = _float(where, number, row, name)
-    return found if found is not None and math.isfinite(found) else None
-
-
-def _float(where: str, number: int, row: Mapping[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{where} row {number}: {name} is not a number: {value!r}. Write it as 12000, 0.012 or "
-            "1.2e4, without a unit or signs for thousands; leave the cell empty where there is none"
-        ) from None

@@ -183,10 +183,10 @@ class EstimateRow(Record):
     run: str
     family: str
     size: str
-    learning_rate: float
-    batch_size: int
+    learning_rate: float | None  # None: a table that does not tell
+    batch_size: int | None
     status: Status
-    items_seen: int
+    items_seen: int | None
     tse: float | None = None  # sum of the mean training losses of the epochs so far
     tse_e: float | None = None  # of the last epoch only
     tse_ema: float | None = None

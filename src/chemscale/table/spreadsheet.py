@@ -1,13 +1,16 @@
-"""Anybody's CSV as rows of text: other separators, decimal commas; what is broken is told."""
+"""Anybody's CSV as rows of text, its cells as numbers; what is broken is told with its place."""
 
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import io
+import math
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,33 @@ from chemscale.table.errors import DataError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MISSING = ("", "na", "n/a", "null", "none", "-", "–")  # what spreadsheets and pandas write
+VARYING = ("run", "step", "val_loss")  # columns that cannot be the same in all rows
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 
 
-def read_spreadsheet(path: Path) -> list[dict[str, str | None]]:
-    """The rows under the names of the first line; missing cells are None.
-
-    Empty lines and columns without a name, such as the index that pandas writes, are left out.
-    Where commas do not separate cells, a comma in a number is the decimal sign.
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV or Parquet file under the names of its columns; missing cells are None.
 
     Raises:
         DataError: it is no such table; says which line.
+    """
+    if not path.name.endswith(".parquet"):
+        return _spreadsheet(path)
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a table: {error}") from None
+    return rows
+
+
+def _spreadsheet(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV.
+
+    Empty lines and columns without a name, such as the index that pandas writes, are left out.
+    Where commas do not separate cells, a comma in a number is the decimal sign.
     """
     text = _text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
@@ -126,3 +144,53 @@ def _mend_decimal_commas(names: list[str], body: list[tuple[int, list[str]]], pa
                 )
     for _, cells, place in commas:
         cells[place] = cells[place].replace(",", ".")
+
+
+# --- rows and cells, wherever they come from -----------------------------------------------------
+
+
+def require(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: str, all_: str) -> None:
+    """Refuse rows without a column of each name, with how to say which column it is.
+
+    Raises:
+        DataError: which are missing, and which there are.
+    """
+    there = {name.lower(): name for name in rows[0]}
+    missing = [name for name in names if name not in rows[0]]
+    if not missing:
+        return
+    near = [difflib.get_close_matches(name, there, n=1, cutoff=0.75) for name in missing]
+    first = next((place for place, found in enumerate(near) if found), 0)
+    theirs = there[near[first][0]] if near[first] else "ITS-NAME"
+    same = f"; where it is the same for all rows: --set {missing[0]}=VALUE"
+    raise DataError(
+        f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. "
+        f"Required: {all_}. Where it has another name: --columns {missing[first]}={theirs}"
+        f"{same * (missing[0] not in VARYING)}"
+    )
+
+
+def _told(names: Iterable[str], most: int = 80) -> str:
+    shown = [*names]
+    more = f" and {len(shown) - most} more (`fit --table` writes all)" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
+
+
+def number_in(where: str, number: int, row: Mapping[str, Any], name: str) -> float | None:
+    """A cell as a finite number; None where there is none."""
+    found = float_in(where, number, row, name)
+    return found if found is not None and math.isfinite(found) else None
+
+
+def float_in(where: str, number: int, row: Mapping[str, Any], name: str) -> float | None:
+    """A cell as a number, which may be infinite or none; None where it is empty."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{where} row {number}: {name} is not a number: {value!r}. Write it as 12000, 0.012 or "
+            "1.2e4, without a unit or signs for thousands; leave the cell empty where there is none"
+        ) from None

@@ -16,7 +16,7 @@ from chemscale.desk.report.findings import capped_note, excluded, found, verdict
 from chemscale.desk.report.laws import influence_table, laws_table, regimes_table, savings_table
 from chemscale.desk.report.page import Page, named
 from chemscale.desk.report.shift import shift_table
-from chemscale.desk.report.words import NO_LAW, clauses, number, scientific, share
+from chemscale.desk.report.words import NO_AMOUNTS, NO_LAW, clauses, number, scientific, share
 from chemscale.table.results import FamilyEstimate
 
 
@@ -140,7 +140,7 @@ def _family(page: Page, family: str, figure: dict[str, Any] | None) -> dict[str,
     return {
         "family": family,
         "figure": figure,
-        "sentence": "" if fitted else NO_LAW,
+        "sentence": "" if fitted else NO_LAW if page.points or page.study else NO_AMOUNTS,
         "table": laws_table(page, fitted) if fitted else None,
         "regimes": regimes_table(page, fitted) if fitted else None,
         "checklist": fitted.checklist if fitted else (),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_COLUMNS = 6
+MOST_NAMED = 30  # runs whose names stand beside their marks
 
 
 def figures(pages: Sequence[Page]) -> dict[str, Figure]:
@@ -226,8 +227,8 @@ def estimate_figure(page: Page, prefix: str = "") -> Drawn | None:
         figure=figure,
         caption=(
             "Does the early loss tell the final one? Filled: settings that were finished. Hollow: "
-            "the forecast for the others, with its interval. Numbers are learning rates; shapes "
-            "are batch sizes."
+            "the forecast for the others, with its interval. Numbers are learning rates, where "
+            "these are known; shapes are batch sizes."
         ),
         alt=(
             f"Early against final validation loss of {counted(total, 'setting')}, "
@@ -243,7 +244,7 @@ def _final(row: EstimateRow) -> float | None:
 def _draw_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
     from matplotlib.lines import Line2D
 
-    batches = sorted({row.batch_size for row in rows})
+    batches = sorted({row.batch_size for row in rows}, key=lambda size: size or 0)
     looks = dict(zip(batches, series_looks(len(batches)), strict=True))
     heights: list[float] = []
     for row in rows:
@@ -262,7 +263,7 @@ def _draw_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
             markerfacecolor=PAPER if hollow else look.color,
         )
         axes.annotate(
-            plain(row.learning_rate),
+            plain(row.learning_rate) if row.learning_rate else row.run * (len(rows) <= MOST_NAMED),
             (x, y),
             xytext=(5, 3),
             textcoords="offset points",
@@ -275,6 +276,7 @@ def _draw_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
         handles=[
             Line2D([], [], linestyle="", marker=look.marker, color=look.color, label=f"batch {b}")
             for b, look in looks.items()
+            if b is not None
         ],
         loc="upper left",
     )

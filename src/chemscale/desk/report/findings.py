@@ -67,7 +67,13 @@ def found(page: Page) -> Found:
 
 def _counts(page: Page) -> str:
     amounts: Counter[str] = Counter(
-        [one.outcome.status for one in page.trained] or [point.status for point in page.points]
+        [one.outcome.status for one in page.trained]
+        or [point.status for point in page.points]
+        or [
+            row.status
+            for one in (page.estimate.families if page.estimate else ())
+            for row in one.rows
+        ]
     )
     wait = "have" if page.num_waiting > 1 else "has"
     still = f" {page.num_waiting:,} more asked for {wait} not ended." * bool(page.num_waiting)
@@ -87,9 +93,16 @@ def _counts(page: Page) -> str:
 def _finding(page: Page, family: str) -> Finding:
     fitted = page.family_fit(family)
     if fitted is None:
+        ranked = page.estimate.families if page.estimate and not page.points else ()
+        told = [
+            one
+            for each in ranked
+            if each.family == family
+            for one in clauses(each.sentence, family)
+        ]
         return Finding(
             family=family,
-            sentences=(NO_LAW,),
+            sentences=tuple(told) or (NO_LAW,),
             facts=tuple(_best(page, family)),
             unknown=(),
             holds="",

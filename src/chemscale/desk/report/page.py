@@ -83,6 +83,7 @@ class Page:
         met = {point.family for point in self.points}
         met |= {one.run.trunk.family for one in self.trained}
         met |= {family.family for family in self.fit.families} if self.fit else set()
+        met |= {one.family for one in self.estimate.families} if self.estimate else set()
         return tuple(asked + sorted(met - set(asked)))
 
     def family_fit(self, family: str) -> FamilyFit | None:

@@ -206,33 +206,30 @@ def _run_row(
 
 def settings_table(family: FamilyEstimate) -> Table:
     """The searched settings of a family by rank, size by size."""
-    rows = sorted(
-        family.rows, key=lambda row: (row.size, row.rank is None, row.rank or 0, row.learning_rate)
-    )
+    rows = sorted(family.rows, key=lambda row: (row.size, row.rank is None, row.rank or 0, row.run))
     level = at_level(next((row.interval.level for row in rows if row.interval), None))
-    head = (
-        f"size | #rank | #rate | #batch | #early loss | #forecast of the final loss{level}"
-        " | #final loss, where finished | status"
-    )
+    named = any(row.learning_rate is None for row in rows)  # a table, whose runs have names
+    head = f"{'run | ' * named}size | #rank | #rate | #batch | #early loss | "
+    head += f"#forecast of the final loss{level} | #final loss, where finished | status"
     return Table(
         f"Settings tried for {family.family}",
         columns(head),
-        tuple(_setting_row(row) for row in rows),
+        tuple((Cell(row.run, row.run),) * named + _setting_row(row) for row in rows),
         sortable=True,
     )
 
 
 def _setting_row(row: EstimateRow) -> tuple[Cell, ...]:
     return (
-        Cell(row.size, row.size),
+        Cell(row.size or MISSING, row.size),
         Cell(whole(row.rank), row.rank),
         Cell(plain(row.learning_rate), row.learning_rate),
-        Cell(str(row.batch_size), row.batch_size),
+        Cell(whole(row.batch_size), row.batch_size),
         Cell(number(row.early_loss), row.early_loss),
         Cell(quantity_words(Quantity(value=row.forecast, interval=row.interval)), row.forecast),
         Cell(number(row.final_loss), row.final_loss),
         Cell(status(row.status), row.status),
-    )  # fmt: skip
+    )
 
 
 def choices_table(choices: tuple[Choice, ...]) -> Table | None:

@@ -8,6 +8,7 @@ from chemscale.desk.sentences import metric_words
 from chemscale.desk.sentences import plural as plural
 
 MISSING = "–"
+NO_AMOUNTS = "No law: num_params and num_train of the runs are not told."
 NO_LAW = "No law has been fitted yet: chemscale fit does."
 
 METRICS = {  # metric → label, unit

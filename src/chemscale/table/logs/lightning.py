@@ -27,6 +27,12 @@ def read(files: Sequence[Path]) -> list[Row]:
     ]
 
 
+def history(path: Path) -> list[Row]:
+    """All rows, each with the settings of the run."""
+    told = {**hparams(path.parent), "run": path.parent.as_posix()}
+    return [{**row, **told} for row in csv_rows(path)]
+
+
 def hparams(folder: Path) -> Row:
     """What a run was set to, by Hydra and by `save_hyperparameters`."""
     found: Row = {}

@@ -27,17 +27,27 @@ def holds(path: Path) -> bool:
     return {"epoch", "wall", "LR"} <= {*header(path)}
 
 
+def history(path: Path) -> list[Row]:
+    """All rows, each with the settings of the run."""
+    return [{**row, **_told(path)} for row in csv_rows(path)]
+
+
+def _told(path: Path) -> Row:
+    found: Row = {"run": path.parent.as_posix(), "unit": "structure"}
+    if (config := path.with_name("config.yaml")).is_file():
+        told = read_yaml(config)
+        found |= settings(told)
+        found |= {ours: told[its] for its, ours in FROM_CONFIG.items() if its in told}
+    return found
+
+
 def read(files: Sequence[Path]) -> list[Row]:
     """A row for each file; errors are those on validation, in the units of the data."""
     rows = []
     for path in files:
         row = last_values(csv_rows(path))
         row["seconds"] = row.pop("wall", None)
-        row |= {"run": path.parent.as_posix(), "unit": "structure"}
-        if (config := path.with_name("config.yaml")).is_file():
-            told = read_yaml(config)
-            row |= settings(told)
-            row |= {ours: told[its] for its, ours in FROM_CONFIG.items() if its in told}
+        row |= _told(path)
         if (log := path.with_name("log")).is_file():
             text = log.read_text(errors="replace")
             row |= matched(text, TOLD)

@@ -27,18 +27,27 @@ class Format:
     file: str  # pattern of the name
     holds: Callable[[Path], bool]
     read: Callable[[Sequence[Path]], list[Row]]  # all such files of one folder
+    history: Callable[[Path], list[Row]] | None = None  # a row for each evaluation, of one file
 
 
 # Of two in one folder the first counts: loggers that were used side by side saw the same run.
 FORMATS = (
-    Format("Lightning's CSVLogger", "metrics.csv", lightning.holds, lightning.read),
-    Format("NequIP up to 0.6", "metrics_epoch.csv", nequip.holds, nequip.read),
+    Format(
+        "Lightning's CSVLogger", "metrics.csv", lightning.holds, lightning.read, lightning.history
+    ),
+    Format("NequIP up to 0.6", "metrics_epoch.csv", nequip.holds, nequip.read, nequip.history),
     Format("MACE", f"*{mace.END}", mace.holds, mace.read),
     Format("Weights & Biases", "*.wandb", Path.is_file, wandb.read_run),
     Format("Weights & Biases", "wandb-summary.json", wandb.holds_summary, wandb.read_summary),
     Format("an export of Weights & Biases", "*.csv", wandb.holds_export, wandb.read_export),
     Format("the API of Weights & Biases", "*.csv", wandb.holds_frame, wandb.read_frame),
-    Format("a history of Weights & Biases", "*.csv", wandb.holds_history, wandb.read_history),
+    Format(
+        "a history of Weights & Biases",
+        "*.csv",
+        wandb.holds_history,
+        wandb.read_history,
+        wandb.history,
+    ),
     Format("MLflow", "meta.yaml", mlflow.holds_run, mlflow.read_runs),
     Format("MLflow's store", "*.db", mlflow.holds_store, mlflow.read_store),
     Format("mlflow.search_runs", "*.csv", mlflow.holds_table, mlflow.read_table),
@@ -73,6 +82,26 @@ def read_logs(path: Path) -> list[Row]:
         )
     (rows,) = found.values()
     return alike([row | ({} if row.get("status") else {"phase": UNKNOWN}) for row in rows])
+
+
+def read_histories(path: Path) -> list[Row]:
+    """Read all logs in a folder as `read_logs`, a row for each evaluation.
+
+    Raises:
+        DataError: there are none, or their evaluations are not read.
+    """
+    rows: list[Row] = []
+    for one, files in _logs(path):
+        if one.history is None:
+            known = ", ".join(each.title for each in FORMATS if each.history)
+            raise DataError(
+                f"{files[0]}: of {one.title} only the last values are read; every evaluation of "
+                f"{known}. Else give a table with a row for each evaluation: run, step, val_loss"
+            )
+        rows += [row for file in files for row in one.history(file)]
+    if not rows:
+        raise DataError(f"{path}: no study.toml and no log of a run here")
+    return alike(rows)
 
 
 def _logs(path: Path) -> Iterator[tuple[Format, list[Path]]]:

@@ -129,6 +129,13 @@ def holds_history(path: Path) -> bool:
     return {"_step", "_timestamp"} <= {*header(path)}
 
 
+def history(path: Path) -> list[Row]:
+    """All its rows."""
+    run = path.with_suffix("").as_posix()
+    rows = csv_rows(path)
+    return [{OUR_NAMES.get(name, name): row[name] for name in row} | {"run": run} for row in rows]
+
+
 def read_history(files: Sequence[Path]) -> list[Row]:
     """A row for each file."""
     rows = []

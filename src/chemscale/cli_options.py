@@ -1,0 +1,23 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Sources = Annotated[
+    list[Path], typer.Argument(metavar="STUDY...", help="Study folders, tables, or logs.")
+]
+ColumnNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns", help="Of tables and logs, ours=theirs: num_train=dataset_size,test_loss=rmse."
+    ),
+]
+Constants = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Of tables and logs, the same in all rows: family=painn."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -1,0 +1,162 @@
+"""Settings that were tried: what is known of each early, and at its end where it was finished."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from chemscale.desk.sentences import number
+from chemscale.table.curves import TabledCurve
+from chemscale.table.results import Array, Status, Trained
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a family and size."""
+
+    run: str
+    name: str  # what tells it apart, in words
+    family: str
+    size: str
+    num_params: int  # 0 where nobody says
+    learning_rate: float | None
+    batch_size: int | None
+    status: Status
+    items_seen: int | None
+    early_loss: (
+        float | None
+    )  # on validation, of the part that is compared; None if it diverged, failed
+    final_loss: float | None  # on validation, where it was finished
+    flops: float | None  # of that part
+    flops_spent: float | None  # of all that it saw
+    step_losses: Array  # (steps,) training loss of each
+    steps_per_epoch: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Family and size."""
+        return self.family, self.size
+
+
+def early(seen: Array, val_loss: Array) -> float | None:
+    """Validation loss of the first part; None where there is none that has a logarithm.
+
+    The geometric mean of the last four evaluations: at a constant rate single ones flicker.
+    """
+    last = val_loss[seen > 0][-4:]
+    last = last[np.isfinite(last)]
+    return float(np.exp(np.log(last).mean())) if last.size and (last > 0).all() else None
+
+
+def searched(trained: Iterable[Trained]) -> list[Setting]:
+    """The runs of a study's search, each with the finished run of its trunk if there is one."""
+    finished = {one.run.trunk_id: one for one in trained if "finish" in one.roles}
+    return [
+        _searched(one, finished.get(one.run.trunk_id))
+        for one in sorted(trained, key=lambda one: one.run.id)
+        if "search" in one.roles
+    ]
+
+
+def _searched(one: Trained, finished: Trained | None) -> Setting:
+    run, outcome, recipe = one.run, one.outcome, one.run.trunk.recipe
+    alive = outcome.status in ("finished", "stopped_early")
+    end = finished.outcome if finished is not None else None
+    final = None
+    if end is not None and end.status == "finished":  # on its cooled weights
+        final = end.best_val_loss if end.val_loss is None else end.val_loss
+    return Setting(
+        run=run.id,
+        name=f"learning rate {recipe.learning_rate:g} with batch size {recipe.batch_size}",
+        family=run.trunk.family,
+        size=run.size,
+        num_params=outcome.num_params,
+        learning_rate=recipe.learning_rate,
+        batch_size=recipe.batch_size,
+        status=outcome.status,
+        items_seen=outcome.items_seen,
+        early_loss=early(one.curve["items_seen"], one.curve["val_loss"]) if alive else None,
+        final_loss=final,
+        flops=outcome.flops,
+        # A finished run goes on along its trunk, so the searched part counts once.
+        flops_spent=max(outcome.flops, end.flops if end is not None else 0.0),
+        step_losses=np.asarray(one.curve.step_losses, np.float64),
+        steps_per_epoch=math.ceil(run.trunk.num_train / recipe.batch_size),
+    )
+
+
+def tabled(curves: Sequence[TabledCurve]) -> tuple[list[Setting], dict[str, list[str]]]:
+    """The settings in a table of curves, and what is to be said of each family's.
+
+    Settings of a family, size and `num_train` are compared where three quarters or more of those
+    that did not diverge have come; the others are not ranked.
+    Finished is what its `status` says, else what has a cooldown where the table tells of one, else
+    what comes within 1 % of the longest and farther than the shared part.
+    """
+    groups: dict[tuple[str, str, int | None], list[TabledCurve]] = {}
+    for curve in curves:
+        groups.setdefault((curve.family, curve.size, curve.num_train), []).append(curve)
+    amounts = {curve.num_train for curve in curves}
+    cooled = any(curve.cooled for curve in curves)
+    found: list[Setting] = []
+    said: dict[str, list[str]] = {}
+    for (family, size, amount), group in groups.items():
+        label = f"{size} on {amount:,}".strip() if amount and len(amounts) > 1 else size
+        settings, words = _group(group, cooled)
+        found += [replace(setting, size=label) for setting in settings]
+        said.setdefault(family, []).append(f"{f'at {label} ' * bool(label)}{words}")
+    return found, said
+
+
+def _group(curves: Sequence[TabledCurve], cooled: bool) -> tuple[list[Setting], str]:
+    ends = {id(one): float(one.seen[-1]) for one in curves if _alive(one)}
+    ordered = sorted(ends.values())
+    shared = ordered[(len(ordered) - 1) // 4] if ordered else 0.0
+    short = sum(end < shared for end in ordered)
+    longest = max(ordered, default=0.0)
+
+    def finished(one: TabledCurve) -> bool:
+        if one.status is not None:
+            return one.status == "finished"
+        if cooled:
+            return one.cooled
+        return ends[id(one)] >= 0.99 * longest and longest > 1.01 * shared
+
+    settings = []
+    for one in curves:
+        part = one.seen <= shared
+        alive = id(one) in ends and ends[id(one)] >= shared
+        done = alive and finished(one)
+        unsaid: Status = "finished" if done else "stopped_early" if id(one) in ends else "diverged"
+        settings.append(
+            Setting(
+                run=one.run,
+                name=f"run {one.run}" if one.named else one.run,
+                family=one.family,
+                size=one.size,
+                num_params=one.num_params or 0,
+                learning_rate=one.learning_rate,
+                batch_size=one.batch_size,
+                status=one.status or unsaid,
+                items_seen=round(float(one.seen[-1])) if one.by == "items" else None,
+                early_loss=early(one.seen[part], one.val_loss[part]) if alive else None,
+                final_loss=float(one.val_loss[-1]) if done else None,
+                flops=float(one.flops[part][-1]) if one.flops is not None and part.any() else None,
+                flops_spent=None if one.flops is None else float(one.flops[-1]),
+                step_losses=np.zeros(0),
+            )
+        )
+    words = f"all are compared at {number(shared)} {curves[0].by}"
+    if short:
+        words += f", which {short} did not reach and are not ranked"
+    if ordered and not any(setting.final_loss is not None for setting in settings):
+        words += ", as far as any went" * (longest <= 1.01 * shared)
+    return settings, words
+
+
+def _alive(one: TabledCurve) -> bool:
+    """Not diverged: its last validation loss is a number, and its status does not say otherwise."""
+    return bool(np.isfinite(one.val_loss[-1])) and one.status in (None, "finished", "stopped_early")

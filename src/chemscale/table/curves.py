@@ -1,0 +1,141 @@
+"""Curves of several settings from anybody's table: what `estimate` ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from chemscale.table.columns import Columns
+from chemscale.table.errors import DataError
+from chemscale.table.logs.reading import format_of, read_histories
+from chemscale.table.results import Array, Status
+from chemscale.table.spreadsheet import float_in, number_in, read_table, require
+
+SEEN = ("items_seen", "epoch", "step")  # the first that is there says how far a run has come
+SETTINGS = ("run", "learning_rate", "batch_size")  # any of them tells settings apart
+MODEL = ("family", "size", "num_params", "num_train")
+Rows = list[tuple[int, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class TabledCurve:
+    """The evaluations of one run, in the order in which they came."""
+
+    run: str
+    family: str
+    size: str
+    num_params: int | None
+    num_train: int | None
+    learning_rate: float | None
+    batch_size: int | None
+    named: bool  # by a column run; else by its settings
+    status: Status | None  # None: nobody says
+    cooled: bool  # a row of it is from a cooldown
+    by: str  # what `seen` counts, in words
+    seen: Array  # (m,)
+    val_loss: Array  # (m,) nan or infinite where it diverged
+    flops: Array | None  # (m,) nan where there is none
+
+
+def read_curves(path: Path, columns: Columns | None = None) -> list[TabledCurve]:
+    """Read the curves in a table, or in logs of other trainers that tell every evaluation.
+
+    Raises:
+        DataError: it cannot be read, or lacks a column.
+    """
+    rows = read_histories(path) if path.is_dir() or format_of(path) else read_table(path)
+    rows = (columns or Columns()).applied(rows, str(path))
+    if not rows:
+        raise DataError(f"{path}: the table has no rows")
+    return curves_in(rows, str(path))
+
+
+def holds_curves(path: Path, columns: Columns) -> bool:
+    """Whether some run of a table was evaluated more than once."""
+    with suppress(DataError):  # another reader says what is wrong with it
+        return any(len(curve.seen) > 1 for curve in read_curves(path, columns))
+    return False
+
+
+def curves_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[TabledCurve]:
+    """The curves in rows of a table; a run is what agrees in family, size, amounts and `run`.
+
+    Without `run`, in the settings. Rows without a `val_loss`, such as those that tell the training
+    loss, are passed over; of several at the same place of a run the last counts.
+
+    Raises:
+        DataError: a column is missing, or a value cannot be used; says which row.
+    """
+    require(rows, ("val_loss",), where, "val_loss, one of items_seen, epoch and step, and run")
+    by = next((name for name in SEEN if name in rows[0]), None)
+    if by is None:
+        require(rows, SEEN[-1:], where, "items_seen, epoch or step, which say when a loss was so")
+    if not any(name in rows[0] for name in SETTINGS):
+        require(rows, SETTINGS[:1], where, "run, or learning_rate or batch_size, of each setting")
+    runs: dict[tuple[str, ...], Rows] = {}
+    # A rate beside a name may be that of the schedule, and another in each row.
+    told = MODEL + (SETTINGS[:1] if "run" in rows[0] else ("seed", *SETTINGS))
+    for number, row in enumerate(rows, start=1):
+        if row["val_loss"] not in (None, ""):
+            runs.setdefault(tuple(str(row.get(name)) for name in told), []).append((number, row))
+    if not runs:
+        raise DataError(f"{where}: no row has a val_loss")
+    # Steps of unequal batches are not equally far.
+    batches = by == "step" and all(_known(row, "batch_size") for row in rows)
+    return [_curve(where, mine, str(by), batches) for mine in runs.values()]
+
+
+def _known(row: Mapping[str, Any], name: str) -> bool:
+    return row.get(name) not in (None, "")
+
+
+def _curve(where: str, rows: Rows, by: str, batches: bool) -> TabledCurve:
+    def whole(name: str) -> int | None:
+        value = number_in(where, *rows[0], name)
+        return None if value is None else round(value)
+
+    def column(name: str) -> Array:
+        found = [float_in(where, number, row, name) for number, row in rows]
+        return np.array([math.nan if value is None else value for value in found])
+
+    seen, losses = column(by), column("val_loss")
+    for (number, _), when, loss in zip(rows, seen, losses, strict=True):
+        if not when >= 0:
+            raise DataError(f"{where} row {number}: {by} must be 0 or more, got {when:g}")
+        if loss <= 0:
+            raise DataError(
+                f"{where} row {number}: val_loss must be above 0, got {loss:g}: losses are "
+                "compared in logs"
+            )
+    order = len(seen) - 1 - np.unique(seen[::-1], return_index=True)[1]
+    last = rows[int(order[-1])]
+    status = str(last[1].get("status") or "") or None
+    if status is not None and status not in get_args(Status):
+        raise DataError(
+            f"{where} row {last[0]}: status {status!r} is none of {', '.join(get_args(Status))}"
+        )
+    num_params, batch_size = whole("num_params"), whole("batch_size")
+    flops, rates = column("flops")[order], column("learning_rate")
+    cells = {name.replace("_", " "): rows[0][1].get(name) for name in SETTINGS}
+    return TabledCurve(
+        run=str(rows[0][1].get("run") or ", ".join(f"{k} {v}" for k, v in cells.items() if v)),
+        family=str(rows[0][1].get("family") or Path(where).name),
+        size=str(rows[0][1].get("size") or (num_params and f"{num_params:,} parameters") or ""),
+        num_params=num_params,
+        num_train=whole("num_train"),
+        learning_rate=float(np.nanmax(rates)) if np.isfinite(rates).any() else None,
+        batch_size=batch_size,
+        named=bool(rows[0][1].get("run")),
+        status=status,  # type: ignore[arg-type]
+        cooled=any(row.get("phase") == "cooldown" for _, row in rows),
+        by={"items_seen": "items", "epoch": "epochs"}.get(by, "items" if batches else "steps"),
+        seen=seen[order] * (batch_size or 1 if batches else 1),
+        val_loss=losses[order],
+        flops=flops if np.isfinite(flops).all() else None,
+    )

@@ -1,0 +1,134 @@
+"""Curves in anybody's table: what is read, what is compared, what is forecast and refused."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from chemscale.table.errors import DataError
+from chemscale.verbs import estimate, report
+
+Loss = Callable[[int], float]
+HEADER = "run,epoch,val_loss\n"
+
+
+def table(tmp_path: Path, curves: Mapping[str, tuple[int, float]], header: str = HEADER) -> Path:
+    """Runs of so many epochs whose loss falls to about `level`; eleven rows for ten epochs."""
+    path = tmp_path / "curves.csv"
+    rows = [
+        f"{run},{epoch},{level * (1 + 1 / (1 + epoch)):.6f}"
+        for run, (epochs, level) in curves.items()
+        for epoch in range(epochs + 1)
+    ]
+    path.write_text(header + "\n".join(rows) + "\n")
+    return path
+
+
+FINISHED = {"a": (50, 3.0), "b": (50, 1.0), "c": (50, 2.0), "d": (50, 1.5)}
+
+
+def test_settings_are_compared_where_all_have_come_and_the_longest_forecast_the_rest(tmp_path):
+    path = table(tmp_path, FINISHED | {"e": (10, 1.2), "f": (10, 0.9), "short": (2, 0.1)})
+    [family] = estimate(path).families
+    assert [row.run for row in family.rows] == ["f", "b", "e", "d", "c", "a", "short"]
+    early = [math.log(0.9 * (1 + 1 / (1 + epoch))) for epoch in (7, 8, 9, 10)]
+    assert family.rows[0].early_loss == pytest.approx(math.exp(sum(early) / 4), rel=1e-5)
+    assert family.rows[0].forecast == pytest.approx(0.9 * (1 + 1 / 51), rel=1e-4)
+    assert family.num_finished == 4
+    assert (family.rows[-1].rank, family.rows[-1].early_loss) == (None, None)
+    assert "1 of 2 unfinished settings may still end below the best finished" in family.sentence
+    assert "intervals: run f" in family.sentence
+    assert "compared at 10 epochs, which 1 did not reach" in family.sentence
+
+
+def test_curves_of_equal_length_are_ranked_and_it_is_said_which_to_finish(tmp_path: Path):
+    [family] = estimate(
+        table(tmp_path, {run: (10, level) for run, (_, level) in FINISHED.items()})
+    ).families
+    assert all(row.final_loss is None and row.forecast is None for row in family.rows)
+    assert "to forecast the others, finish run b, run d, run c, run a" in family.sentence
+    assert "compared at 10 epochs, as far as any went" in family.sentence
+
+
+def test_what_a_table_says_of_an_end_goes_before_lengths(tmp_path: Path):
+    path = table(tmp_path, {"a": (10, 1.0), "b": (20, 2.0)})
+    lines = path.read_text().splitlines()
+    told = ["status", *("finished" if one[0] == "a" else "stopped_early" for one in lines[1:])]
+    path.write_text("\n".join(map(",".join, zip(lines, told, strict=True))))
+    [family] = estimate(path).families
+    assert [row.final_loss is not None for row in family.rows] == [True, False]
+
+
+def test_a_loss_that_ends_as_no_number_diverged_and_a_gap_on_the_way_is_none(tmp_path: Path):
+    path = table(tmp_path, {"a": (10, 1.0), "b": (10, 2.0)})
+    path.write_text(path.read_text().replace("a,10,1.090909", "a,10,nan").replace(
+        "b,3,2.500000", "b,3,nan"))  # fmt: skip
+    [family] = estimate(path).families
+    assert [(row.run, row.status, row.rank) for row in family.rows] == [
+        ("b", "stopped_early", 1),
+        ("a", "diverged", 2),
+    ]
+
+
+def test_steps_of_unequal_batches_are_compared_by_items(tmp_path: Path):
+    path = tmp_path / "curves.csv"
+    rows = [f"{batch},{step},{3 - step * batch / 100}" for batch in (4, 8) for step in (5, 10, 20)]
+    path.write_text("batch_size,step,val_loss\n" + "\n".join(rows))
+    [family] = estimate(path).families
+    assert "compared at 80 items" in family.sentence
+    assert family.rows[0].early_loss == pytest.approx(math.sqrt(2.6 * 2.2))
+
+
+def test_sizes_and_amounts_are_ranked_apart(tmp_path: Path):
+    path = tmp_path / "curves.csv"
+    rows = [
+        f"{n},{d},{run},5,{1 + run / n + 1 / d}" for n in (10, 9) for d in (3, 4) for run in (1, 2)
+    ]
+    path.write_text("num_params,num_train,run,step,val_loss\n" + "\n".join(rows))
+    [family] = estimate(path).families
+    assert [row.size for row in family.rows][::2] == [
+        f"{n} parameters on {d}" for n in (9, 10) for d in (3, 4)
+    ]
+    assert [row.rank for row in family.rows] == [1, 2] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run,epoch,valid\na,1,0.5\n", "no column val_loss; there are run, epoch, valid"),
+        (
+            "run,val_loss\na,0.5\n",
+            "no column step; there are run, val_loss. Required: items_seen, epoch",
+        ),
+        ("epoch,val_loss\n1,0.5\n", "no column run.*learning_rate or batch_size"),
+        (HEADER + "a,1,\n", "no row has a val_loss"),
+        (HEADER + "a,1,0.5\na,2,-1\n", "row 2: val_loss must be above 0"),
+        (HEADER + "a,-1,0.5\n", "row 1: epoch must be 0 or more"),
+        (HEADER + "a,1,0.5 eV\n", "row 1: val_loss is not a number: '0.5 eV'"),
+        ("status," + HEADER + "done,a,1,0.5\n", "row 1: status 'done' is none of finished"),
+    ],
+)
+def test_a_table_that_holds_no_curves_is_refused_with_what_is_missing(tmp_path, text, words):
+    path = tmp_path / "curves.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words):
+        estimate(path)
+
+
+def test_a_folder_of_logs_is_ranked_by_every_evaluation(tmp_path: Path):
+    for run, level in (("fast", 1.0), ("slow", 2.0)):
+        folder = tmp_path / "logs" / run
+        folder.mkdir(parents=True)
+        rows = [f"{epoch},{10 * epoch},,{level / epoch}" for epoch in (1, 2, 3)]
+        (folder / "metrics.csv").write_text("epoch,step,train,v\n1,5,3,\n" + "\n".join(rows))
+    [family] = estimate(tmp_path / "logs", columns={"val_loss": "v"}).families
+    assert [Path(row.run).name for row in family.rows] == ["fast", "slow"]
+    assert family.rows[0].early_loss == pytest.approx((1 / 6) ** (1 / 3))
+
+
+def test_the_report_of_a_table_of_curves_shows_the_ranking(tmp_path: Path):
+    path = table(tmp_path, FINISHED | {"e": (10, 1.2)})
+    html = report(path).read_text()
+    assert "Run b has the lowest validation loss" in html
+    assert "num_params and num_train of the runs are not told" in html
