@@ -27,7 +27,6 @@ def prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
         str(Path(p).resolve()) for p in (options.molecules if molecules else options.structures)
     ]
     named = {"name": "example-molecules" if molecules else "example-structures"}
-    num_train = options.batches * options.batch_size
     study = Study.model_validate(
         {
             "name": "speed",
@@ -35,19 +34,21 @@ def prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
             "dataset": {"format": "csv" if molecules else "extxyz", "path": paths}
             if paths
             else named,
-            "num_train": [num_train],
+            "num_train": [options.batch_size],
             "recipe": {
                 "name": RECIPES[kind.unit],
                 "batch_size": options.batch_size,
                 "precision": "bfloat16" if row.autocast else "float32",
             },
-            "budget": {"items": num_train},
+            "budget": {"items": options.batch_size},
         }
     )
     bench = Workbench(study, Path.cwd())
     dataset, recipe = bench.dataset, study.recipe.resolve()
     config = kind.fitted_config(row.size, dataset)
-    subset = dataset.subset(num_train, 0)
+    # Where the data are fewer than the batches hold, epochs follow each other as in training.
+    wanted = options.batches * options.batch_size
+    subset = dataset.subset(min(wanted, len(dataset.indices("train"))), 0)
     order, collate = Batches(subset, options.batch_size, 0), dataset.collate(config)
     arrays: dict[str, Any] = {}
     useful, slots = [], 0
@@ -70,6 +71,7 @@ def prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
         "file": str(file),
         "num_batches": options.batches,
         "threads": options.threads,
+        "device": options.device,
         "family": row.family,
         "size": row.size,
         "autocast": row.autocast,

@@ -111,12 +111,12 @@ class Worker:
 def main() -> None:
     """Time the rows asked for, print the table."""
     options = asked(__doc__, ROWS)
-    flags = cpu()["flags"]
+    flags, on_cpu = cpu()["flags"], options.device == "cpu"
     rows = [row for row in ROWS if not options.only or row.name in options.only]
     results, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
         for row in rows:
-            if row.autocast and not {"avx512_bf16", "amx_bf16"} & set(flags):
+            if row.autocast and on_cpu and not {"avx512_bf16", "amx_bf16"} & set(flags):
                 notes.append(f"{row.name} left out: this CPU has no bfloat16 arithmetic.")
                 continue
             print(f"{row.name} …", file=sys.stderr, flush=True)
@@ -126,6 +126,7 @@ def main() -> None:
         "flags": [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))],
         "cores": os.cpu_count(),
         "threads": options.threads,
+        "device": next((r["sides"]["ours"]["device"] for r in results), options.device),
         "python": platform.python_version(),
         "batch_size": options.batch_size,
         "rounds": options.rounds,
@@ -161,6 +162,7 @@ def asked(purpose: str, rows: Sequence[Row]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0, help="of the slower side in a round")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of both sides")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=20, help="different ones, used in turn")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured here")
@@ -178,6 +180,7 @@ def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]
     """Check that both sides agree, warm them up, and let them work in turn."""
     job = prepare(row, options, folder)
     workers = start(row, options, job)
+    compared = "peer" in workers
     weights = str(folder / "weights.npz")
     checks = {side: worker.ask(do="check", path=weights) for side, worker in workers.items()}
     rounds, warming = in_turn(workers, options, options.batches)
@@ -195,8 +198,9 @@ def _time(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]
             side: {**worker.facts, **summary(rounds, side), "extra_seconds": warming[side]["extra"]}
             for side, worker in workers.items()
         },
-        "ratio": ratio(rounds, "wall") if "peer" in workers else None,
-        "ratio_cpu": ratio(rounds, "cpu") if "peer" in workers else None,
+        "ratio": ratio(rounds, "wall") if compared else None,
+        # Beside a GPU the processor waits, and its time tells nothing.
+        "ratio_cpu": ratio(rounds, "cpu") if compared and options.device == "cpu" else None,
         "rounds": rounds,
     }
 
@@ -256,7 +260,8 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
     """Markdown."""
     lines = [
         f"{machine['cpu']} ({' '.join(machine['flags'])}), {machine['cores']} cores, "
-        f"{machine['threads']} thread(s) a side; batch of {machine['batch_size']}, "
+        f"{machine['threads']} thread(s) a side, on {machine['device']}; "
+        f"batch of {machine['batch_size']}, "
         f"{machine['rounds']} rounds.",
         "",
         "| model | a second | ours (path) | peer | ratio (quartiles) | by CPU time | "
@@ -271,7 +276,7 @@ def _table(machine: dict[str, Any], results: list[dict[str, Any]], notes: list[s
             cells += [
                 f"{peer['per_second_wall']:,.0f} ({peer['version']}, torch {peer['torch']})",
                 "**{median:.2f}** ({low:.2f}–{high:.2f})".format(**result["ratio"]),
-                f"{result['ratio_cpu']['median']:.2f}",
+                f"{result['ratio_cpu']['median']:.2f}" if result["ratio_cpu"] else "–",
                 f"{ours['num_params']:,} / {peer['num_params']:,}",
                 _apart(result["check"]) if result["check"] else "not the same function",
                 f"{ours['extra_seconds']:.1f} / {peer['extra_seconds']:.1f}",

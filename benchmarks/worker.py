@@ -23,6 +23,7 @@ class Side(Protocol):
     facts: dict[str, Any]  # what the table says about it
 
     model: torch.nn.Module
+    device: torch.device
 
     def exchange(self, path: str) -> None:
         """Write the weights (ours) or load them (a peer's)."""
@@ -46,8 +47,9 @@ class Peer:
     A side says how it is built, which batches it trains on, and its `loss`.
     """
 
-    def __init__(self, model: torch.nn.Module, recipe: dict[str, Any], path: str, version: str):
-        self.model, self.recipe = model.train(), recipe
+    def __init__(self, model: torch.nn.Module, job: dict[str, Any], path: str, version: str):
+        self.device, self.recipe = torch.device(job["device"]), job["recipe"]
+        self.model, recipe = model.train().to(self.device), self.recipe
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=recipe["learning_rate"],
@@ -67,6 +69,10 @@ class Peer:
         missing, unexpected = self.model.load_state_dict(weights, strict=False)
         learnt = {name for name, _ in self.model.named_parameters()}
         assert not unexpected and not learnt & set(missing), (missing, unexpected)
+
+    def here(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch on the device of the model: the peer is spared the way there."""
+        return {name: value.to(self.device) for name, value in batch.items()}
 
     def loss(self, batch: int) -> Tensor:
         """The training loss of one of the batches."""
@@ -124,6 +130,8 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
     torch.set_num_interop_threads(1)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not get between the answers
+    torch.set_float32_matmul_precision("highest")  # no TF32 on a GPU, on either side
+    torch.backends.cudnn.allow_tf32 = False
     side = start(job)
     moving: Moving | None = None
 
@@ -131,7 +139,8 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
-    say(**side.facts, torch=torch.__version__, threads=torch.get_num_threads())
+    said = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    say(**side.facts, **said, device=_name(side.device))
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "check":
@@ -143,10 +152,22 @@ def serve(start: Callable[[dict[str, Any]], Side]) -> None:
             say(forces=moving.step(0).tolist())
         else:
             step = moving.step if moving else side.step
+            _wait_for(side.device)
             wall, cpu = time.perf_counter(), time.process_time()
             for batch in order["batches"]:
                 step(batch)
+            _wait_for(side.device)
             say(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
+
+
+def _wait_for(device: torch.device) -> None:
+    """A GPU has done what it was given; times are of work, not of orders."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _loss_and_gradient(side: Side) -> dict[str, float]:

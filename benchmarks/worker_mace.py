@@ -53,10 +53,12 @@ class MACETorch(Peer):
             gate=F.silu,
             radial_MLP=[config["radial_width"]] * 3,
         )
-        super().__init__(model, job["recipe"], "eager", f"mace-torch {version('mace-torch')}")
+        super().__init__(model, job, "eager", f"mace-torch {version('mace-torch')}")
         self.degree = config["degree"]
         file = np.load(job["file"])
-        self.batches = [self._batch(file, k, elements) for k in range(job["num_batches"])]
+        self.batches = [
+            self.here(self._batch(file, k, elements)) for k in range(job["num_batches"])
+        ]
 
     @staticmethod
     def _batch(file: Any, k: int, elements: list[int]) -> dict[str, Tensor]:
@@ -88,7 +90,7 @@ class MACETorch(Peer):
         given = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
         for block in self.model.interactions:
             block.avg_num_neighbors = float(given["neighbours"])
-        state = self.model.state_dict()
+        state = {name: value.cpu() for name, value in self.model.state_dict().items()}
         silu = normalize2mom(F.silu)
         for name, value in given.items():
             if name.startswith("silu/"):  # our weights after an activation hold its scale
@@ -118,7 +120,9 @@ class MACETorch(Peer):
 
     def calculator(self) -> MACECalculator:
         """Theirs, which looks for neighbours in every step."""
-        return MACECalculator(models=self.model.eval(), default_dtype="float32")
+        return MACECalculator(
+            models=self.model.eval(), device=self.device.type, default_dtype="float32"
+        )
 
     def loss(self, batch: int) -> Tensor:
         """Our loss: Huber of energy per atom and force components, labels in our unit."""

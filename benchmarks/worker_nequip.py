@@ -52,9 +52,9 @@ class NequIPAllegro(Peer):
             avg_num_neighbors=10.0,
         )
         told = f"nequip-allegro {version('nequip-allegro')}"
-        super().__init__(model, job["recipe"], "eager", told)
+        super().__init__(model, job, "eager", told)
         file = np.load(job["file"])
-        self.batches = [self._batch(file, k) for k in range(job["num_batches"])]
+        self.batches = [self.here(self._batch(file, k)) for k in range(job["num_batches"])]
 
     @staticmethod
     def _batch(file: Any, k: int) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ class NequIPAllegro(Peer):
         """Theirs, which looks for neighbours in every step."""
         names = list(SYMBOLS.values())
         transforms = basic_transforms({}, self.cutoff, names, {name: name for name in names})
-        return NequIPCalculator(self.model.eval(), "cpu", transforms=transforms)
+        return NequIPCalculator(self.model.eval(), self.device, transforms=transforms)
 
 
 if __name__ == "__main__":

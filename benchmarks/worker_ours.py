@@ -32,12 +32,14 @@ class Ours:
         native.library()
         built = time.perf_counter() - since
         bench = Workbench(Study.model_validate(job["study"]), Path.cwd())
+        self.device = torch.device(job["device"])
         self.recipe = bench.study.recipe.resolve()
         config = bench.family(job["family"]).fitted_config(job["size"], bench.dataset)
         file = np.load(job["file"])
         self.items = [file[f"{k}/items"] for k in range(job["num_batches"])]
-        subset = np.concatenate(self.items)
+        subset = np.unique(np.concatenate(self.items))
         self.model = start_model(bench, job["family"], config, self.recipe, subset, 0)
+        self.model.to(self.device)
         self.optimizer = optimiser(self.model, self.recipe)
         self.collate = bench.dataset.collate(config)
         self.facts = {
@@ -50,7 +52,7 @@ class Ours:
         first = self._batch(0)
         for name in ("tokens", "positions"):
             if f"0/{name}" in file:
-                same = np.array_equal(getattr(first, name), file[f"0/{name}"])
+                same = np.array_equal(getattr(first, name).cpu(), file[f"0/{name}"])
                 assert same, "the dataset gives other batches than the peer got"
 
     def exchange(self, path: str) -> None:
@@ -64,7 +66,7 @@ class Ours:
         if type(self.model).__name__ not in named:
             return  # the peer's is another function: it keeps its own
         weights = named[type(self.model).__name__](self.model)
-        np.savez(path, **{name: weight.detach().numpy() for name, weight in weights.items()})
+        np.savez(path, **{name: w.detach().cpu().numpy() for name, w in weights.items()})
 
     def energies(self, batch: int) -> list[float] | None:
         """Of each structure, in units of the labels; None for molecules."""
@@ -89,7 +91,7 @@ class Ours:
 
     def _batch(self, batch: int) -> Any:
         made = self.collate(self.items[batch])
-        return made.to(torch.device("cpu"), DTYPES[self.recipe.precision])
+        return made.to(self.device, DTYPES[self.recipe.precision])
 
 
 def _chemgpt(model: torch.nn.Module) -> dict[str, Tensor]:

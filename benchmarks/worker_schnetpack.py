@@ -51,7 +51,7 @@ class SchNetPack(Peer):
                 spk.atomistic.Forces(),
             ],
         )
-        super().__init__(model, job["recipe"], "eager", f"schnetpack {version('schnetpack')}")
+        super().__init__(model, job, "eager", f"schnetpack {version('schnetpack')}")
         file = np.load(job["file"])
         names = {
             "positions": "_positions", "atomic_numbers": "_atomic_numbers", "structure": "_idx_m",
@@ -59,7 +59,7 @@ class SchNetPack(Peer):
             "atoms_per_structure": "_n_atoms", "energy": "energy", "forces": "forces",
         }  # fmt: skip
         self.batches = [
-            {theirs: torch.from_numpy(file[f"{k}/{ours}"]) for ours, theirs in names.items()}
+            self.here({theirs: torch.from_numpy(file[f"{k}/{n}"]) for n, theirs in names.items()})
             for k in range(job["num_batches"])
         ]
 

@@ -20,10 +20,10 @@ class GPTNeo(Peer):
         self.autocast = job["autocast"]
         path = "bfloat16 autocast" if self.autocast else "eager"
         model = transformers.GPTNeoForCausalLM(config)
-        super().__init__(model, job["recipe"], path, f"transformers {transformers.__version__}")
+        super().__init__(model, job, path, f"transformers {transformers.__version__}")
         file = np.load(job["file"])
         self.batches = [
-            self._padded(file, k, config.pad_token_id) for k in range(job["num_batches"])
+            self.here(self._padded(file, k, config.pad_token_id)) for k in range(job["num_batches"])
         ]
 
     @staticmethod
@@ -43,7 +43,7 @@ class GPTNeo(Peer):
 
     def loss(self, batch: int) -> Tensor:
         """The mean over tokens that are not padding."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             return self.model(**self.batches[batch]).loss
 
 

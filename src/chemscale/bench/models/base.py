@@ -301,7 +301,9 @@ class Potential(Family):
             energy = self.scale * scatter_sum(atoms, graph.structure, graph.num_structures)
             found = Interaction(atoms, energy, graph.forces, None)  # forces are not asked for
         references = self.reference_energies(graph)
-        return found.loss(graph, references, self.scale, recipe, whole or self.seen(graph))
+        # What a family counts beside atoms it would have to fetch from a GPU.
+        whole = whole or Potential.seen(self, graph)
+        return found.loss(graph, references, self.scale, recipe, whole)
 
     def measure(self, graph: GraphBatch, recipe: Recipe) -> dict[str, tuple[float, float]]:
         """Loss and MAE of energy (meV/atom), forces (meV/Å) and stress (meV/Å³).
@@ -313,7 +315,8 @@ class Potential(Family):
         references = self.reference_energies(graph)
         sums = found.errors(graph, references)
         if found.is_labelled(graph, recipe):
-            loss = found.loss(graph, references, self.scale, recipe, self.seen(graph))
+            whole = Potential.seen(self, graph)
+            loss = found.loss(graph, references, self.scale, recipe, whole)
             sums["loss"] = (float(loss) * graph.num_structures, float(graph.num_structures))
         return sums
 

@@ -9,12 +9,14 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from ase import units
 from torch import Tensor, nn
 
 from chemscale.bench.nn.messages import scatter_sum
+from chemscale.bench.nn.multilinear import Constant
 from chemscale.bench.nn.radial import polynomial_cutoff
 
 COULOMB = units.Hartree * units.Bohr  # e² / 4πε₀, eV Å
@@ -76,6 +78,7 @@ class Dispersion(nn.Module):
         super().__init__()
         self.strength = _positive((1.0,))
         self.damping = _positive((0.4, 2.0))  # of the sum of radii; Å
+        self.table = Constant(np.array(free_atoms()))
 
     def forward(
         self,
@@ -86,8 +89,7 @@ class Dispersion(nn.Module):
         receivers: Tensor,
     ) -> Tensor:
         """Of each atom, from all pairs: (A,)."""
-        table = torch.tensor(free_atoms(), dtype=charges.dtype, device=charges.device)
-        alpha, c6, radius = table[atomic_numbers].unbind(1)  # (A,) each
+        alpha, c6, radius = self.table(charges)[atomic_numbers].unbind(1)  # (A,) each
         numbers = atomic_numbers.to(charges.dtype)
         # D4's charge function, with the steepness 2 for all elements; 3 is its maximum's logarithm.
         screened = (numbers + charges).clamp(min=0.1)

@@ -76,7 +76,7 @@ class Bernsteins(nn.Module):
         """Distances (E,) in Å to basis values (E, num_basis)."""
         last = self.num_basis - 1
         order = torch.arange(self.num_basis, dtype=distances.dtype, device=distances.device)
-        full = torch.lgamma(order.new_tensor(last + 1.0))
+        full = torch.lgamma(order.new_full((), last + 1.0))
         binomial = full - torch.lgamma(order + 1) - torch.lgamma(last - order + 1)
         power = -self.decay * distances[:, None]  # log of the variable
         rest = torch.log(-torch.expm1(power))

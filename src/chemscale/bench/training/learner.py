@@ -98,7 +98,9 @@ class Learner:
             Diverged: the loss says so.
         """
         state = self.state
-        state.settle(self.ranks)
+        start = time.perf_counter()
+        state.settle(self.ranks)  # a GPU may still be at the last steps
+        state.seconds += time.perf_counter() - start
         since = state.rows[-1]["steps_done"] if state.rows else 0
         recent = np.array(state.losses[since:], dtype=np.float64)
         with self.average.in_place():
