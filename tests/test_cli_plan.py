@@ -1,12 +1,14 @@
 """The door to planning: what is printed, written and refused, by a study with a fit."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from chemscale import verbs
+from chemscale.desk.sentences import number
 from chemscale.table.results import Point, Size
 from chemscale.table.store import StudyFolder
 
@@ -69,13 +71,56 @@ def test_a_fit_that_does_not_know_all_runs_plans_nothing(
     assert "1 of the sweep's runs ended after the fit was made; run `chemscale fit` again" in err
 
 
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table whose runs took 6·N·D FLOPs and an hour for each 10⁶ parameters times items."""
+    rows = [
+        f"{params};{amount};{2 + 300 * params**-0.6 + 40 * amount**-0.4:.5f};"
+        f"{6 * params * amount};{params * amount / 1e6}".replace(".", ",")
+        for params in NUM_PARAMS.values()
+        for amount in (30, 100, 300, 1000)
+    ]
+    path = tmp_path / "runs.csv"
+    path.write_text("N;D;rmse;C;wall\n" + "\n".join(rows))
+    return path
+
+
+MAPPED = (
+    "--columns",
+    "num_params=N,num_train=D,test_loss=rmse",
+    "--set",
+    "family=mine",
+    "--metric",
+    "loss",
+)
+
+
+def test_a_table_is_planned_from_as_a_study_is_and_nothing_is_written(
+    chemscale: Chemscale, table: Path
+):
+    known = (*MAPPED, "--columns", "flops=C,hours=wall")
+    code, out, err = chemscale("plan", table, "--hours", "50", *known, "--json")
+    assert (code, err) == (0, "")
+    [forecast] = json.loads(out)["forecast"]
+    work = forecast["num_params"] * forecast["num_train"]
+    assert work <= 50e6
+    assert f"about {number(6.0 * work)} FLOPs and {number(work / 1e6)} h" in forecast["why"]
+    assert not (table.parent / "plans").exists()
+    code, out, err = chemscale("plan", table, "--hours", "50", *MAPPED)
+    assert (code, out) == (4, "")
+    assert "no column seconds, no column hours, nor items_per_second with items_seen" in err
+
+
+def test_what_is_of_tables_is_refused_for_a_study(chemscale: Chemscale, fitted: Path):
+    code, _, err = chemscale("plan", fitted, "--flops", "1e12", "--available", "9", *MAPPED)
+    assert code == 2
+    assert "columns, constants, metric, available: of tables and logs" in err
+
+
 def test_tenfold_takes_a_table(chemscale: Chemscale, fitted: Path):
     code, out, _ = chemscale("plan", fitted / "curves.csv", "--tenfold")
     assert code == 0
     assert "10x data (120,000 parameters on 10,000): " in out
-    code, _, err = chemscale("plan", fitted / "curves.csv", "--flops", "1e12")
-    assert code == 1
-    assert "tables and logs go to fit, report and plan --tenfold" in err
 
 
 def test_money_is_planned_by_its_prices_and_the_plan_keeps_them(chemscale: Chemscale, fitted: Path):
@@ -150,3 +195,37 @@ def test_pilots_that_are_not_worth_their_cost_leave_no_plan(chemscale: Chemscale
     code, out, err = chemscale("plan", fitted, "--flops", "1", "--pilot")
     assert (code, out) == (2, "")
     assert "--pilot goes with --at" in err
+
+
+def test_pilots_are_ranked_by_the_hours_or_the_money_that_they_cost(
+    chemscale: Chemscale, fitted: Path
+):
+    asked = ("plan", fitted, "--at", "chemgpt:w128", "--num-train", "3000", "--pilot", "--json")
+    found = {}
+    for unit, options in {
+        "hours": ("--device", "cpu", "--hours", "0.05"),
+        "money": ("--label-price", "0.5", "--hour-price", "2", "--device", "cpu"),
+    }.items():
+        code, out, err = chemscale(*asked, *options)
+        assert (code, err) == (0, "")
+        found[unit] = json.loads(out)["pilots"]
+        rates = [-math.log(1 - one["narrower"]) / one[unit] for one in found[unit]]
+        assert rates == sorted(rates, reverse=True)
+    params = [NUM_PARAMS[one["size"]] for one in found["hours"]]
+    hours = [1500 * 1.2 * count / 1e6 / 3600 for count in params]
+    assert [one["hours"] for one in found["hours"]] == pytest.approx(hours)
+    assert max(one["num_train"] for one in found["hours"]) == 1600  # all there are
+    dear = next(one for one in found["money"] if one["num_train"] == 3000)
+    assert dear["money"] > 0.5 * 1400  # 1,400 labels more
+    code, out, err = chemscale(*asked, "--device", "h200")
+    assert (code, out) == (4, "")
+    assert "chemscale expand STUDY --measure" in err
+
+
+def test_pilots_of_a_table_are_ranked_by_what_it_tells(chemscale: Chemscale, table: Path):
+    asked = ("plan", table, "--at", "mine:250000", "--num-train", "900", "--pilot", *MAPPED)
+    code, out, _ = chemscale(*asked, "--columns", "hours=wall")
+    assert code == 0
+    assert " hours " in out.splitlines()[1]
+    assert "most per hour" in out
+    assert "Nothing is written: a table is no study" in out

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from chemscale.cli_options import AsJson, ColumnNames, Constants
 from chemscale.table.columns import pairs
 from chemscale.table.errors import UsageError
-
-StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="Study folder or its study.toml.")]
 
 
 def register_estimate(app: typer.Typer) -> None:
@@ -62,70 +60,101 @@ def estimate(
 
 
 def plan(
-    study: StudyPath,
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="Study folder, its study.toml, table or logs.")
+    ],
     at: Annotated[str | None, typer.Option(help="Forecast at family:size.")] = None,
     num_train: Annotated[int | None, typer.Option(help="With --at.")] = None,
     flops: Annotated[float | None, typer.Option(help="Budget in training FLOPs.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Budget in hours on --device.")] = None,
-    device: Annotated[str | None, typer.Option(help="As in ladder.json: cpu, h200, ….")] = None,
+    hours: Annotated[float | None, typer.Option(help="Budget in hours (on --device).")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of a study, as in ladder.json: cpu, h200, ….")
+    ] = None,
     money: Annotated[float | None, typer.Option(help="Budget in money, by the prices.")] = None,
     label_price: Annotated[float | None, typer.Option(help="Per new training item.")] = None,
-    hour_price: Annotated[float | None, typer.Option(help="Per hour on --device.")] = None,
+    hour_price: Annotated[float | None, typer.Option(help="Per hour (on --device).")] = None,
     target: Annotated[float | None, typer.Option(help="Loss to reach.")] = None,
     family: Annotated[str | None, typer.Option(help="Consider this one only.")] = None,
     seeds: Annotated[int, typer.Option(help="How many to train.")] = 1,
     tenfold: Annotated[
-        bool, typer.Option("--tenfold", help="What 10x more buys; no plan. Also of a table.")
+        bool, typer.Option("--tenfold", help="What 10x more buys; no plan.")
     ] = False,
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="Plan what narrows the forecast --at most per FLOP.")
+        bool, typer.Option("--pilot", help="What narrows the forecast --at most for its cost.")
     ] = False,
+    available: Annotated[
+        int | None, typer.Option(help="Of tables: training items there are; default as fitted.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="The loss to fit in tables and logs.")] = None,
+    columns: ColumnNames = None,
+    constants: Constants = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a budget into the next run, with its forecast.
 
-    The forecast is written down before the run is trained, and never again.
+    Of a study the forecast is written down before the run is trained, and never again.
 
     Example: chemscale plan my-study --at painn:w48 --num-train 3000
     """
     from chemscale import planning, tables
+    from chemscale.table.store import StudyFolder
 
-    others = (hours, device, money, label_price, hour_price, target, family)
+    table: dict[str, Any] = {
+        "columns": pairs(columns or (), "--columns"),
+        "constants": pairs(constants or (), "--set"),
+        "metric": metric,
+    }
+    budget: dict[str, Any] = {
+        "flops": flops,
+        "hours": hours,
+        "money": money,
+        "label_price": label_price,
+        "hour_price": hour_price,
+    }
     if pilot:
-        if at is None or tenfold or seeds != 1 or any(one is not None for one in others):
-            raise UsageError("--pilot goes with --at, --num-train and --flops (its budget) only")
-        found, path = planning.pilot(study, at=at, num_train=num_train, flops=flops)
+        if at is None or tenfold or seeds != 1 or target is not None or family is not None:
+            raise UsageError(
+                "--pilot goes with --at and --num-train, and one of --flops, --hours and --money"
+            )
+        ranked, path = planning.pilot(
+            study,
+            at=at,
+            num_train=num_train,
+            device=device,
+            available=available,
+            **table,
+            **budget,
+        )
         if as_json:
-            tables.print_json(tables.pilots_data(found) | {"path": path and str(path)})
+            tables.print_json(tables.pilots_data(ranked) | {"path": path and str(path)})
         else:
-            tables.print_pilots(found, path)
+            tables.print_pilots(ranked, path)
         return
     if tenfold:
-        if any(wish is not None for wish in (at, flops, hours, money, target)):
-            raise UsageError(
-                "--tenfold makes no plan: leave out at, flops, hours, money and target"
-            )
-        rows = planning.tenfold(study, family=family)
+        if any(wish is not None for wish in (at, target, *budget.values())):
+            raise UsageError("--tenfold makes no plan: leave out what it would be made for")
+        rows = planning.tenfold(study, family=family, **table)
         if as_json:
             tables.print_json(rows)
         else:
             tables.print_tenfold(rows)
         return
-    planned, path = planning.plan(
+    forecast, path = planning.plan(
         study,
         at=at,
         num_train=num_train,
-        flops=flops,
-        hours=hours,
         device=device,
-        money=money,
-        label_price=label_price,
-        hour_price=hour_price,
         target=target,
         family=family,
         seeds=seeds,
+        available=available,
+        **table,
+        **budget,
     )
     if as_json:
-        tables.print_json(planned.model_dump(mode="json", exclude_none=True) | {"path": str(path)})
+        written: dict[str, Any] = {"forecast": [forecast.model_dump(exclude_none=True)]}
+        if path is not None:
+            written = StudyFolder(path).study().model_dump(mode="json", exclude_none=True)
+        tables.print_json(written | {"path": path and str(path)})
     else:
-        tables.print_plan(planned, path)
+        tables.print_plan(forecast, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,93 +11,184 @@ from chemscale import verbs
 from chemscale.desk import design as designing
 from chemscale.desk import tenfold as multiplying
 from chemscale.desk.choose import choose
+from chemscale.desk.costs import Costs, StudyCosts, TableCosts
 from chemscale.desk.design import Design
-from chemscale.desk.plan import plan as planning
+from chemscale.desk.plan import as_study, forecast
 from chemscale.desk.tenfold import Tenfold
 from chemscale.desk.utility import utility
-from chemscale.table.errors import UnknownName
-from chemscale.table.points import points_of
-from chemscale.table.records import Study
+from chemscale.table.errors import UnknownName, UsageError
+from chemscale.table.points import points_of, read_points
+from chemscale.table.records import Forecast, Study
+from chemscale.table.results import Fit, Point
 from chemscale.table.store import StudyFolder
 
 
-def plan(path: str | Path, *, write: bool = True, **wish: Any) -> tuple[Study, Path | None]:
-    """Turn a fit and a budget into the next study, with its forecast; writes `plans/NNN.toml`.
+@dataclass(frozen=True)
+class _Grounds:
+    """What a study or a table gives to plan from."""
+
+    fit: Fit
+    costs: Costs
+    points: list[Point]
+    available: int | None
+    folder: StudyFolder | None  # None: a table or logs
+
+    @classmethod
+    def of(
+        cls,
+        source: str | Path,
+        *,
+        device: str | None = None,
+        available: int | None = None,
+        columns: Mapping[str, str] | None = None,
+        constants: Mapping[str, Any] | None = None,
+        metric: str | None = None,
+    ) -> _Grounds:
+        [one] = verbs.sources_of(source)
+        if isinstance(one, StudyFolder):
+            told = {"columns": columns, "constants": constants, "metric": metric}
+            told["available"] = available  # type: ignore[assignment]
+            if given := [name for name, value in told.items() if value]:
+                raise UsageError(f"{', '.join(given)}: of tables and logs; a study tells its own")
+            costs = StudyCosts(one.study(), one.sizes(), device)
+            points = points_of(one.trained())
+            return cls(verbs.fitted(one), costs, points, one.available(), one)
+        points = read_points(one, verbs.columns_of(columns, constants))
+        ended = [p for p in points if p.status == "finished" and p.cooled and p.role == "sweep"]
+        return cls(verbs.fit(points, metric=metric), TableCosts(ended), points, available, None)
+
+
+def plan(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    metric: str | None = None,
+    available: int | None = None,
+    device: str | None = None,
+    seeds: int = 1,
+    **wish: Any,
+) -> tuple[Forecast, Path | None]:
+    """Turn a fit and a budget into the next run, with its forecast.
+
+    Of a study it is written down as `plans/NNN.toml`, a study that can be trained; of a table there
+    is nothing to train, and nothing is written.
 
     Args:
-        path: study folder.
-        write: whether to write the plan down.
-        **wish: `at` with `num_train`, `flops`, `hours` with `device`, `money` or `target`, these
-            two with `label_price` and `hour_price`; `seeds`, `family`.
+        source: study folder, or a table or logs.
+        columns: of tables, as in `fit`.
+        constants: of tables, as in `fit`.
+        metric: of tables, the loss to fit.
+        available: of tables, how many training items there are; by default the largest num_train.
+        device: of a study, with hours or an hour_price.
+        seeds: how many to train.
+        **wish: `at` with `num_train`, `flops`, `hours`, `money` or `target`, these two with
+            `label_price` and `hour_price`; `family` (`desk.plan.forecast`).
+
+    Returns:
+        The forecast, and the plan's file.
 
     Raises:
-        NotIdentified: the fit does not answer; says which run would settle it.
+        NotIdentified: the fit does not answer, or the cost is not known; says what would settle it.
     """
-    folder = StudyFolder(path)
-    study, sizes = folder.study(), folder.sizes()
-    found = verbs.fitted(folder.path)
-    wish = {key: value for key, value in wish.items() if value is not None}
-    bought = points_of(folder.trained())
-    wish |= {"available": folder.available(), "bought": bought}
-    planned = planning(found, study, sizes, now=verbs.now(), **wish)
-    evaluation = folder.evaluation()
-    measured = {one.run: one.metrics for one in (evaluation.runs if evaluation else ())}
-    meant = [
-        forecast.model_copy(update={"utility": utility(forecast, bought, measured)})
-        for forecast in planned.forecast
-    ]
-    planned = planned.model_copy(update={"forecast": tuple(meant)})
-    if not write:
-        return planned, None
-    _choose_for(folder, planned)
-    return planned, folder.write_plan(planned)
+    grounds = _Grounds.of(
+        source,
+        device=device,
+        available=available,
+        columns=columns,
+        constants=constants,
+        metric=metric,
+    )
+    found = forecast(
+        grounds.fit,
+        grounds.costs,
+        now=verbs.now(),
+        device=device,
+        seeds=seeds,
+        available=grounds.available,
+        bought=grounds.points,
+        **wish,
+    )
+    if grounds.folder is not None:  # of a table nobody knows which columns are metrics
+        evaluation = grounds.folder.evaluation()
+        measured = {one.run: one.metrics for one in (evaluation.runs if evaluation else ())}
+        meant = utility(found, grounds.points, measured)
+        found = found.model_copy(update={"utility": meant})
+    return _written(grounds, found, seeds)
 
 
-def tenfold(path: str | Path, *, family: str | None = None) -> dict[str, list[Tenfold]]:
+def _written(grounds: _Grounds, found: Forecast, seeds: int) -> tuple[Forecast, Path | None]:
+    if grounds.folder is None or grounds.costs.study is None:
+        return found, None
+    planned = as_study(grounds.costs.study, found, seeds)
+    _choose_for(grounds.folder, planned)
+    return found, grounds.folder.write_plan(planned)
+
+
+def tenfold(
+    source: str | Path, *, family: str | None = None, **table: Any
+) -> dict[str, list[Tenfold]]:
     """What ten times more data or size buys each family of a study or table (`desk.tenfold`)."""
-    fits = {one.family: one for one in verbs.fitted(path).families}
+    fits = {one.family: one for one in _Grounds.of(source, **table).fit.families}
     if family is not None and family not in fits:
         raise UnknownName.of("fitted family", family, fits)
     return {name: multiplying.tenfold(one) for name, one in fits.items() if family in (None, name)}
 
 
 def pilot(
-    path: str | Path,
+    source: str | Path,
     *,
     at: str,
     num_train: int | None = None,
-    flops: float | None = None,
+    device: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    metric: str | None = None,
+    available: int | None = None,
+    **budget: Any,
 ) -> tuple[Design, Path | None]:
-    """Rank pilot runs for a forecast (`desk.design`) and write the first as a plan.
+    """Rank pilot runs for a forecast (`desk.design`); of a study, write the first as a plan.
 
-    Returns the ranking and the plan's file; none where piloting should stop.
+    Returns the ranking and the plan's file; none of a table, and where piloting should stop.
 
     Args:
-        path: study folder.
+        source: study folder, or a table or logs.
         at: "family:size" of the forecast.
         num_train: of the forecast; by default the largest fitted.
-        flops: what one pilot run may cost; by default as much as the run `at`.
+        device: of a study: cost is in hours on it.
+        columns: of tables, as in `plan`, and so are the next three.
+        constants: of tables.
+        metric: of tables.
+        available: of tables.
+        **budget: what one pilot may cost, in `flops`, `hours` or `money`, with `label_price` and
+            `hour_price`; by default as much as the run `at`.
 
     Raises:
-        NotIdentified: there is no forecast to narrow; says which run would give one.
+        NotIdentified: there is no forecast to narrow, or the cost is not known; says what would
+            settle it.
     """
-    folder = StudyFolder(path)
-    study = folder.study()
+    grounds = _Grounds.of(
+        source,
+        device=device,
+        available=available,
+        columns=columns,
+        constants=constants,
+        metric=metric,
+    )
     found = designing.design(
-        verbs.fitted(folder.path),
-        study,
-        folder.sizes(),
+        grounds.fit,
+        grounds.costs,
         at,
         num_train,
-        flops=flops,
-        available=folder.available(),
-        bought=points_of(folder.trained()),
+        device=device,
+        available=grounds.available,
+        bought=grounds.points,
+        **budget,
     )
-    planned = found.plan(study, now=verbs.now())
-    if planned is None:
+    first = found.forecast(grounds.costs, now=verbs.now())
+    if first is None:
         return found, None
-    _choose_for(folder, planned)
-    return found, folder.write_plan(planned)
+    return found, _written(grounds, first, found.pilots[0].trained + 1)[1]
 
 
 def _choose_for(folder: StudyFolder, planned: Study) -> None:

@@ -76,10 +76,9 @@ def _plan(place: Path) -> str:
 
     dearest = max(one.outcome.flops for one in StudyFolder(place).trained())
     try:
-        planned, path = planning.plan(place, flops=3 * dearest)
+        forecast, path = planning.plan(place, flops=3 * dearest)
     except NotIdentified as error:
         return f"next run: not identified at this size ({error})"
-    forecast = planned.forecast[0]
     low, high = forecast.intervals["90"]
     return (
         f"next run, for three times the compute of the dearest so far: {forecast.family} "

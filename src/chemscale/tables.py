@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from chemscale.table.records import Run, Study
+from chemscale.table.records import Forecast, Run
 from chemscale.table.results import Choice, Estimate
 from chemscale.table.store import StudyFolder
 
@@ -201,26 +201,33 @@ def print_out_of_use(path: Path) -> None:
         print(f"  {one.run.folder_name}")
 
 
-def print_plan(planned: Study, path: Path | None) -> None:
+def print_plan(forecast: Forecast, path: Path | None) -> None:
     """The forecast, and how to have it checked."""
-    for forecast in planned.forecast:
-        levels = ", ".join(
-            f"{level} %: {_range(low, high)}" for level, (low, high) in forecast.intervals.items()
-        )
-        print(
-            f"{forecast.family} {forecast.size} ({forecast.num_params:,} parameters) on "
-            f"{forecast.num_train:,}: {forecast.metric} {_number(forecast.value)} ({levels})"
-        )
-        print(f"  by {forecast.law}; {forecast.why}")
-        linked = [
-            f"{metric} {_number(value)} (90 %: {_range(low, high)})"
-            for metric, (value, low, high) in (forecast.utility or {}).items()
-        ]
-        if linked:
-            print(f"  linked to it by the runs so far: {', '.join(linked)}")
-        if forecast.capped_at_items:
-            print(f"  holds at this training length only ({forecast.capped_at_items:,} items)")
-    if path is not None:
+    levels = ", ".join(
+        f"{level} %: {_range(low, high)}" for level, (low, high) in forecast.intervals.items()
+    )
+    size = forecast.size.removesuffix(" parameters")
+    print(
+        f"{forecast.family} {f'{size} ' * (size == forecast.size)}({forecast.num_params:,} "
+        f"parameters) on {forecast.num_train:,}: {forecast.metric} {_number(forecast.value)} "
+        f"({levels})"
+    )
+    print(f"  by {forecast.law}; {forecast.why}")
+    linked = [
+        f"{metric} {_number(value)} (90 %: {_range(low, high)})"
+        for metric, (value, low, high) in (forecast.utility or {}).items()
+    ]
+    if linked:
+        print(f"  linked to it by the runs so far: {', '.join(linked)}")
+    if forecast.capped_at_items:
+        print(f"  holds at this training length only ({forecast.capped_at_items:,} items)")
+    _print_place(path)
+
+
+def _print_place(path: Path | None) -> None:
+    if path is None:
+        print("Nothing is written: a table is no study that could be trained; --json keeps it.")
+    else:
         print(f"Written to {path}; chemscale train {path} checks it.")
 
 
@@ -236,17 +243,18 @@ def print_pilots(found: Design, path: Path | None) -> None:
             pilot.candidate.size.size,
             f"{pilot.candidate.num_train:,}",
             f"seed {pilot.trained + 1}" if pilot.trained else "new",
-            _number(pilot.candidate.flops),
+            _number(pilot.candidate.cost(found.unit)),
             _range(pilot.interval.low, pilot.interval.high),
             f"{100 * pilot.narrower:.0f} %",
         )
         for pilot in found.pilots[:10]
     ]
     if rows:
-        _print(("size", "num_train", "run", "FLOPs", "interval after", "narrower"), rows)
+        unit = {"flops": "FLOPs", "work": "size x data"}.get(found.unit, found.unit)
+        _print(("size", "num_train", "run", unit, "interval after", "narrower"), rows)
     print("\n".join(wrapped(found.sentence[0].upper() + found.sentence[1:] + ".")))
-    if path is not None:
-        print(f"Written to {path}; chemscale train {path} trains it.")
+    if found.pilots:
+        _print_place(path)
 
 
 def pilots_data(found: Design) -> dict[str, Any]:
@@ -261,7 +269,7 @@ def pilots_data(found: Design) -> dict[str, Any]:
                 "size": pilot.candidate.size.size,
                 "num_train": pilot.candidate.num_train,
                 "trained": pilot.trained,
-                "flops": pilot.candidate.flops,
+                found.unit: pilot.candidate.cost(found.unit),
                 "interval": pilot.interval.model_dump(),
                 "narrower": pilot.narrower,
             }

@@ -225,19 +225,18 @@ def fit(
     return found
 
 
-def fitted(source: str | Path) -> Fit:
-    """The fit of a study, made now where there is none, or of a table or log.
+def fitted(folder: StudyFolder) -> Fit:
+    """The fit of a study, made now where there is none.
 
     Raises:
         UsageError: runs of the study have ended that its fit does not know.
     """
-    [one] = sources_of(source)
-    found = one.fit() if isinstance(one, StudyFolder) else None
-    if found is None or not isinstance(one, StudyFolder):
-        return fit(source)
-    if late := _ended_since(one, points_of(one.trained())):
+    found = folder.fit()
+    if found is None:
+        return fit(folder.path)
+    if late := _ended_since(folder, points_of(folder.trained())):
         raise UsageError(
-            f"{one.path}: {late:,} of the sweep's runs ended after the fit was made; run "
+            f"{folder.path}: {late:,} of the sweep's runs ended after the fit was made; run "
             "`chemscale fit` again, then this"
         )
     return found

@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from chemscale.desk.design import Design, _scatter, design
+from chemscale.desk.costs import StudyCosts
+from chemscale.desk.design import Design, _scatter
+from chemscale.desk.design import design as designing
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict
 from chemscale.table.errors import NotIdentified
@@ -80,6 +82,11 @@ def ladder(price: dict[str, float] | None = None, each: float = 100.0) -> list[S
     ]
 
 
+def design(fitted: Fit, study: Study, sizes: list[Size], *where, **options) -> Design:
+    costs = StudyCosts(study, sizes, options.get("device"))
+    return designing(fitted, costs, *where, **options)
+
+
 def order(found: Design) -> list[tuple[str, int]]:
     return [(one.candidate.size.size, one.candidate.num_train) for one in found.pilots]
 
@@ -99,7 +106,7 @@ def test_runs_are_ranked_by_what_they_narrow_per_flop_so_a_dearer_size_falls_beh
     even = dict.fromkeys(PARAMS, 100.0)
     first = order(design(runs, STUDY, ladder(even), "painn:w96", 3000))[0]
     dear = even | {first[0]: 1e6}
-    again = design(runs, STUDY, ladder(dear), "painn:w96", 3000, flops=math.inf)
+    again = design(runs, STUDY, ladder(dear), "painn:w96", 3000, flops=1e99)
     assert first in order(again)
     assert order(again)[0][0] != first[0]
     rates = [-math.log(1 - p.narrower) / p.candidate.flops for p in again.pilots]
@@ -139,18 +146,15 @@ def test_piloting_stops_where_no_run_is_expected_to_narrow_by_enough(runs):
     assert found.pilots == ()
     assert found.sentence.startswith("stop piloting painn:w96 on 3,000 structures")
     assert "by 99 % (the best, " in found.sentence
-    assert found.plan(STUDY, now=NOW) is None
+    assert found.forecast(StudyCosts(STUDY, ladder()), now=NOW) is None
 
 
-def test_the_first_pilot_is_a_study_with_its_forecast_and_another_seed_where_one_is_there(runs):
+def test_the_first_pilot_is_forecast_and_another_seed_where_one_is_there(runs):
     found = design(runs, STUDY, ladder(), "painn:w96", 3000)
-    made = found.plan(STUDY, now=NOW)
+    made = found.forecast(StudyCosts(STUDY, ladder()), now=NOW)
     assert made is not None
-    size, amount = order(found)[0]
-    assert (made.families, made.num_train) == ({"painn": (size,)}, (amount,))
-    assert made.seeds == found.pilots[0].trained + 1
-    assert "narrows the forecast of painn:w96 on 3,000 structures" in made.forecast[0].why
-    assert Study.model_validate(made.model_dump()) == made
+    assert (made.size, made.num_train) == order(found)[0]
+    assert "narrows the forecast of painn:w96 on 3,000 structures most per FLOP" in made.why
     there = {cell[:2]: cell[3] for cell in runs.families[0].observed}
     everything = design(runs, STUDY, ladder(), "painn:w96", 3000, least=0.0)
     for pilot in everything.pilots:

@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 
+from chemscale.desk.costs import StudyCosts, TableCosts
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict, reach
-from chemscale.desk.plan import plan
+from chemscale.desk.plan import as_study, forecast
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
 from chemscale.table.records import Study
 from chemscale.table.results import Fit, Point, Size
@@ -77,6 +78,11 @@ NOW = "2026-01-01T00:00:00Z"
 @pytest.fixture(scope="module")
 def fitted() -> Fit:
     return fit(points())
+
+
+def plan(fitted: Fit, study: Study, sizes: list[Size], seeds: int = 1, **wish) -> Study:
+    costs = StudyCosts(study, sizes, wish.get("device"))
+    return as_study(study, forecast(fitted, costs, seeds=seeds, **wish), seeds)
 
 
 def cost(size: str, seeds: int = 1) -> float:
@@ -159,14 +165,14 @@ def test_a_plan_is_a_study_that_differs_in_what_was_asked_and_carries_its_foreca
     assert (made.families, made.num_train, made.seeds) == ({"painn": ("w48",)}, (5000,), 2)
     assert made.search is None
     assert (made.dataset, made.recipe, made.budget) == (STUDY.dataset, STUDY.recipe, STUDY.budget)
-    [forecast] = made.forecast
-    assert forecast.value == pytest.approx(loss(50_000, 5_000), rel=0.1)
-    assert list(forecast.intervals) == ["50", "80", "90"]
-    assert set(forecast.fitted_runs) == {point.run for point in points()}
-    assert forecast.law.startswith("force MAE = ")
-    assert "no change from the last observation" in forecast.why
-    assert forecast.made == NOW
-    assert forecast.capped_at_items is None
+    [promised] = made.forecast
+    assert promised.value == pytest.approx(loss(50_000, 5_000), rel=0.1)
+    assert list(promised.intervals) == ["50", "80", "90"]
+    assert set(promised.fitted_runs) == {point.run for point in points()}
+    assert promised.law.startswith("force MAE = ")
+    assert "no change from the last observation" in promised.why
+    assert promised.made == NOW
+    assert promised.capped_at_items is None
     assert Study.model_validate(made.model_dump()) == made
 
 
@@ -177,7 +183,7 @@ def test_a_flops_budget_buys_the_best_forecast_that_it_can_pay_for(fitted):
     richer = plan(fitted, STUDY, LADDER, flops=1e30, available=20_000, now=NOW)
     assert richer.families == {"painn": ("w64",)}  # w512 lies out of reach
     assert richer.num_train == (20_000,)
-    with pytest.raises(NotIdentified, match="the cheapest run takes"):
+    with pytest.raises(NotIdentified, match="the cheapest run costs 2.40e9 FLOPs"):
         plan(fitted, STUDY, LADDER, flops=1.0, now=NOW)
 
 
@@ -249,13 +255,13 @@ def test_the_money_of_a_plan_is_its_new_labels_once_and_the_hours_of_all_its_see
         fitted, STUDY, LADDER, money=1e9, label_price=2.5, hour_price=4.0, device="cpu",
         available=4000, seeds=3, now=NOW,
     )  # fmt: skip
-    [forecast] = made.forecast
-    assert forecast.num_train > 4000
-    hours = 3 * 12_000 / (2e6 / forecast.num_params) / 3600
-    assert forecast.money == pytest.approx(2.5 * (forecast.num_train - 4000) + 4 * hours)
-    assert forecast.prices is not None
-    assert (forecast.prices.label, forecast.prices.hour, forecast.prices.device) == (2.5, 4, "cpu")
-    assert "labels at 2.5, training at 4 an hour on cpu" in forecast.why
+    [promised] = made.forecast
+    assert promised.num_train > 4000
+    hours = 3 * 12_000 / (2e6 / promised.num_params) / 3600
+    assert promised.money == pytest.approx(2.5 * (promised.num_train - 4000) + 4 * hours)
+    assert promised.prices is not None
+    assert (promised.prices.label, promised.prices.hour, promised.prices.device) == (2.5, 4, "cpu")
+    assert "labels at 2.5, training at 4 an hour on cpu" in promised.why
     assert Study.model_validate(made.model_dump()) == made
 
 
@@ -324,3 +330,48 @@ def test_what_was_trained_already_is_told_and_not_forecast(fitted):
         fitted, STUDY, LADDER, at="painn:w64", num_train=3000, seeds=3, bought=known, now=NOW
     )
     assert more.seeds == 3
+
+
+# --- a table, of which nothing can be trained ----------------------------------------------------
+
+
+def tabled(**cost) -> TableCosts:
+    """The same runs, of which each tells 6·N·D FLOPs, or what else of N and D is said."""
+    told = [
+        {name: of(point.num_params, point.num_train) for name, of in cost.items()}
+        for point in points()
+    ]
+    runs = zip(points(), told, strict=True)
+    return TableCosts([point.model_copy(update=values) for point, values in runs])
+
+
+def test_what_runs_of_a_table_took_is_followed_to_other_sizes_and_amounts(fitted):
+    costs = tabled(flops=lambda n, d: 6.0 * n * d, seconds=lambda n, d: 2e-3 * n**0.5 * d)
+    any_size = costs.rung("painn", "123456")
+    assert costs.flops(any_size, 777) == pytest.approx(6.0 * 123_456 * 777)
+    assert costs.hours(any_size, 777) == pytest.approx(2e-3 * 123_456**0.5 * 777 / 3600)
+    assert costs.rung("painn", "w32").num_params == PARAMS["w32"]
+    found = forecast(fitted, costs, hours=1.0, available=10_000, seeds=2, now=NOW)
+    assert 2 * 2e-3 * found.num_params**0.5 * found.num_train / 3600 <= 1.0
+    assert found.num_params not in PARAMS.values() or found.num_train not in NUM_TRAIN
+    with pytest.raises(UsageError, match="leave device out"):
+        forecast(fitted, costs, hours=1.0, device="cpu", now=NOW)
+    with pytest.raises(UnknownName, match="no size, or a number of parameters named 'w9'"):
+        costs.rung("painn", "w9")
+
+
+def test_a_cost_that_a_table_does_not_tell_names_the_column_and_a_target_goes_by_size_and_data(
+    fitted,
+):
+    for wish, words in {
+        "hours": "no column seconds, no column hours, nor items_per_second with items_seen",
+        "flops": "no column flops",
+    }.items():
+        with pytest.raises(NotIdentified, match=words):
+            forecast(fitted, tabled(), now=NOW, **{wish: 1.0})
+    with pytest.raises(NotIdentified, match="no column seconds"):
+        forecast(fitted, tabled(), money=9.0, hour_price=1.0, now=NOW)
+    target = predict(fitted.families[0], 30_000, 10_000).value
+    found = forecast(fitted, tabled(), target=target, now=NOW)
+    assert found.num_params * found.num_train <= 30_000 * 10_000
+    assert "by parameters times items, as nothing tells what training costs" in found.why

@@ -210,6 +210,16 @@ def test_a_broken_table_is_refused_with_the_place_and_what_to_do(
         read_points(table(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    "told", ["seconds\n5400", "hours\n1.5", "items_seen,items_per_second\n54000,10"]
+)
+def test_time_is_told_in_seconds_hours_or_by_speed(tmp_path: Path, told: str):
+    names, values = told.split("\n")
+    text = f"family,num_params,num_train,loss,{names}\npainn,1000,10,0.5,{values}\n"
+    [one] = read_points(table(tmp_path, text))
+    assert (one.seconds, one.losses) == (5400, {"loss": 0.5})
+
+
 def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path):
     path = tmp_path / "curves.csv"
     path.write_bytes(b"\x89PNG\x00")

@@ -1,40 +1,254 @@
-"""What a run that is planned costs: items, hours, money."""
+"""What a run that is planned costs, in FLOPs, hours and money, and which sizes it may have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypeVar
 
-from chemscale.table.errors import NotIdentified
+import numpy as np
+
+from chemscale.desk.forecast import reach
+from chemscale.desk.sentences import number
+from chemscale.table.errors import NotIdentified, UnknownName
 from chemscale.table.records import Prices, Study
-from chemscale.table.results import Size
+from chemscale.table.results import Array, FamilyFit, Point, Size
 
 
-def items(study: Study, size: Size) -> float:
-    """Items one run sees at most: the ceiling of its trunk and the cooldown."""
-    budget = study.budget
-    ceiling = (
-        budget.items if budget.items is not None else (budget.flops or 0) / size.flops_per_item
-    )
-    return ceiling * (1 + study.recipe.resolve().cooldown)
+class Rung(Protocol):
+    """A size that a run may have."""
+
+    @property
+    def family(self) -> str:
+        """Its family."""
+
+    @property
+    def size(self) -> str:
+        """Its name."""
+
+    @property
+    def num_params(self) -> int:
+        """Parameters without embeddings."""
 
 
-def hours(size: Size, study: Study, device: str, seeds: int) -> float:
-    """Of training on a device whose speed is known."""
-    return seeds * items(study, size) / size.items_per_second[device] / 3600
+def words(unit: str, amount: float, device: str | None = None) -> str:
+    """An amount of flops, hours, money or work."""
+    names = {"flops": "FLOPs", "hours": "h", "money": "in money", "work": "parameters times items"}
+    name = names[unit]
+    return f"{number(amount)} {name}" + (f" on {device}" if unit == "hours" and device else "")
 
 
-def money(size: Size, num_train: int, study: Study, prices: Prices, seeds: int) -> float:
-    """Labels beyond those there are, bought once for all seeds, and hours of training."""
-    labels = prices.label * max(0, num_train - prices.available)
-    return labels + training(size, study, prices, seeds)
+R = TypeVar("R", bound=Rung)
 
 
-def training(size: Size, study: Study, prices: Prices, seeds: int) -> float:
-    """The money for training alone."""
-    if not prices.hour:
-        return 0.0
-    assert prices.device is not None
-    return prices.hour * hours(size, study, prices.device, seeds)
+class Costs(ABC):
+    """The sizes that there are, and what one run of a size on `num_train` items costs."""
+
+    study: Study | None  # None: a table, of which nothing can be trained
+    device: str | None  # that hours are on
+
+    @abstractmethod
+    def rungs(self, family: str) -> Sequence[Rung]:
+        """The sizes of a family."""
+
+    @abstractmethod
+    def rung(self, family: str, name: str) -> Rung:
+        """A size by its name."""
+
+    @abstractmethod
+    def flops(self, size: Rung, num_train: int) -> float | None:
+        """Training FLOPs; None where nobody knows."""
+
+    @abstractmethod
+    def hours(self, size: Rung, num_train: int) -> float | None:
+        """Hours of training; None where nobody knows."""
+
+    @abstractmethod
+    def missing(self, what: str) -> str:
+        """How to come to know the flops or hours."""
+
+    @abstractmethod
+    def words(self, flops: float | None, hours: float | None) -> str:
+        """What a run costs, in words; empty where that is not known."""
+
+    def refuse(self, one: FamilyFit) -> None:
+        """Refuse a fit that does not hold for these runs."""
+        del one
+
+    def money(self, size: Rung, num_train: int, prices: Prices, seeds: int) -> float:
+        """Labels beyond those there are, bought once for all seeds, and hours of training."""
+        labels = prices.label * max(0, num_train - prices.available)
+        if not prices.hour:
+            return labels
+        return labels + prices.hour * seeds * (self.hours(size, num_train) or math.inf)
+
+
+@dataclass(frozen=True)
+class StudyCosts(Costs):
+    """Of a study: the ceiling of a trunk and the cooldown, whatever `num_train` is."""
+
+    study: Study
+    sizes: Sequence[Size]
+    device: str | None = None  # as in `Size.items_per_second`
+
+    def rungs(self, family: str) -> Sequence[Size]:
+        """The sizes of the ladder."""
+        return [size for size in self.sizes if size.family == family]
+
+    def rung(self, family: str, name: str) -> Size:
+        """A size of the ladder."""
+        return _known(self.rungs(family), family, name)
+
+    def items(self, size: Size) -> float:
+        """Items one run sees at most."""
+        budget = self.study.budget
+        ceiling = (
+            budget.items if budget.items is not None else (budget.flops or 0) / size.flops_per_item
+        )
+        return ceiling * (1 + self.study.recipe.resolve().cooldown)
+
+    def flops(self, size: Rung, num_train: int) -> float | None:
+        """At most."""
+        assert isinstance(size, Size)
+        return self.items(size) * size.flops_per_item
+
+    def hours(self, size: Rung, num_train: int) -> float | None:
+        """By measured items per second."""
+        assert isinstance(size, Size)
+        speed = size.items_per_second.get(self.device or "")
+        return self.items(size) / speed / 3600 if speed else None
+
+    def missing(self, what: str) -> str:
+        """The command that measures."""
+        known = sorted({name for size in self.sizes for name in size.items_per_second})
+        have = f" (measured so far: {', '.join(known)})" if known else ""
+        return (
+            f"no size was timed on {self.device!r}{have}. Run, on that device: "
+            "chemscale expand STUDY --measure"
+        )
+
+    def words(self, flops: float | None, hours: float | None) -> str:
+        """FLOPs."""
+        return f", {number(flops or 0.0)} FLOPs at most"
+
+    def refuse(self, one: FamilyFit) -> None:
+        """Refuse a fit of capped runs for longer ones."""
+        ceiling = self.study.budget.items
+        if one.at_this_training_length and one.max_items and ceiling and ceiling > one.max_items:
+            raise NotIdentified(
+                f"{one.family}: over a third of its runs were capped at {one.max_items:,} items, "
+                f"so the fit does not hold for a budget of {ceiling:,}. Raise budget.items of the "
+                "study that was fitted, train again (its trunks go on) and fit"
+            )
+
+
+@dataclass(frozen=True)
+class TableRung:
+    """A size that is known by its number of parameters."""
+
+    family: str
+    size: str
+    num_params: int
+
+
+@dataclass(frozen=True)
+class TableCosts(Costs):
+    """Of a table: what its runs took, as a power of `num_params` times one of `num_train`."""
+
+    points: Sequence[Point]
+    study: None = None
+    device: None = None
+
+    def rungs(self, family: str) -> Sequence[TableRung]:
+        """The sizes in the table, and round numbers between and as far beyond as laws reach."""
+        found = {
+            point.num_params: TableRung(family, point.size, point.num_params)
+            for point in self.points
+            if point.family == family
+        }
+        return [found.get(count) or _unnamed(family, count) for count in round_numbers(found)]
+
+    def rung(self, family: str, name: str) -> TableRung:
+        """A size in the table, or any number of parameters."""
+        plain = name.replace(",", "").removesuffix(" parameters")
+        try:
+            count = round(float(plain))
+        except ValueError:
+            return _known(self.rungs(family), family, name, ", or a number of parameters")
+        there = [one for one in self.rungs(family) if name == one.size or count == one.num_params]
+        return there[0] if there else _unnamed(family, count)
+
+    def flops(self, size: Rung, num_train: int) -> float | None:
+        """By the column flops."""
+        return self._value("flops", size, num_train)
+
+    def hours(self, size: Rung, num_train: int) -> float | None:
+        """By the column seconds."""
+        seconds = self._value("seconds", size, num_train)
+        return None if seconds is None else seconds / 3600
+
+    def missing(self, what: str) -> str:
+        """The column."""
+        if what == "flops":
+            return (
+                "the table does not tell the training FLOPs of its runs: no column flops. Add it, "
+                "or name it: --columns flops=ITS-NAME; or plan by --hours, --money or --at"
+            )
+        return (
+            "the table does not tell how long its runs took: no column seconds, no column hours, "
+            "nor items_per_second with items_seen. Add one, or name it: --columns seconds=ITS-NAME"
+        )
+
+    def words(self, flops: float | None, hours: float | None) -> str:
+        """FLOPs and hours, where the table tells them."""
+        told = [f"{number(flops)} FLOPs"] if flops else []
+        told += [f"{number(hours)} h"] if hours else []
+        return f", about {' and '.join(told)} by what the runs of the table took" if told else ""
+
+    def _value(self, what: str, size: Rung, num_train: int) -> float | None:
+        plane = self._planes.get((size.family, what))
+        if plane is None:
+            return None
+        return float(np.exp(plane @ [1.0, math.log(size.num_params), math.log(num_train)]))
+
+    @cached_property
+    def _planes(self) -> dict[tuple[str, str], Array]:
+        found = {}
+        for family in {point.family for point in self.points}:
+            for what in ("flops", "seconds"):
+                rows = [
+                    (1.0, *np.log([point.num_params, point.num_train, cost]))
+                    for point in self.points
+                    if point.family == family and (cost := getattr(point, what) or 0.0) > 0
+                ]
+                if rows:
+                    x, y = np.array(rows)[:, :3], np.array(rows)[:, 3]
+                    x[:, 1:] *= np.ptp(x[:, 1:], axis=0) > 0  # what does not vary tells nothing
+                    found[family, what] = np.linalg.lstsq(x, y)[0]
+        return found
+
+
+def round_numbers(there: Iterable[int], last: float | None = None) -> list[int]:
+    """What is there, and round numbers between and beyond, up to `last` or as far as laws reach."""
+    low, high = min(there), max(there)
+    last = math.floor(reach((low, high))[1]) if last is None else last
+    powers = 10 ** np.arange(math.floor(math.log10(low)), math.log10(max(last, 1)) + 1)
+    between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
+    return sorted(amount for amount in {*there, *between} if low <= amount <= last)
+
+
+def _unnamed(family: str, count: int) -> TableRung:
+    return TableRung(family, f"{count:,} parameters", count)
+
+
+def _known(rungs: Iterable[R], family: str, name: str, or_else: str = "") -> R:
+    names = {one.size: one for one in rungs}
+    if name not in names:
+        raise UnknownName.of(f"size{or_else}", name, names, where=f"{family}:{name}")
+    return names[name]
 
 
 def bill(num_train: int, prices: Prices) -> str:
@@ -43,21 +257,5 @@ def bill(num_train: int, prices: Prices) -> str:
     labels = f"{more:,} labels at {prices.label:g}"
     if not prices.hour:
         return f"{labels}, training free"
-    return f"{labels}, training at {prices.hour:g} an hour on {prices.device}"
-
-
-def measured(sizes: Sequence[Size], device: str) -> list[Size]:
-    """The sizes whose speed on a device is known.
-
-    Raises:
-        NotIdentified: none is; names the command that measures.
-    """
-    timed = [size for size in sizes if device in size.items_per_second]
-    if not timed:
-        known = sorted({name for size in sizes for name in size.items_per_second})
-        have = f" (measured so far: {', '.join(known)})" if known else ""
-        raise NotIdentified(
-            f"no size was timed on {device!r}{have}. Run, on that device: "
-            "chemscale expand STUDY --measure"
-        )
-    return timed
+    where = f" on {prices.device}" if prices.device else ""
+    return f"{labels}, training at {prices.hour:g} an hour{where}"

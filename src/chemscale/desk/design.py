@@ -23,12 +23,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chemscale.desk.candidates import Candidate, candidate_at, named, trained_cells
+from chemscale.desk.costs import Costs, Rung, words
 from chemscale.desk.forecast import Prediction
-from chemscale.desk.plan import Candidate, as_study, candidate_at, named, trained_cells
+from chemscale.desk.plan import known, prices_of, promise, refuse_amounts, refuse_device
 from chemscale.desk.sentences import number, plural
-from chemscale.table.errors import NotIdentified
-from chemscale.table.records import Study
-from chemscale.table.results import Array, FamilyFit, Fit, Interval, LawFit, Point, Size, SurfaceFit
+from chemscale.table.errors import NotIdentified, UsageError
+from chemscale.table.records import Forecast, Prices
+from chemscale.table.results import Array, FamilyFit, Fit, Interval, LawFit, Point, SurfaceFit
+
+RATES = {
+    "flops": "per FLOP",
+    "hours": "per hour",
+    "money": "for its money",
+    "work": "for its parameters times items",
+}
 
 
 @dataclass(frozen=True)
@@ -43,38 +52,47 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Design:
-    """Pilot runs in order of what they narrow per FLOP; none where piloting should stop."""
+    """Pilot runs in order of what they narrow for their cost; none where piloting should stop."""
 
     target: Candidate
     interval: Interval  # at the target, now
     pilots: tuple[Pilot, ...]
+    unit: str  # of the cost that they are ranked by: flops, hours or money
+    prices: Prices | None
     sentence: str
 
-    def plan(self, study: Study, *, now: str) -> Study | None:
-        """The first pilot as a study with its forecast; None where piloting should stop."""
+    def forecast(self, costs: Costs, *, now: str) -> Forecast | None:
+        """That of the first pilot, as it is written down; None where piloting should stop."""
         if not self.pilots:
             return None
-        first = self.pilots[0]
-        return as_study(study, first.candidate, first.trained + 1, now, self.sentence)
+        return promise(self.pilots[0].candidate, costs, now, self.sentence, self.prices)
 
 
 def design(
     fit: Fit,
-    study: Study,
-    sizes: Sequence[Size],
+    costs: Costs,
     at: str,
     num_train: int | None = None,
     *,
     flops: float | None = None,
+    hours: float | None = None,
+    device: str | None = None,
+    money: float | None = None,
+    label_price: float | None = None,
+    hour_price: float | None = None,
     available: int | None = None,
     bought: Sequence[Point] = (),
     least: float = 0.05,
 ) -> Design:
-    """Rank the pilot runs for a forecast by how much they narrow its interval per FLOP.
+    """Rank the pilot runs for a forecast by how much they narrow its interval for their cost.
 
-    Candidates are the sizes of the ladder on each fitted `num_train`, those of the study, that of
-    the target and all there are: not trained yet, or once more with another seed; not what the
-    study holds out. Nothing is drawn here: the draws are those the fit was recorded with.
+    Candidates are the sizes there are on each fitted `num_train`, those of the study, that of the
+    target and all there are: not trained yet, or once more with another seed; not what the study
+    holds out. Nothing is drawn here: the draws are those the fit was recorded with.
+
+    Cost is in money where labels or hours have a price, which may then buy labels up to those of
+    the target; in hours where these or their device are named; else in FLOPs, or in what a table
+    tells instead: hours, or no more than sizes and amounts.
 
     Piloting stops when no affordable run is expected to narrow the interval by `least`. By default
     5 %: a standard deviation over the 200 draws that a fit keeps is itself uncertain by
@@ -82,26 +100,53 @@ def design(
 
     Args:
         fit: the laws.
-        study: what the pilots continue.
-        sizes: the ladders of its families.
+        costs: the sizes, and what they cost.
         at: "family:size" of the forecast to narrow.
         num_train: of that forecast; by default the largest fitted.
         flops: what one pilot may cost; by default as much as the target, which answers itself.
+        hours: the same, on `device`.
+        device: as in `forecast`.
+        money: the same, by the prices.
+        label_price: as in `forecast`.
+        hour_price: as in `forecast`.
         available: how many training items there are; by default as many as were fitted.
         bought: what earlier plans trained; untold to the fit, so not bought again.
         least: smallest share of the width worth a run.
 
     Raises:
-        NotIdentified: no forecast at the target; with the run that would give one.
+        UsageError: several budgets.
+        NotIdentified: no forecast at the target, with the run that would give one; or the cost is
+            not known, with how to come to know it.
     """
-    target = named(fit, study, sizes, at, num_train, 1)
+    budgets = {"flops": flops, "hours": hours, "money": money}
+    given = {unit: budget for unit, budget in budgets.items() if budget is not None}
+    if len(given) > 1:
+        raise UsageError(f"a pilot has one budget, not {' and '.join(given)}")
+    refuse_amounts({**budgets, "num_train": num_train, "available": available})
+    if flops is not None and device is not None:
+        raise UsageError("a budget of flops knows no device: give hours, or leave device out")
+    prices = prices_of(fit, money, label_price, hour_price, device, available)
+    if prices is not None and given.keys() - {"money"}:
+        raise UsageError(f"with prices the budget is money, not {[*given][0]}")
+    timed = hours is not None or hour_price is not None or device is not None
+    refuse_device(costs, device, timed)
+    target = named(fit, costs, at, num_train, 1, prices)
     one = target.fit
-    budget = target.flops if flops is None else flops
-    rungs = [size for size in sizes if size.family == one.family]
+    unit = next(iter(given), "money" if prices is not None else "hours" if timed else target.unit)
+    rungs = [(one, size) for size in costs.rungs(one.family)]
+    if (what := "hours" if hour_price is not None else unit) in ("flops", "hours"):
+        rungs = known(rungs, costs, what)
+        known([(one, target.size)], costs, what)
+    budget = given.get(unit, target.cost(unit))
+    there = max(cell[1] for cell in one.observed) if available is None else available
+    if label_price is not None:
+        there = max(there, target.num_train)
     found = [
         pair
-        for pair in _candidates(one, study, rungs, target, available, bought)
-        if pair[0].flops <= budget and pair[0].prediction.held == target.prediction.held
+        for pair in _candidates(
+            one, costs, [size for _, size in rungs], target, there, bought, prices
+        )
+        if pair[0].cost(unit) <= budget and pair[0].prediction.held == target.prediction.held
     ]
     shares = expected(
         one,
@@ -114,8 +159,9 @@ def design(
         for (run, trained), share in zip(found, shares.tolist(), strict=True)
     ]
     worth = [pilot for pilot in pilots if pilot.narrower >= least]
-    ranked = tuple(sorted(worth, key=_gain, reverse=True))
-    return Design(target, now, ranked, _words(target, pilots, ranked, least, budget))
+    ranked = tuple(sorted(worth, key=lambda pilot: _gain(pilot, unit), reverse=True))
+    told = _words(target, pilots, ranked, least, unit, words(unit, budget, device))
+    return Design(target, now, ranked, unit, prices, told)
 
 
 def expected(one: FamilyFit, places: Array, predictions: Sequence[Prediction]) -> Array:
@@ -157,37 +203,38 @@ def _scatter(seeds: Array, noise: float, residual: float) -> Array:
     return np.where(seeds == 0, run, again)
 
 
-def _gain(pilot: Pilot) -> tuple[float, float]:
-    """Narrowing per FLOP, of the log of the width; between equals the narrowest."""
-    shrinks = -math.log(max(1 - pilot.narrower, 1e-12))
-    return (
-        shrinks / pilot.candidate.flops if pilot.candidate.flops else math.inf,
-        pilot.narrower,
-    )
+def _gain(pilot: Pilot, unit: str) -> tuple[float, float]:
+    """Narrowing for its cost, of the log of the width; between equals the narrowest."""
+    shrinks, cost = -math.log(max(1 - pilot.narrower, 1e-12)), pilot.candidate.cost(unit)
+    return shrinks / cost if cost else math.inf, pilot.narrower
 
 
 def _candidates(
     one: FamilyFit,
-    study: Study,
-    sizes: Sequence[Size],
+    costs: Costs,
+    sizes: Sequence[Rung],
     target: Candidate,
-    available: int | None,
+    there: int,
     bought: Sequence[Point],
+    prices: Prices | None,
 ) -> Iterator[tuple[Candidate, int]]:
     """Runs that the fit can answer for, with how many seeds of them it was fitted to."""
     fitted = {cell[:2]: cell[3] for cell in one.observed}
     trained = {cell[:2] for cell in trained_cells(one, bought)}
-    there = max(amount for _, amount in fitted) if available is None else available
-    amounts = {amount for _, amount in fitted} | {*study.num_train, target.num_train, there}
+    study = costs.study
+    amounts = {amount for _, amount in fitted} | {target.num_train, there}
+    amounts |= {*study.num_train} if study else set()
     for size in sizes:
-        for amount in sorted(amounts - set(study.hold_out.get(size.size, ()))):
+        held_out = study.hold_out.get(size.size, ()) if study else ()
+        for amount in sorted(amounts - set(held_out)):
             cell = (size.num_params, amount)
             if amount > there or (cell in trained and cell not in fitted):
                 continue
             # A seed that did not finish was asked for all the same: the next one is another.
-            seeds = max(fitted[cell], study.num_seeds(size.size)) if cell in fitted else 0
+            asked = study.num_seeds(size.size) if study else 0
+            seeds = max(fitted[cell], asked) if cell in fitted else 0
             try:
-                yield candidate_at(one, study, size, amount, 1), seeds
+                yield candidate_at(one, costs, size, amount, 1, prices), seeds
             except NotIdentified:
                 continue  # too far: it would tell of a law that is not there yet
 
@@ -242,7 +289,8 @@ def _words(
     pilots: Sequence[Pilot],
     ranked: Sequence[Pilot],
     least: float,
-    budget: float,
+    unit: str,
+    budget: str,
 ) -> str:
     where = f"{target.size.family}:{target.size.size} on {target.num_train:,}"
     where += f" {plural(target.fit.unit)}"
@@ -250,17 +298,17 @@ def _words(
         first = ranked[0]
         again = f" (seed {first.trained + 1} of it)" if first.trained else ""
         return (
-            f"narrows the forecast of {where} most per FLOP{again}: its "
+            f"narrows the forecast of {where} most {RATES[unit]}{again}: its "
             f"{100 * first.interval.level:g} % interval is expected to become "
             f"{number(first.interval.low)} to {number(first.interval.high)}, "
             f"{100 * first.narrower:.0f} % narrower"
         )
     if not pilots:
-        return f"stop piloting {where}: nothing to forecast costs {number(budget)} FLOPs or less"
+        return f"stop piloting {where}: nothing to forecast costs {budget} or less"
     best = max(pilots, key=lambda pilot: pilot.narrower)
     run = best.candidate
     return (
-        f"stop piloting {where}: no run within {number(budget)} FLOPs is expected to narrow its "
+        f"stop piloting {where}: no run within {budget} is expected to narrow its "
         f"interval by {100 * least:g} % (the best, {run.size.size} on {run.num_train:,}, by "
         f"{100 * best.narrower:.1f} %)"
     )

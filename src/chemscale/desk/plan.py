@@ -1,37 +1,29 @@
-"""From a fit and a budget to the next study, with its forecast written down beforehand."""
+"""From a fit and a budget to the next run, with its forecast written down beforehand."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
-from chemscale.desk import costs
-from chemscale.desk.forecast import Prediction, predict, reach
+from chemscale.desk.candidates import (
+    Candidate,
+    candidate_at,
+    candidates,
+    families,
+    named,
+    trained_cells,
+)
+from chemscale.desk.costs import Costs, Rung, bill, words
 from chemscale.desk.sentences import metric_words, number, plural
-from chemscale.table.errors import NotIdentified, UnknownName, UsageError
+from chemscale.table.errors import NotIdentified, UsageError
 from chemscale.table.records import Forecast, Prices, Study
-from chemscale.table.results import FamilyFit, Fit, Point, Size
+from chemscale.table.results import FamilyFit, Fit, Point
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A run that could be next: where, what it costs, what it promises."""
-
-    fit: FamilyFit
-    size: Size
-    num_train: int
-    flops: float  # for all its seeds
-    prediction: Prediction
-    money: float = 0.0  # labels and training of all its seeds; 0 without prices
-
-
-def plan(
+def forecast(
     fit: Fit,
-    study: Study,
-    sizes: Sequence[Size],
+    costs: Costs,
     *,
     now: str,
     at: str | None = None,
@@ -47,35 +39,35 @@ def plan(
     seeds: int = 1,
     available: int | None = None,
     bought: Sequence[Point] = (),
-) -> Study:
-    """Choose the next run and return it as a study with a forecast.
+) -> Forecast:
+    """Choose the next run and forecast it.
 
     Exactly one of five wishes:
 
     * `at` ("painn:w48", with `num_train`, by default the largest fitted): forecast there.
     * `flops`: the lowest forecast whose training costs no more, all seeds together.
-    * `hours` on a `device`: the same by measured items per second; evaluation is not counted.
+    * `hours` (of a study, on a `device`): the same by measured items per second, of a table by what
+      its runs took; evaluation is not counted.
     * `money`: the same by `label_price` and `hour_price`; it may buy labels that are not there yet.
     * `target`: the cheapest run forecast to reach this loss, at even odds; it may need more
       training items than there are, and says how many. Cheapest in money where a price is given,
-      else in FLOPs.
+      else in FLOPs, else in hours, else in parameters times training items.
 
     A budget never buys a size and `num_train` that was trained already. A trunk is charged its
     whole ceiling and the cooldown, though patience may end it sooner.
 
     Args:
         fit: the laws.
-        study: what the plan continues: dataset, recipe and budget are kept.
-        sizes: the ladders of its families.
+        costs: the sizes, and what they cost.
         now: when, for the record.
         at: family and size.
         num_train: with `at`.
         flops: budget.
         hours: budget, with `device`.
-        device: as named in `Size.items_per_second`.
+        device: of a study, as named in `Size.items_per_second`.
         money: budget, in the currency of the prices.
         label_price: money per training item beyond those `available`.
-        hour_price: money per hour of training on `device`; free where not given.
+        hour_price: money per hour of training (on `device`); free where not given.
         target: loss to reach, in the fitted metric.
         family: consider this one only.
         seeds: how many to train.
@@ -94,185 +86,126 @@ def plan(
         raise UsageError(
             f"give exactly one of at, flops, hours, money and target, not {given or 'none'}"
         )
-    if (hours is None and hour_price is None) != (device is None):
-        raise UsageError("hours or hour_price go together with device: hours=100, device='h200'")
+    timed = hours is not None or hour_price is not None
+    refuse_device(costs, device, timed)
     priced = label_price is not None or hour_price is not None
     if priced and money is None and target is None:
         raise UsageError("label_price and hour_price go with money or target")
-    if money is not None and not priced:
-        raise UsageError("money needs a price: label_price=2.5, or hour_price=4 with device='h200'")
-    for name, price in {"label_price": label_price, "hour_price": hour_price}.items():
-        if price is not None and not 0 <= price < math.inf:
-            raise UsageError(f"{name} must be 0 or more, not {price:g}")
     if num_train is not None and at is None:
         raise UsageError("num_train goes with at; the other wishes choose it themselves")
-    for name, value in {**wishes, "seeds": seeds, "num_train": num_train}.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise UsageError(f"{name} must be above 0, not {value:g}")
+    refuse_amounts({**wishes, "seeds": seeds, "num_train": num_train, "available": available})
+    prices = prices_of(fit, money, label_price, hour_price, device, available)
     if at is not None:
-        asked = named(fit, study, sizes, at, num_train, seeds)
+        asked = named(fit, costs, at, num_train, seeds)
         _refuse_trained(asked, seeds, bought)
-        return as_study(study, asked, seeds, now, f"at {at}")
+        return promise(asked, costs, now, f"at {at}")
 
-    fits = _families(fit, family)
-    rungs = [size for size in sizes if size.family in {one.family for one in fits}]
-    if device is not None:
-        rungs = costs.measured(rungs, device)
+    fits = families(fit, family)
+    what = "hours" if timed else "flops" if flops is not None else None
+    rungs = [(one, size) for one in fits for size in costs.rungs(one.family)]
+    if what is not None:
+        rungs = known(rungs, costs, what)
     if target is not None:
-        _refuse_reached(fits, rungs, target, bought)
+        _refuse_reached(fits, (size for _, size in rungs), target, bought)
+
     # A budget is spent on the items there are; what a target needs can be labelled, and what
     # money pays for after the training.
-    prices = None
-    if priced:
-        there = max((cell[1] for one in fits for cell in one.observed), default=0)
-        prices = Prices(
-            label=label_price or 0.0,
-            hour=hour_price or 0.0,
-            device=device,
-            available=there if available is None else available,
-        )
-
-    def limit(size: Size) -> float | None:
+    def limit(size: Rung) -> float | None:
         if target is not None:
             return math.inf
         if money is None or label_price is None or prices is None:
             return available
-        left = money - costs.training(size, study, prices, seeds)
-        return prices.available + max(0.0, left) / label_price if label_price else math.inf
-
-    candidates, reasons = _candidates(fits, study, rungs, seeds, limit, available, bought)
-    if prices is not None:
-        candidates = [_charged(one, study, prices, seeds) for one in candidates]
-    if not candidates:
-        raise NotIdentified(
-            "no forecast for any run that was not trained yet: "
-            + "; ".join(reasons or ["no sizes"])
+        if not label_price:
+            return math.inf
+        most = range(prices.available + int(money / label_price) + 1)
+        paid = bisect_right(
+            most, money, key=lambda amount: costs.money(size, max(amount, 1), prices, seeds)
         )
+        return max(prices.available, paid - 1)
+
+    found = candidates(rungs, costs, seeds, limit, available, bought, prices)
     if target is not None:
 
         def again(one: Candidate, amount: int) -> Candidate | None:
             if (one.size.num_params, amount) in {c[:2] for c in trained_cells(one.fit, bought)}:
                 return None  # and it did not reach the target
-            found = candidate_at(one.fit, study, one.size, amount, seeds)
-            return _charged(found, study, prices, seeds)
+            return candidate_at(one.fit, costs, one.size, amount, seeds, prices)
 
-        chosen = _cheapest(_fewest(candidates, target, again), target)
+        chosen = _cheapest(_fewest(found, target, again), target)
         why = f"the cheapest run forecast to reach {number(target)}"
+        if chosen.unit == "work" and prices is None:
+            why += " (by parameters times items, as nothing tells what training costs)"
         if available is not None and chosen.num_train > available:
             missing = f"{chosen.num_train - available:,} {plural(chosen.fit.unit)}"
             why += f" (it needs {missing} more than the {available:,} there are to train on)"
-        return as_study(study, chosen, seeds, now, why, prices)
-    if flops is not None:
-        affordable = [one for one in candidates if one.flops <= flops]
-        least = min(one.flops for one in candidates)
-        why = f"the best forecast within {number(flops)} FLOPs"
-        need = f"takes {number(least)} FLOPs"
-    elif money is not None:
-        affordable = [one for one in candidates if one.money <= money]
-        why = f"the best forecast for {number(money)} in money"
-        need = f"costs {number(min(one.money for one in candidates))}"
-    else:
-        assert hours is not None and device is not None
-        times = [costs.hours(one.size, study, device, seeds) for one in candidates]
-        affordable = [one for one, time in zip(candidates, times, strict=True) if time <= hours]
-        why = f"the best forecast within {number(hours)} h on {device}"
-        need = f"takes {number(min(times))} h on {device}"
+        return promise(chosen, costs, now, why, prices)
+    [unit], budget = given, wishes[given[0]]
+    assert isinstance(budget, int | float)
+    affordable = [one for one in found if one.cost(unit) <= budget]
     if not affordable:
-        raise NotIdentified(f"nothing fits the budget: the cheapest run {need}")
-    best = min(affordable, key=lambda one: (one.prediction.value, one.money, one.flops))
-    return as_study(study, best, seeds, now, why, prices)
+        least = words(unit, min(one.cost(unit) for one in found), device)
+        raise NotIdentified(f"nothing fits the budget: the cheapest run costs {least}")
+    best = min(affordable, key=lambda one: (one.prediction.value, one.money, one.cost(one.unit)))
+    why = f"the best forecast within {words(unit, budget, device)}"
+    return promise(best, costs, now, why, prices)
 
 
-def named(
-    fit: Fit, study: Study, sizes: Sequence[Size], at: str, num_train: int | None, seeds: int
-) -> Candidate:
-    """The run at "family:size", by default on as many items as the largest that was fitted."""
-    family, _, name = at.partition(":")
-    if not name:
-        raise UsageError(f"at {at!r}: give family:size, such as {sizes[0].family}:{sizes[0].size}")
-    [one] = _families(fit, family)
-    rungs = {size.size: size for size in sizes if size.family == family}
-    if name not in rungs:
-        raise UnknownName.of("size", name, rungs, where=at)
-    amount = num_train or max((cell[1] for cell in one.observed), default=0)
-    return candidate_at(one, study, rungs[name], amount, seeds)
+def refuse_amounts(told: Mapping[str, object]) -> None:
+    """Amounts are above 0."""
+    for name, value in told.items():
+        if isinstance(value, int | float) and not 0 < value < math.inf:
+            raise UsageError(f"{name} must be above 0, not {value:g}")
 
 
-def _families(fit: Fit, family: str | None) -> list[FamilyFit]:
-    """The fits to consider: the one named, or all where their losses can be compared."""
-    known = {one.family: one for one in fit.families}
-    if family is not None:
-        if family not in known:
-            raise UnknownName.of("fitted family", family, known)
-        return [known[family]]
-    metrics = sorted({one.metric for one in fit.families})
-    if len(metrics) > 1:
-        raise UsageError(f"families are measured by {' and '.join(metrics)}: name one with family")
-    return list(fit.families)
-
-
-def _candidates(
-    fits: Iterable[FamilyFit],
-    study: Study,
-    sizes: Sequence[Size],
-    seeds: int,
-    limit: Callable[[Size], float | None],
-    available: int | None,
-    bought: Sequence[Point],
-) -> tuple[list[Candidate], list[str]]:
-    """Every untrained size and `num_train` the fit can answer for, and why others cannot be."""
-    found: list[Candidate] = []
-    reasons: dict[str, None] = {}
-    for one in fits:
-        trained = {cell[:2] for cell in trained_cells(one, bought)}
-        for size in (size for size in sizes if size.family == one.family):
-            for amount in _amounts(one, limit(size), available):
-                if (size.num_params, amount) in trained:
-                    continue
-                try:
-                    found.append(candidate_at(one, study, size, amount, seeds))
-                except NotIdentified as error:
-                    reasons[str(error)] = None
-    return found, list(reasons)[:1]
-
-
-def candidate_at(one: FamilyFit, study: Study, size: Size, num_train: int, seeds: int) -> Candidate:
-    """Cost and forecast of a run; NotIdentified where the fit does not answer."""
-    ceiling = study.budget.items
-    if one.at_this_training_length and one.max_items and ceiling and ceiling > one.max_items:
-        raise NotIdentified(
-            f"{one.family}: over a third of its runs were capped at {one.max_items:,} items, so "
-            f"the fit does not hold for a budget of {ceiling:,}. Raise budget.items of the study "
-            "that was fitted, train again (its trunks go on) and fit"
+def refuse_device(costs: Costs, device: str | None, timed: bool) -> None:
+    """Hours of a study are on a device, those of a table as they were."""
+    if costs.study is None and device is not None:
+        raise UsageError(
+            "device goes with a study; the hours of a table are those that it tells, so "
+            "leave device out"
         )
-    prediction = predict(one, size.num_params, num_train)
-    flops = seeds * costs.items(study, size) * size.flops_per_item
-    return Candidate(one, size, num_train, flops, prediction)
+    if costs.study is not None and timed != (device is not None):
+        raise UsageError("hours or hour_price go together with device: hours=100, device='h200'")
 
 
-def _amounts(one: FamilyFit, limit: float | None, available: int | None = None) -> list[int]:
-    """Fitted values of `num_train`, round ones between and beyond, all there are, and the limit."""
-    fitted = sorted({cell[1] for cell in one.observed})
-    if not fitted:
-        return []
-    farthest = math.floor(reach((fitted[0], fitted[-1]))[1])
-    last = int(min(fitted[-1] if limit is None else limit, farthest))
-    powers = 10 ** np.arange(math.floor(math.log10(fitted[0])), math.log10(max(last, 1)) + 1)
-    between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
-    amounts = {*fitted, *between, available or last, last}
-    return sorted(amount for amount in amounts if fitted[0] <= amount <= last)
+def prices_of(
+    fit: Fit,
+    money: float | None,
+    label_price: float | None,
+    hour_price: float | None,
+    device: str | None,
+    available: int | None,
+) -> Prices | None:
+    """What labels and hours cost; None where nothing has a price."""
+    if label_price is None and hour_price is None:
+        if money is not None:
+            raise UsageError("money needs a price: label_price=2.5, or hour_price=4 with a device")
+        return None
+    for name, price in {"label_price": label_price, "hour_price": hour_price}.items():
+        if price is not None and not 0 <= price < math.inf:
+            raise UsageError(f"{name} must be 0 or more, not {price:g}")
+    there = max((cell[1] for one in fit.families for cell in one.observed), default=0)
+    return Prices(
+        label=label_price or 0.0,
+        hour=hour_price or 0.0,
+        device=device,
+        available=there if available is None else available,
+    )
 
 
-def trained_cells(one: FamilyFit, bought: Sequence[Point]) -> list[tuple[int, int, float]]:
-    """Parameters, `num_train` and loss of what was trained: by the sweep, then by plans."""
-    swept = [cell[:3] for cell in one.observed]
-    return swept + [
-        (point.num_params, point.num_train, point.losses[one.metric])
-        for point in bought
-        if point.family == one.family
-        and point.role.startswith("plans/")
-        and one.metric in point.losses
-    ]
+def known(
+    rungs: Sequence[tuple[FamilyFit, Rung]], costs: Costs, what: str
+) -> list[tuple[FamilyFit, Rung]]:
+    """The sizes whose flops or hours are known.
+
+    Raises:
+        NotIdentified: none is; says how to come to know them.
+    """
+    ask = costs.flops if what == "flops" else costs.hours
+    found = [(one, size) for one, size in rungs if ask(size, 1) is not None]
+    if not found:
+        raise NotIdentified(costs.missing(what))
+    return found
 
 
 def _refuse_trained(one: Candidate, seeds: int, bought: Sequence[Point]) -> None:
@@ -296,7 +229,7 @@ def _refuse_trained(one: Candidate, seeds: int, bought: Sequence[Point]) -> None
 
 
 def _refuse_reached(
-    fits: Iterable[FamilyFit], sizes: Sequence[Size], target: float, bought: Sequence[Point]
+    fits: Iterable[FamilyFit], sizes: Iterable[Rung], target: float, bought: Sequence[Point]
 ) -> None:
     """Tell of a trained run that reached the target, so that none is bought again."""
     names = {(size.family, size.num_params): size.size for size in sizes}
@@ -317,8 +250,8 @@ def _fewest(
 ) -> list[Candidate]:
     """Beside the candidates, the fewest items to two digits that bring each size to the target."""
     refined = []
-    for key in dict.fromkeys(one.size.key for one in candidates):
-        mine = [one for one in candidates if one.size.key == key]
+    for key in dict.fromkeys((one.fit.family, one.size.size) for one in candidates):
+        mine = [one for one in candidates if (one.fit.family, one.size.size) == key]
         mine.sort(key=lambda one: one.num_train)
         place = next((i for i, one in enumerate(mine) if one.prediction.value <= target), 0)
         low, least = mine[place - 1].num_train, mine[place]
@@ -336,36 +269,31 @@ def _two_digits(low: int, high: int) -> int:
     return round(float(f"{math.sqrt(low * high):.1e}"))
 
 
-def _charged(one: Candidate, study: Study, prices: Prices | None, seeds: int) -> Candidate:
-    if prices is None:
-        return one
-    return replace(one, money=costs.money(one.size, one.num_train, study, prices, seeds))
-
-
 def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
     reaching = [one for one in candidates if one.prediction.value <= target]
     if not reaching:
         best = min(candidates, key=lambda one: one.prediction.value)
-        words = metric_words(best.fit.metric)
         raise NotIdentified(
-            f"no run within reach of the fit is forecast to reach {words} {number(target)}: the "
+            "no run within reach of the fit is forecast to reach "
+            f"{metric_words(best.fit.metric)} {number(target)}: the "
             f"lowest is {number(best.prediction.value)} ({best.size.family}:{best.size.size}, "
-            f"{best.num_train:,} {plural(best.fit.unit)})"
+            f"{best.num_train:,} {plural(best.fit.unit)}). With that run, or others towards it, in "
+            "the fit the laws reach farther"
         )
-    return min(reaching, key=lambda o: (o.money, o.flops, o.num_train, o.prediction.value))
+    return min(reaching, key=lambda o: (o.money, o.cost(o.unit), o.num_train, o.prediction.value))
 
 
-def as_study(
-    study: Study, one: Candidate, seeds: int, now: str, why: str, prices: Prices | None = None
-) -> Study:
-    """The plan as a study: one family, size and `num_train`; nothing else is changed."""
+def promise(
+    one: Candidate, costs: Costs, now: str, why: str, prices: Prices | None = None
+) -> Forecast:
+    """The forecast of a run, as it is written down."""
     promised = one.prediction
-    why += f", {number(one.flops)} FLOPs at most"
+    why += costs.words(one.flops, one.hours)
     if prices is not None:
-        why += f", costs {number(one.money)} in money ({costs.bill(one.num_train, prices)})"
+        why += f", costs {number(one.money)} in money ({bill(one.num_train, prices)})"
     last = f"{number(promised.last_observed_at[0])} parameters and "
     last += f"{promised.last_observed_at[1]:,} {plural(one.fit.unit)}"
-    forecast = Forecast(
+    return Forecast(
         family=one.fit.family,
         size=one.size.size,
         num_params=one.size.num_params,
@@ -382,14 +310,18 @@ def as_study(
         prices=prices,
         money=one.money if prices else None,
     )
+
+
+def as_study(study: Study, promised: Forecast, seeds: int) -> Study:
+    """The plan as a study: one family, size and `num_train`; nothing else is changed."""
     return study.model_copy(
         update={
             "name": f"{study.name}-plan",
-            "families": {one.fit.family: (one.size.size,)},
-            "num_train": (one.num_train,),
+            "families": {promised.family: (promised.size,)},
+            "num_train": (promised.num_train,),
             "seeds": seeds,
             "hold_out": {},
             "search": None,
-            "forecast": (forecast,),
+            "forecast": (promised,),
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ MODEL = (*REQUIRED, "seed")  # what a run has one of, however many rows
 SETTINGS = "config."  # begins the name of a setting, in logs of other trainers
 COUNTS = ("num_params", "num_params_total", "num_train", "seed", "batch_size", "items_seen")
 NUMBERS = ("learning_rate", "flops", "seconds", "joules")
+SPEEDS = ("hours", "items_per_second")  # from which seconds follow
 PROGRESS = ("step", "items_seen", "epoch")  # the first that is there says which row is the last
 # Known columns that say where a row stands, or how much has passed through; not metrics.
 PASSING = (
@@ -120,7 +121,7 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
         DataError: as `read_points`.
     """
     require(rows, REQUIRED, where, "family, num_params, num_train and a loss")
-    known = {*COUNTS, *NUMBERS, *PASSING, *REQUIRED}
+    known = {*COUNTS, *NUMBERS, *SPEEDS, *PASSING, *REQUIRED}
     named = [name for name in rows[0] if name not in known and not name.startswith(SETTINGS)]
     metrics = [name for name in named if any(is_number(row[name]) for row in rows)]
     if not metrics:
@@ -198,6 +199,8 @@ def _tabled(where: str, number: int, row: Mapping[str, Any], metrics: Sequence[s
                     "by one, not in thousands or millions"
                 )
     fields |= {name: v for name in NUMBERS if (v := value(name)) is not None}
+    if "seconds" not in fields and (seconds := _seconds(value, fields.get("items_seen"))):
+        fields["seconds"] = seconds
     num_params = fields["num_params"]
     fields.setdefault("num_params_total", num_params)
     fields.setdefault("seed", 0)
@@ -222,6 +225,13 @@ def _tabled(where: str, number: int, row: Mapping[str, Any], metrics: Sequence[s
         },
         f"{where} row {number}",
     )
+
+
+def _seconds(value: Callable[[str], float | None], items_seen: int | None) -> float | None:
+    hours, speed = (value(name) for name in SPEEDS)
+    if hours is not None:
+        return 3600 * hours
+    return items_seen / speed if items_seen and speed else None
 
 
 def _checked(data: Mapping[str, Any], where: str) -> Point:

@@ -74,7 +74,7 @@ class StudyFolder:
             path = path.parent
         self.path = path
         if not (path / "study.toml").is_file():
-            told = "; tables and logs go to fit, report and plan --tenfold" * path.is_file()
+            told = "; tables and logs go to estimate, fit, plan and report" * path.is_file()
             raise StoreError(f"{path}: no study.toml here{told}")
 
     # --- what was asked ---
