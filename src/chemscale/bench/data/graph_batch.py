@@ -32,6 +32,8 @@ class GraphBatch:
     unpaired: Tensor | None = None  # (S,) electrons; None: all closed shells, or not told
     cell: Tensor | None = None  # (S, 3, 3), zero where not periodic; None: none is
     stress: Tensor | None = None  # (S, 3, 3), NaN where missing; None: nowhere known
+    pairs: Tensor | None = None  # (E / 2,) one edge of each two that join a pair; None: to be found
+    real_atoms: Tensor | None = None  # () how many are not there to pad the batch; None: all are
 
     @property
     def num_atoms(self) -> int:
@@ -51,8 +53,8 @@ class GraphBatch:
 
     def links(self) -> Links:
         """What carries messages: all edges, or each pair once where native kernels serve."""
-        both_ways = native.serves(self.positions)
-        graph = self._pairs() if both_ways else self
+        both_ways = native.serves(self.positions) or native.serves_on_gpu(self.positions)
+        graph = self._halved() if both_ways else self
         return Links(graph.vectors(), graph.senders, graph.receivers, self.num_atoms, both_ways)
 
     def all_pairs(self) -> tuple[Tensor, Tensor]:
@@ -60,13 +62,16 @@ class GraphBatch:
         receivers, senders = (self.structure[:, None] == self.structure).nonzero().unbind(1)
         return senders, receivers
 
-    def _pairs(self) -> GraphBatch:
-        """With one of the two edges that join a pair of atoms, or an atom and its own image."""
+    def find_pairs(self) -> Tensor:
+        """One of the two edges that join two atoms, or an atom and its own image: (E / 2,)."""
         kept = self.senders > self.receivers
         if self.offsets is not None:
             ahead = self.offsets.sign() @ self.offsets.new_tensor([4, 2, 1]) > 0
             kept = kept | ((self.senders == self.receivers) & ahead)
-        edges = kept.nonzero().squeeze(1)
+        return kept.nonzero().squeeze(1)
+
+    def _halved(self) -> GraphBatch:
+        edges = self.find_pairs() if self.pairs is None else self.pairs
         return dataclasses.replace(
             self,
             senders=self.senders.index_select(0, edges),
@@ -101,20 +106,71 @@ class GraphBatch:
         volumes = torch.linalg.det(self.cell).abs()
         return torch.where(volumes > 0, volumes, torch.nan)
 
+    def padded(self, apart: float) -> GraphBatch:
+        """With one more structure, so that batches come in few sizes: at most an eighth larger.
+
+        Its atoms lie in a row, out of each other's sight, so that none of them feels a force. It
+        counts as one of infinitely many atoms, so that its energy per atom is right, and nothing is
+        learnt from it. The loss is that of the batch, to rounding.
+
+        Args:
+            apart: Å, further than any atom sees in one step.
+        """
+        here, there = self.num_atoms, _rounded(self.num_atoms + 2)
+        pairs = _rounded(len(self.senders) // 2) - len(self.senders) // 2
+        atoms = there - here
+        places = self.positions.new_zeros(atoms, 3)
+        places[:, 0] = torch.arange(atoms) * apart
+        one = torch.arange(pairs) * atoms // max(pairs, 1)  # each atom has as many
+        other = (one + 1) % atoms
+        ends = torch.stack((torch.cat((one, other)), torch.cat((other, one))))
+        receivers, senders = here + ends[:, ends[0].argsort(stable=True)]
+        more = {
+            "positions": places,
+            "atomic_numbers": self.atomic_numbers[:1].expand(atoms),
+            "structure": self.structure.new_full((atoms,), self.num_structures),
+            "senders": senders,
+            "receivers": receivers,
+            "offsets": places.new_zeros(2 * pairs, 3),
+            "atoms_per_structure": self.atoms_per_structure.new_full((1,), torch.inf),
+            "energy": self.energy.new_zeros(1),
+            "forces": self.forces.new_zeros(atoms, 3),
+            "charge": places.new_zeros(1),
+            "unpaired": places.new_zeros(1),
+            "cell": places.new_zeros(1, 3, 3),
+            "stress": places.new_zeros(1, 3, 3),
+        }
+        whole = {
+            name: torch.cat((value, more[name].to(value.dtype)))
+            for name, value in vars(self).items()
+            if name in more and value is not None
+        }
+        real = self.positions.new_tensor(here)
+        return dataclasses.replace(self, **whole, pairs=None, real_atoms=real)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
         """Move, and cast all numbers but the energies.
 
-        To a GPU from locked pages, for which the processor need not wait.
+        To a GPU from locked pages, for which the processor need not wait, and with its pairs: how
+        many there are, it would wait to hear.
         """
+        ahead = device.type == "cuda" and self.positions.device.type == "cpu"
         moved = {}
         for name, value in vars(self).items():
+            if name == "pairs" and value is None and ahead:
+                value = self.find_pairs()
             if value is not None:
                 if value.is_floating_point() and name != "energy":
                     value = value.to(dtype)
-                if device.type == "cuda" and value.device.type == "cpu":
-                    value = value.pin_memory()
-                moved[name] = value.to(device, non_blocking=device.type == "cuda")
+                value = value.pin_memory() if ahead else value
+                moved[name] = value.to(device, non_blocking=ahead)
         return dataclasses.replace(self, **moved)
+
+
+def _rounded(count: int) -> int:
+    """Up to one of eight numbers between powers of two."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
 
 
 def _deformed(vectors: Tensor, strain: Tensor, structure: Tensor) -> Tensor:

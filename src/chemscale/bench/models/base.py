@@ -301,9 +301,14 @@ class Potential(Family):
             energy = self.scale * scatter_sum(atoms, graph.structure, graph.num_structures)
             found = Interaction(atoms, energy, graph.forces, None)  # forces are not asked for
         references = self.reference_energies(graph)
-        # What a family counts beside atoms it would have to fetch from a GPU.
-        whole = whole or Potential.seen(self, graph)
-        return found.loss(graph, references, self.scale, recipe, whole)
+        return found.loss(graph, references, self.scale, recipe, whole or self._whole(graph))
+
+    def _whole(self, graph: GraphBatch) -> Seen:
+        """What a loss is the mean over; what a family counts beside would be fetched from a GPU."""
+        if graph.real_atoms is None:
+            return Potential.seen(self, graph)
+        # As a tensor: recorded steps read it anew.
+        return Seen(items=graph.num_structures - 1, atoms=graph.real_atoms)  # type: ignore[arg-type]
 
     def measure(self, graph: GraphBatch, recipe: Recipe) -> dict[str, tuple[float, float]]:
         """Loss and MAE of energy (meV/atom), forces (meV/Å) and stress (meV/Å³).

@@ -17,12 +17,14 @@ from chemscale.bench.nn import native
 
 def silu(features: Tensor) -> Tensor:
     """X · sigmoid(x) (Elfwing et al. 2018)."""
-    return _activated("silu", features, F.silu)
+    return _activated("silu", features, F.silu, on_gpu=True)
 
 
 def shifted_softplus(features: Tensor) -> Tensor:
     """ln(½ eˣ + ½): smooth, and zero at zero (Schütt et al. 2017)."""
-    return _activated("shifted_softplus", features, lambda x: F.softplus(x) - math.log(2.0))
+    return _activated(
+        "shifted_softplus", features, lambda x: F.softplus(x) - math.log(2.0), on_gpu=True
+    )
 
 
 def gelu(features: Tensor) -> Tensor:
@@ -30,8 +32,10 @@ def gelu(features: Tensor) -> Tensor:
     return _activated("gelu", features, partial(F.gelu, approximate="tanh"))
 
 
-def _activated(name: str, features: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
-    if native.serves(features, half=True):
+def _activated(
+    name: str, features: Tensor, plain: Callable[[Tensor], Tensor], *, on_gpu: bool = False
+) -> Tensor:
+    if native.serves(features, half=True) or (on_gpu and native.serves_on_gpu(features)):
         return _Activate.apply(features, name)
     return plain(features)
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,11 +41,20 @@ def serves(tensor: Tensor, *, half: bool = False) -> bool:
     return mode == "shapes" or (at_work(tensor) and library() is not None)
 
 
-def at_work(tensor: Tensor) -> bool:
+def serves_on_gpu(tensor: Tensor) -> bool:
+    """Whether this is a tensor on a GPU for which Triton can make the kernels of `kernels_gpu`."""
+    return (
+        tensor.dtype in (torch.float32, torch.float64)
+        and at_work(tensor, "cuda")
+        and on_gpu() is not None
+    )
+
+
+def at_work(tensor: Tensor, device: str = "cpu") -> bool:
     """Whether this is a tensor on a CPU that is computed with, not traced, compiled or counted."""
     return (
         _mode.get() == "run"
-        and tensor.device.type == "cpu"
+        and tensor.device.type == device
         and type(tensor) in (Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
     )
@@ -51,7 +62,7 @@ def at_work(tensor: Tensor) -> bool:
 
 def path(tensor: Tensor) -> Literal["native", "eager"]:
     """The way that training takes with such parameters, in a word for the record."""
-    return "native" if serves(tensor) else "eager"
+    return "native" if serves(tensor) or serves_on_gpu(tensor) else "eager"
 
 
 def plain() -> contextlib.AbstractContextManager[None]:
@@ -79,6 +90,11 @@ def call(name: str, *arguments: Tensor | int) -> None:
         return
     first = arguments[0]
     assert isinstance(first, Tensor)
+    if first.is_cuda:
+        gpu = on_gpu()
+        assert gpu is not None
+        gpu.call(name, *arguments)
+        return
     kernel = _kernel(f"{name}_{SUFFIX[first.dtype]}", len(arguments))
     kernel(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
 
@@ -91,6 +107,14 @@ def _kernel(name: str, num_arguments: int) -> Callable[..., None]:
     assert address is not None
     # Whatever is passed is a pointer or a 64-bit integer; both travel in the same registers.
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * num_arguments)(address)
+
+
+@functools.cache
+def on_gpu() -> Any:
+    """The module of kernels in Triton; None where it is switched off or not there."""
+    if os.environ.get("CHEMSCALE_NATIVE") == "0" or importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("chemscale.bench.nn.kernels_gpu")
 
 
 @functools.cache
