@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
+from chemscale.bench.data.token_batch import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.nn import native
 from chemscale.bench.training.measure import Workbench, start_model

@@ -24,7 +24,8 @@ import transformers
 
 from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.data.molecule_files import read_smiles
-from chemscale.bench.data.tokens import BOS, EOS, PAD, SPECIAL, UNK, TokenBatch
+from chemscale.bench.data.token_batch import BOS, EOS, PAD, UNK, TokenBatch
+from chemscale.bench.data.tokens import SPECIAL
 from chemscale.bench.using import exchange, foreign
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel, load

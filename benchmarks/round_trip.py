@@ -19,7 +19,8 @@ from rdkit import Chem, RDLogger
 from chemscale.bench.data.encoding import Choices, read
 from chemscale.bench.data.molecule_files import read_smiles
 from chemscale.bench.data.notation import spell, split
-from chemscale.bench.data.tokens import SPECIAL, UNK, Tokenizer
+from chemscale.bench.data.token_batch import UNK
+from chemscale.bench.data.tokens import SPECIAL, Tokenizer
 
 NOTATIONS = ("selfies", "smiles")
 

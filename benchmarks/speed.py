@@ -218,7 +218,9 @@ def in_turn(
     workers: dict[str, Worker], options: argparse.Namespace, num_batches: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Warm both sides up and let them take the same steps: times of each round, and of warming."""
-    warming = {side: _warm_up(worker) for side, worker in workers.items()}
+    # On a GPU ours records each size of batch when it first comes.
+    each = [] if options.device == "cpu" else range(num_batches)
+    warming = {side: _warm_up(worker, [*each, *range(6)]) for side, worker in workers.items()}
     slowest = max(seconds["step"] for seconds in warming.values())
     num_steps = max(2, math.ceil(options.seconds / slowest))
     rounds = []
@@ -231,11 +233,11 @@ def in_turn(
     return rounds, warming
 
 
-def _warm_up(worker: Worker, num_steps: int = 6) -> dict[str, float]:
+def _warm_up(worker: Worker, batches: Sequence[int]) -> dict[str, float]:
     """The step time once warm, and what the first steps took beyond it (building, compiling)."""
-    times = [worker.ask(do="time", batches=[k])["wall"] for k in range(num_steps)]
-    step = median(times[num_steps // 2 :])
-    return {"step": step, "extra": max(0.0, sum(times) - num_steps * step)}
+    times = [worker.ask(do="time", batches=[k])["wall"] for k in batches]
+    step = median(times[len(times) // 2 :])
+    return {"step": step, "extra": max(0.0, sum(times) - len(times) * step)}
 
 
 def summary(rounds: list[dict[str, Any]], side: str) -> dict[str, float]:

@@ -18,7 +18,7 @@ from chemscale.bench.nn import native
 from chemscale.bench.nn.contraction import basis
 from chemscale.bench.nn.layers import SILU_SCALE
 from chemscale.bench.training.measure import DTYPES, Workbench, start_model
-from chemscale.bench.training.step import optimiser, train_step
+from chemscale.bench.training.recorded import Stepper
 from chemscale.bench.using.calculator import PotentialCalculator
 from chemscale.bench.using.trained import TrainedPotential
 from chemscale.table.records import Study
@@ -40,7 +40,7 @@ class Ours:
         subset = np.unique(np.concatenate(self.items))
         self.model = start_model(bench, job["family"], config, self.recipe, subset, 0)
         self.model.to(self.device)
-        self.optimizer = optimiser(self.model, self.recipe)
+        self.take_step = Stepper(self.model, self.recipe)
         self.collate = bench.dataset.collate(config)
         self.facts = {
             "num_params": self.model.num_params_total,
@@ -81,8 +81,7 @@ class Ours:
 
     def step(self, batch: int) -> None:
         """As `chemscale train` does it."""
-        rate = self.recipe.learning_rate
-        train_step(self.model, self.optimizer, [self._batch(batch)], self.recipe, rate)
+        self.take_step(self.collate(self.items[batch]), self.recipe.learning_rate)
 
     def calculator(self) -> PotentialCalculator:
         """As `chemscale.calculator` makes it of a run."""

@@ -7,6 +7,7 @@ weight is at its start.
 # ruff: noqa: D102 - tests are named by what they show
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any, ClassVar
 
@@ -123,23 +124,45 @@ class FamilyContract:
         self, data: Dataset, config: Record, trained: tuple[Any, list[float]]
     ) -> None:
         """Gradients, not losses alone: a wrong second derivative leaves the loss as it was."""
-        model = trained[0]
-        batch = data.collate(config)(data.indices("train")[:8]).to(CPU, torch.float32)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-
-        def run() -> list[Tensor]:
-            loss = model.loss(batch, self.recipe)
-            return [loss.detach(), *torch.autograd.grad(loss, parameters)]
-
-        found = run()
+        found = self.loss_and_gradient(trained[0], data, CPU)
         with native.plain():
-            expected = run()
-        # A gradient may be a small rest of large terms, which single precision rounds.
+            expected = self.loss_and_gradient(trained[0], data, CPU)
+        self.assert_same(found, expected, 1e-5)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+    def test_a_gpu_gives_the_same_loss_and_gradient(
+        self, data: Dataset, trained: tuple[Any, list[float]]
+    ) -> None:
+        on_gpu = copy.deepcopy(trained[0]).cuda()
+        found = self.loss_and_gradient(on_gpu, data, torch.device("cuda"))
+        assert all(tensor.is_cuda for tensor in found)
+        expected = self.loss_and_gradient(trained[0], data, CPU)
+        self.assert_same([tensor.cpu() for tensor in found], expected, 1e-4)
+        assert on_gpu.measure(self.batch_of(on_gpu, data, torch.device("cuda")), self.recipe)
+
+    @staticmethod
+    def batch_of(model: Any, data: Dataset, device: torch.device) -> Any:
+        """Eight training items."""
+        made = data.collate(model.config)(data.indices("train")[:8])
+        return made.to(device, torch.float32)
+
+    @classmethod
+    def loss_and_gradient(cls, model: Any, data: Dataset, device: torch.device) -> list[Tensor]:
+        """Of the recipe's loss of eight training items, by every parameter."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        loss = model.loss(cls.batch_of(model, data, device), cls.recipe)
+        return [loss.detach(), *torch.autograd.grad(loss, parameters)]
+
+    @staticmethod
+    def assert_same(found: list[Tensor], expected: list[Tensor], to: float) -> None:
+        """Equal, relative to the largest entry of each.
+
+        A gradient may be a small rest of large terms, which single precision rounds.
+        """
         largest = max(float(plain.abs().max()) for plain in expected[1:])
         for ours, plain in zip(found, expected, strict=True):
-            scale = float(plain.abs().max())
-            slack = 1e-5 * scale + 1e-6 * largest
-            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=slack)
+            slack = to * float(plain.abs().max()) + 0.1 * to * largest
+            torch.testing.assert_close(ours, plain, rtol=to, atol=slack)
 
     def test_every_parameter_learns(
         self, data: Dataset, config: Record, trained: tuple[Any, list[float]]

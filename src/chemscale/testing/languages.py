@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chemscale.bench.data.base import Dataset, open_dataset
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.token_batch import TokenBatch
 from chemscale.bench.models.base import LanguageModel
 from chemscale.table.record import Record
 from chemscale.table.records import RECIPES, DatasetSpec

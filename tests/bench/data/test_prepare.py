@@ -18,7 +18,8 @@ from chemscale.bench.data import encoding, molecule_files, prepare, runs
 from chemscale.bench.data.base import open_dataset
 from chemscale.bench.data.encoding import Choices
 from chemscale.bench.data.prepare import TokenStore
-from chemscale.bench.data.tokens import UNK, Molecules
+from chemscale.bench.data.token_batch import UNK
+from chemscale.bench.data.tokens import Molecules
 from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.records import DatasetSpec
 

@@ -14,7 +14,8 @@ from rdkit import Chem
 
 from chemscale.bench.data import encoding, molecule_files, tokens
 from chemscale.bench.data.base import SPLITS, open_dataset
-from chemscale.bench.data.tokens import BOS, EOS, SPECIAL, UNK, Molecules, TokenBatch
+from chemscale.bench.data.token_batch import BOS, EOS, UNK, TokenBatch
+from chemscale.bench.data.tokens import SPECIAL, Molecules
 from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.table.errors import DataError
 from chemscale.table.records import DatasetSpec

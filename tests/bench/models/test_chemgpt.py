@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.token_batch import TokenBatch
 from chemscale.bench.models.base import build
 from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.nn.attention import CausalAttention, Packing
@@ -46,6 +46,18 @@ def test_precisions_agree(dtype):
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
     assert abs(loss.item() - exact.item()) < tolerance
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+def test_padding_changes_neither_loss_nor_gradient():
+    network = build(ChemGPT, CONFIG, 0, torch.float64)
+    results = []
+    for batch in (unequal(), unequal().padded()):
+        loss = network.loss(batch, RECIPE)
+        results.append([loss, *torch.autograd.grad(loss, list(network.parameters()))])
+    assert len(batch.tokens) > len(unequal().tokens)
+    assert len(batch.tokens) % 16 == 0
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_before_training_every_symbol_is_about_equally_likely():

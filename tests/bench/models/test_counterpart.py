@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.token_batch import TokenBatch
 from chemscale.bench.models.base import build, load_family
 from chemscale.table.errors import DataError
 

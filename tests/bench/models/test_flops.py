@@ -10,7 +10,7 @@ from ase.build import molecule
 
 from chemscale.bench.data.encoding import encode
 from chemscale.bench.data.graph_batch import GraphBatch
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.token_batch import TokenBatch
 from chemscale.bench.models.base import Family, build, load_family
 from chemscale.table.records import RECIPES
 from chemscale.testing.counting import Products, count_step

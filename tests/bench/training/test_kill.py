@@ -24,7 +24,7 @@ import safetensors.numpy as safetensors
 
 from chemscale import cli, verbs
 from chemscale.bench.executors.local import Local
-from chemscale.bench.training import learner, loop
+from chemscale.bench.training import loop, recorded
 from chemscale.bench.training.measure import Workbench
 from chemscale.table import files
 from chemscale.table.errors import ChemscaleError, StoreError
@@ -223,7 +223,7 @@ def test_a_command_told_to_leave_says_that_it_can_be_continued(
     before = [(kind, signal.getsignal(kind)) for kind in (signal.SIGINT, signal.SIGTERM)]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(sys, "argv", ["chemscale", "train", str(folder.path)])
-    monkeypatch.setattr(learner, "train_step", lambda *_, **__: os.kill(os.getpid(), number))
+    monkeypatch.setattr(recorded, "train_step", lambda *_, **__: os.kill(os.getpid(), number))
     try:
         with pytest.raises(SystemExit) as leaving:
             cli.main()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.token_batch import TokenBatch
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training import mup
 from chemscale.bench.training.step import optimiser, train_step

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.token_batch import TokenBatch
 from chemscale.bench.using.embed import embed, nearest
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, UsageError

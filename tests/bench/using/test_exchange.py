@@ -15,7 +15,8 @@ import transformers
 from chemscale import exchange as verbs
 from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.data.molecule_files import read_smiles
-from chemscale.bench.data.tokens import EOS, SPECIAL, TokenBatch, Tokenizer
+from chemscale.bench.data.token_batch import EOS, TokenBatch
+from chemscale.bench.data.tokens import SPECIAL, Tokenizer
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training.step import optimiser, train_step
 from chemscale.bench.using import exchange, foreign, gate

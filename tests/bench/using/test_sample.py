@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from chemscale.bench.data.tokens import BOS, EOS, TokenBatch
+from chemscale.bench.data.token_batch import BOS, EOS, TokenBatch
 from chemscale.bench.models.base import build
 from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.models.decoding import WholeDecoder

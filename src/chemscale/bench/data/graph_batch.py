@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from chemscale.bench.data.moving import onto
 from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import Links
 
@@ -148,23 +149,22 @@ class GraphBatch:
         real = self.positions.new_tensor(here)
         return dataclasses.replace(self, **whole, pairs=None, real_atoms=real)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
-        """Move, and cast all numbers but the energies.
+    def ready(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
+        """All numbers but the energies cast; for a GPU with its pairs, or it would have to tell."""
+        cast = {
+            name: value.to(dtype)
+            for name, value in vars(self).items()
+            if value is not None and value.is_floating_point() and name != "energy"
+        }
+        away = device.type == "cuda" and self.positions.device.type == "cpu"
+        pairs = self.find_pairs() if away and self.pairs is None else self.pairs
+        return dataclasses.replace(self, **cast, pairs=pairs)
 
-        To a GPU from locked pages, for which the processor need not wait, and with its pairs: how
-        many there are, it would wait to hear.
-        """
-        ahead = device.type == "cuda" and self.positions.device.type == "cpu"
-        moved = {}
-        for name, value in vars(self).items():
-            if name == "pairs" and value is None and ahead:
-                value = self.find_pairs()
-            if value is not None:
-                if value.is_floating_point() and name != "energy":
-                    value = value.to(dtype)
-                value = value.pin_memory() if ahead else value
-                moved[name] = value.to(device, non_blocking=ahead)
-        return dataclasses.replace(self, **moved)
+    def to(self, device: torch.device, dtype: torch.dtype) -> GraphBatch:
+        """Cast all numbers but the energies, and move."""
+        ready = self.ready(device, dtype)
+        moved = {n: onto(device, value) for n, value in vars(ready).items() if value is not None}
+        return dataclasses.replace(ready, **moved)
 
 
 def _rounded(count: int) -> int:

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from chemscale.bench.data import cache
 from chemscale.bench.data.base import (
@@ -34,81 +32,12 @@ from chemscale.bench.data.base import (
 from chemscale.bench.data.encoding import ALLOWED, Choices, encode
 from chemscale.bench.data.notation import canonical, tokenize, unspell
 from chemscale.bench.data.prepare import LISTED, TokenStore, prepare
+from chemscale.bench.data.token_batch import BOS, EOS, UNK, TokenBatch
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
 from chemscale.table.records import DatasetSpec
 
-PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Molecules one after another. T tokens, M molecules."""
-
-    tokens: Tensor  # (T,) without the last of each molecule
-    targets: Tensor  # (T,) without the first
-    positions: Tensor  # (T,) from 0 in each molecule
-    molecule: Tensor  # (T,) ascending
-    lengths: Tensor  # (M,) tokens of each; stays on the CPU, as shapes follow from it
-    known: Tensor  # (M,) no symbol is <unk>
-    heavy_atoms: Tensor  # (M,)
-
-    @classmethod
-    def of(cls, symbols: NDArray[np.int64], num_symbols: Indices, heavy: Indices) -> TokenBatch:
-        """Pack molecules.
-
-        Args:
-            symbols: (S,) ids of all of them in order, without <bos> and <eos>.
-            num_symbols: (M,) how many each has.
-            heavy: (M,) heavy atoms of each.
-        """
-        lengths = num_symbols + 1
-        ends = np.cumsum(lengths)  # (M,)
-        starts = ends - lengths
-        tokens = np.full(ends[-1], -1)
-        tokens[starts] = BOS
-        tokens[tokens < 0] = symbols
-        targets = np.full(ends[-1], -1)
-        targets[ends - 1] = EOS
-        targets[targets < 0] = symbols
-        molecule = np.repeat(np.arange(len(lengths)), lengths)
-        known = np.bincount(molecule, tokens == UNK) == 0
-        return cls(
-            tokens=torch.from_numpy(tokens),
-            targets=torch.from_numpy(targets),
-            positions=torch.from_numpy(np.arange(ends[-1]) - starts[molecule]),
-            molecule=torch.from_numpy(molecule),
-            lengths=torch.from_numpy(lengths),
-            known=torch.from_numpy(known),
-            heavy_atoms=torch.from_numpy(heavy),
-        )
-
-    @property
-    def num_molecules(self) -> int:
-        """M."""
-        return len(self.lengths)
-
-    def pairs(self, window: int | None = None) -> int:
-        """Query-key pairs of one attention layer: each token sees itself and those before it.
-
-        Args:
-            window: how many it sees at most, itself included; None: all.
-        """
-        pairs = int((self.lengths * (self.lengths + 1)).sum()) // 2
-        if window is not None:
-            beyond = (self.lengths - window).clamp(min=0)
-            pairs -= int((beyond * (beyond + 1)).sum()) // 2
-        return pairs
-
-    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> TokenBatch:
-        """Move all but the lengths; there is nothing to cast."""
-        moved = {
-            field.name: getattr(self, field.name).to(device, non_blocking=True)
-            for field in dataclasses.fields(self)
-            if field.name != "lengths"
-        }
-        return dataclasses.replace(self, **moved)
 
 
 @dataclass(frozen=True)

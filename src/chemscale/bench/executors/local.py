@@ -14,9 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from chemscale.bench.executors.base import Executor, Watch
 from chemscale.bench.training.resources import Resources
-from chemscale.table.errors import ChemscaleError, DataError, StoreError
+from chemscale.table.errors import ChemscaleError, DataError, StoreError, UsageError
 from chemscale.table.results import Outcome
 from chemscale.table.store import StudyFolder
 
@@ -27,22 +29,26 @@ REFUSALS = {kind.__name__: kind for kind in (StoreError, DataError)}
 
 
 class Local(Executor):
-    """N processes, each with a fixed number of threads.
+    """N processes, each with a fixed number of threads and, where there are GPUs, a GPU a rank.
 
     Every worker goes through the same list and takes what nobody holds, so the kernel's locks are
     all the coordination there is. A worker that dies is replaced; a run that killed two without
     getting on between is marked. A full disk ends the command, not the run.
 
     Args:
-        workers: how many runs at a time; default as many as the cores serve.
+        workers: how many runs at a time; default as many as the GPUs serve, or without any the
+            cores. More workers than GPUs share them, which pays for small models.
         **resources: of each run, as `Resources` has them. The number of threads is part of what
             "reproducible" means, so it never depends on how many runs are left.
     """
 
     def __init__(self, workers: int | None = None, **resources: Any):
         self.resources = Resources(**resources)
-        cores = self.resources.threads * self.resources.ranks
-        self.workers = workers or max(1, (os.cpu_count() or 1) // cores)
+        ranks, gpus = self.resources.ranks, visible_gpus()
+        if 0 < len(gpus) < ranks:
+            raise UsageError(f"--ranks {ranks}: this machine has {len(gpus)} GPUs, one for a rank")
+        cores = (os.cpu_count() or 1) // self.resources.threads
+        self.workers = workers or max(1, (len(gpus) or cores) // ranks)
 
     def submit(  # noqa: D102
         self, folder: Path, run_ids: Sequence[str], *, deadline: float | None, watch: Watch
@@ -111,7 +117,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=resources.environment(),
+            env=resources.environment() | gpus_of(number, resources.ranks),
             start_new_session=True,  # Ctrl-C reaches the parent, which lets workers checkpoint
         )
         assert self.process.stdin is not None
@@ -154,6 +160,20 @@ class _Worker:
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this process, as CUDA_VISIBLE_DEVICES calls them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def gpus_of(worker: int, ranks: int) -> dict[str, str]:
+    """What a worker's environment says of GPUs: they are dealt out in turn, one a rank."""
+    gpus = visible_gpus()
+    ours = [gpus[(worker * ranks + rank) % len(gpus)] for rank in range(ranks) if gpus]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(ours)} if ours else {}
 
 
 def _progress(folder: Path, run_id: str | None) -> str:

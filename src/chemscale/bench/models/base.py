@@ -28,7 +28,7 @@ from chemscale.table.records import Recipe
 if TYPE_CHECKING:
     from chemscale.bench.data.base import Dataset, Indices
     from chemscale.bench.data.graph_batch import GraphBatch
-    from chemscale.bench.data.tokens import TokenBatch
+    from chemscale.bench.data.token_batch import TokenBatch
     from chemscale.bench.models.counterpart import Counterpart
 
 
@@ -48,6 +48,7 @@ class Family(nn.Module, ABC):
     unit: ClassVar[Literal["molecule", "structure"]]
     ladder: ClassVar[Mapping[str, Record]]  # size → config, up to over 10⁹ parameters
     layered: ClassVar[bool] = False  # layers of a ModuleList can be sharded, recomputed, compiled
+    recordable: ClassVar[bool] = False  # sizes of what its loss computes follow from the batch's
     recompute = False  # set for a run: layers are computed again on the way back
 
     def __init__(self, config: Record):
@@ -99,6 +100,13 @@ class Family(nn.Module, ABC):
             DataError: this family does not say.
         """
         raise DataError(f"{type(self).__name__}: mup_base_width is for chemgpt and qwen3 so far")
+
+    def padded(self, batch: Any) -> Any:
+        """A batch on the CPU with what changes no loss behind it, so that few sizes occur.
+
+        Only of families that are `recordable`.
+        """
+        raise NotImplementedError
 
     def flops(self, seen: Seen, recipe: Recipe) -> float:
         """Training FLOPs of one batch."""
@@ -172,6 +180,9 @@ class LanguageModel(Family):
     def attended_pairs(self, batch: TokenBatch) -> int:
         """Query-key pairs within molecules and windows, summed over layers."""
 
+    def padded(self, batch: TokenBatch) -> TokenBatch:  # noqa: D102
+        return batch.padded()
+
     def loss(  # noqa: D102
         self, batch: TokenBatch, recipe: Recipe, whole: Seen | None = None
     ) -> Tensor:
@@ -238,6 +249,9 @@ class Potential(Family):
     def seen(self, batch: GraphBatch) -> Seen:  # noqa: D102
         edges = len(batch.senders)
         return Seen(items=batch.num_structures, atoms=batch.num_atoms, edges=edges)
+
+    def padded(self, batch: GraphBatch) -> GraphBatch:  # noqa: D102
+        return batch.padded(2 * self.cutoff)
 
     def reference_energies(self, graph: GraphBatch) -> Tensor:
         """Sum of the reference energies of each structure, eV: (structures,), double precision."""

@@ -42,7 +42,7 @@ class WholeDecoder(Decoder):
         return WholeDecoder(self.model, len(self.before))
 
     def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:  # noqa: D102
-        from chemscale.bench.data.tokens import TokenBatch
+        from chemscale.bench.data.token_batch import TokenBatch
 
         rows = []
         steps = zip(tokens.tolist(), positions.tolist(), slots.tolist(), strict=True)

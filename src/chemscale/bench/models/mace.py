@@ -49,6 +49,7 @@ class MACE(Potential):
         cutoff: PositiveFloat = 4.0  # Å
 
     revision = 1
+    recordable = True
     ladder = {
         **widths(Config, 8, 16, 24, 32, 48),
         "w64-l0": Config(width=64, l_max=0),

@@ -15,7 +15,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from chemscale.bench.data.tokens import BOS, EOS, PAD, TokenBatch
+from chemscale.bench.data.token_batch import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.counterpart import Counterpart, require
 from chemscale.bench.models.transformer import Step, Transformer
 from chemscale.bench.nn.activations import silu

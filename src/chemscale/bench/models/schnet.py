@@ -32,6 +32,7 @@ class SchNet(Potential):
         cutoff: PositiveFloat = 4.0  # Å
 
     revision = 1
+    recordable = True
     ladder = widths(Config, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096,
                     8192, 12288)  # fmt: skip
 

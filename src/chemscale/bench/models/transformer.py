@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from chemscale.bench.data.tokens import TokenBatch
+from chemscale.bench.data.token_batch import TokenBatch
 from chemscale.bench.models.base import LanguageModel, Scaling
 from chemscale.bench.models.decoding import Decoder
 from chemscale.bench.nn.attention import Packing
@@ -36,6 +36,7 @@ class Transformer(LanguageModel):
     symbols: nn.Embedding
     layers: nn.ModuleList
     norm: nn.Module  # after the last layer
+    recordable = True
 
     def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """What the first layer reads: (T, F)."""
@@ -60,7 +61,7 @@ class Transformer(LanguageModel):
             layer: after how many layers to stop; 0: the embeddings. Default: after all of them,
                 normalised, as the output layer sees it.
         """
-        packing = Packing.of(batch.molecule, batch.positions, batch.lengths)
+        packing = Packing.of(batch.molecule, batch.positions, batch.lengths, batch.bounds)
         positional = self.positional(batch.positions)
         features = self.embedded(batch.tokens, batch.positions)  # (T, F)
         for each in self.layers[:layer]:

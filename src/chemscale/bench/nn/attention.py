@@ -21,14 +21,19 @@ class Packing:
 
     slots: Tensor  # (T,) row · L + position
     lengths: Tensor  # (M,) tokens of each, on the CPU
+    bounds: Tensor  # (M + 1,) where each begins and the last ends, 32 bits
     num_rows: int  # M
     length: int  # L, of the longest molecule
 
     @classmethod
-    def of(cls, molecule: Tensor, positions: Tensor, lengths: Tensor) -> Packing:
+    def of(
+        cls, molecule: Tensor, positions: Tensor, lengths: Tensor, bounds: Tensor | None = None
+    ) -> Packing:
         """From the row (T,) and position (T,) of each token, and the lengths (M,) on the CPU."""
         longest = int(lengths.max())
-        return cls(molecule * longest + positions, lengths, len(lengths), longest)
+        if bounds is None:
+            bounds = bounds_of(lengths).to(molecule.device)
+        return cls(molecule * longest + positions, lengths, bounds, len(lengths), longest)
 
     def pad(self, values: Tensor) -> Tensor:
         """(T, F) to (M, L, F), zero where there is no token."""
@@ -38,6 +43,11 @@ class Packing:
     def flatten(self, rows: Tensor) -> Tensor:
         """(M, L, F) to (T, F)."""
         return rows.flatten(0, 1).index_select(0, self.slots)
+
+
+def bounds_of(lengths: Tensor) -> Tensor:
+    """Where molecules of these lengths (M,) begin, and the last ends: (M + 1,), 32 bits."""
+    return F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
 
 
 class CausalAttention(nn.Module):
@@ -76,17 +86,21 @@ def attend(packed: Tensor, packing: Packing, num_heads: int, window: int | None)
     Returns:
         (T, F)
     """
-    # In single precision within, under autocast too: scores without scaling are large (GPT-Neo
-    # does so), and on CPUs torch's attention in bfloat16 takes three times longer.
     if native.serves(packed, half=True):
         return _Attend.apply(packed, packing.lengths, num_heads, window)
+    if native.serves_on_gpu(packed, half=True):
+        from chemscale.bench.nn import attention_gpu
+
+        return attention_gpu.attend(packed, packing.bounds, num_heads, window)
+    # In single precision within, under autocast too: scores without scaling are large (GPT-Neo
+    # does so), and on CPUs torch's attention in bfloat16 takes three times longer.
     packed = packed.to(torch.promote_types(packed.dtype, torch.float32))
     with _full_precision(packed.device.type):
         return _attend(packed, packing, num_heads, window)
 
 
 def _attend(packed: Tensor, packing: Packing, num_heads: int, window: int | None) -> Tensor:
-    """The same by PyTorch."""
+    """The same by PyTorch, rows padded."""
     rows = packing.pad(packed).unflatten(2, (3, num_heads, -1))  # (M, L, 3, H, F/H)
     query, key, value = rows.permute(2, 0, 3, 1, 4)  # (M, H, L, F/H) each
     # What pads a row lies behind its tokens, where a causal query does not look.

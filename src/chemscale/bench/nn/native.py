@@ -41,13 +41,15 @@ def serves(tensor: Tensor, *, half: bool = False) -> bool:
     return mode == "shapes" or (at_work(tensor) and library() is not None)
 
 
-def serves_on_gpu(tensor: Tensor) -> bool:
-    """Whether this is a tensor on a GPU for which Triton can make the kernels of `kernels_gpu`."""
-    return (
-        tensor.dtype in (torch.float32, torch.float64)
-        and at_work(tensor, "cuda")
-        and on_gpu() is not None
-    )
+def serves_on_gpu(tensor: Tensor, *, half: bool = False) -> bool:
+    """Whether this is a tensor on a GPU for which Triton can make kernels.
+
+    Args:
+        tensor: what would be given to them.
+        half: these take bfloat16, and not double precision; others the other way round.
+    """
+    dtypes = (torch.float32, torch.bfloat16 if half else torch.float64)
+    return tensor.dtype in dtypes and at_work(tensor, "cuda") and on_gpu() is not None
 
 
 def at_work(tensor: Tensor, device: str = "cpu") -> bool:

@@ -18,8 +18,9 @@ from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.measure import DTYPES, Workbench, default_device, start_model
 from chemscale.bench.training.ranks import Ranks
 from chemscale.bench.training.recipe import Batches, stream, warm_rate
+from chemscale.bench.training.recorded import Stepper
 from chemscale.bench.training.resources import Resources
-from chemscale.bench.training.step import optimiser, seed_generator, shares, train_step
+from chemscale.bench.training.step import seed_generator, shares, train_step
 from chemscale.table.records import Run
 from chemscale.table.store import RunFolder
 
@@ -59,8 +60,10 @@ class Learner:
         resources.prepare(self.model)
         ranks.place(self.model, self.device)
         self._judge = Judge(bench, self.model, self.recipe, ranks)
-        self.optimizer = optimiser(self.model, self.recipe)
+        self.take_step = Stepper(self.model, self.recipe, resources)
+        self.optimizer = self.take_step.optimizer
         self.average = Average(self.model, self.recipe.ema)
+        self._since: tuple[float, float | None] | None = None  # clock and meter, while steps go on
         if found is not None:
             self.state = checkpoint.load_state(found)
             checkpoint.load_weights(found, self.model, self.optimizer, self.average)
@@ -68,28 +71,40 @@ class Learner:
     def step(self, rate: float) -> None:
         """One step at a learning rate."""
         state, recipe, ranks = self.state, self.recipe, self.ranks
-        start, before = time.perf_counter(), power.joules() if state.joules is not None else None
+        if self._since is None:
+            self._since = time.perf_counter(), power.joules()
         purpose = f"dropout of step {state.step}"
         seed_generator(self.device, stream(self.run.trunk.seed, purpose))
         items = self.batches[state.step]
         cut = shares(items, self.loads(items), recipe.max_load, ranks.count)
         parts = [self.collate(part) for part in cut[ranks.rank]]
         seen = ranks.all_see([self.model.seen(part) for part in parts], self.device)
-        loss = train_step(
-            self.model,
-            self.optimizer,
-            [part.to(self.device, DTYPES[recipe.precision]) for part in parts],
-            recipe,
-            rate,
-            whole=None if len(parts) == ranks.count == 1 else seen,
-            ranks=ranks,
-            rounds=max(map(len, cut)),
-        )
+        if len(parts) == ranks.count == 1:
+            loss = self.take_step(parts[0], rate)
+        else:
+            loss = train_step(
+                self.model,
+                self.optimizer,
+                [part.to(self.device, DTYPES[recipe.precision]) for part in parts],
+                recipe,
+                rate,
+                whole=seen,
+                ranks=ranks,
+                rounds=max(map(len, cut)),
+            )
         state.pending.append(loss)
         state.add(seen, self.model.flops(seen, recipe))
         self.average.add(state.step, rate / warm_rate(recipe, state.step - 1))
-        state.seconds += time.perf_counter() - start
-        state.joules = power.added(state.joules, before)
+
+    def _settle(self) -> None:
+        """Wait for the steps so far, which a GPU may still be at, and account for them."""
+        state = self.state
+        state.settle(self.ranks)
+        if self._since is not None:
+            start, before = self._since
+            state.seconds += time.perf_counter() - start
+            state.joules = power.added(state.joules, before)
+            self._since = None
 
     def evaluate(self, phase: str) -> None:
         """Add a row to the curve.
@@ -97,10 +112,8 @@ class Learner:
         Raises:
             Diverged: the loss says so.
         """
+        self._settle()
         state = self.state
-        start = time.perf_counter()
-        state.settle(self.ranks)  # a GPU may still be at the last steps
-        state.seconds += time.perf_counter() - start
         since = state.rows[-1]["steps_done"] if state.rows else 0
         recent = np.array(state.losses[since:], dtype=np.float64)
         with self.average.in_place():
@@ -116,13 +129,16 @@ class Learner:
                 "flops": state.flops,
                 "seconds": state.seconds,
                 "joules": state.joules,
-                "learning_rate": self.optimizer.param_groups[-1]["lr"] if state.step else 0.0,
+                "learning_rate": self._rate() if state.step else 0.0,
                 "train_loss": float(recent.mean()) if len(recent) else None,
                 "val_loss": val_loss,
                 "steps_done": len(state.losses),
             }
         )
         self.refuse_divergence()
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[-1]["lr"])
 
     def refuse_divergence(self) -> None:
         """Raise `Diverged` where the curve ends far above its start."""
@@ -141,11 +157,13 @@ class Learner:
 
     def save(self, place: RunFolder) -> None:
         """Write a checkpoint."""
+        self._settle()
         checkpoint.save(place, self.state, self.model, self.optimizer, self.average, self.ranks)
 
     def branch(self, best: Path, step: int) -> None:
         """Go back to the trunk's best point; what the trunk saw beyond it stays in the curve."""
         checkpoint.load_weights(best, self.model, self.optimizer, self.average)
+        self.take_step.forget()
         there, here = checkpoint.load_state(best), self.state
         here.phase, here.branch, here.step = "cooldown", step, step
         for name in (*checkpoint.COUNTERS, "flops", "seconds", "joules"):

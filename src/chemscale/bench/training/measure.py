@@ -20,8 +20,9 @@ from chemscale.bench.models.base import Family, Seen, build, load_family
 from chemscale.bench.training import external, memory, mup
 from chemscale.bench.training import start as starting
 from chemscale.bench.training.recipe import Batches, stream
+from chemscale.bench.training.recorded import Stepper
 from chemscale.bench.training.resources import ORDINARY, Resources
-from chemscale.bench.training.step import optimiser, shares, train_step
+from chemscale.bench.training.step import shares
 from chemscale.table.errors import DataError, UnknownName
 from chemscale.table.external import External
 from chemscale.table.record import Record
@@ -341,22 +342,21 @@ def items_per_second(bench: Workbench, family: str, size: str, device: torch.dev
 
 
 def _timed(bench: Workbench, family: str, size: str, device: torch.device) -> float:
-    """The median of ten, after two that warm up."""
+    """The median of ten, after six that warm up."""
     recipe = bench.study.recipe.resolve()
     kind = bench.family(family)
     config = kind.fitted_config(size, bench.dataset)
     subset = bench.dataset.subset(max(bench.study.num_train), 0)
     model = start_model(bench, family, config, recipe, subset, 0).to(device)
-    step = optimiser(model, recipe)
+    step = Stepper(model, recipe)
     batches = Batches(subset, recipe.batch_size, 0)
     collate = bench.dataset.collate(config)
     times = []
-    for k in range(12):
+    for k in range(16):
         start = time.perf_counter()
-        batch = collate(batches[k]).to(device, DTYPES[recipe.precision])
-        float(train_step(model, step, [batch], recipe, recipe.learning_rate))
+        float(step(collate(batches[k]), recipe.learning_rate))
         times.append(time.perf_counter() - start)
-    return recipe.batch_size / median(times[2:])
+    return recipe.batch_size / median(times[6:])
 
 
 def device_name(device: torch.device) -> str:

@@ -165,14 +165,17 @@ def refuse_what_does_not_fit(needs: Sequence[Need], workers: int, device: torch.
             f"({_words(most.peak)}, and {_words(process)} for the process), {where} "
             f"{_words(has)}. {_advice(most, has - process)}"
         )
-    each = [need.processes * (need.peak + process) for need in needs]
-    together = sorted(each, reverse=True)[:workers]
-    if sum(together) > has and device.type == "cpu":
-        fit = next(n for n in range(len(together), 0, -1) if n * together[0] <= has)
+    # A machine's memory is for all processes; GPUs are dealt out among them.
+    places = torch.cuda.device_count() if device.type == "cuda" else 1
+    largest = sorted(needs, key=lambda need: -need.peak)[:workers]
+    each = [need.peak + process for need in largest for _ in range(need.processes)]
+    together = sum(each[: -(-len(each) // places)])
+    if together > has:
+        fit = places * (has // each[0]) // most.processes
         raise ChemscaleError(
-            f"{len(together)} runs at a time do not fit: the largest take about "
-            f"{_words(sum(together))} together, {where} {_words(has)}. "
-            f"--workers {fit} makes it fit"
+            f"{len(largest)} runs at a time do not fit: the largest take about {_words(together)} "
+            f"together{' on one GPU' if device.type == 'cuda' else ''}, {where} {_words(has)}. "
+            + (f"--workers {fit} makes it fit" if fit else "fewer --ranks take less")
         )
 
 

@@ -10,6 +10,8 @@ Only width is carried over. Depth, heads of another size, data and length of tra
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from chemscale.bench.models.base import Family, Scaling
@@ -35,9 +37,7 @@ def scale_start(model: Family, recipe: Recipe) -> None:
         parameters[name].mul_(scaling.start)
 
 
-def groups(
-    decayed: set[int], model: Family, recipe: Recipe
-) -> list[dict[str, float | list[torch.nn.Parameter]]]:
+def groups(decayed: set[int], model: Family, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameter groups of AdamW; the last has the recipe's own rate.
 
     Args:

@@ -22,14 +22,33 @@ from chemscale.table.records import Recipe
 Indices = NDArray[np.int64]
 
 
-def optimiser(model: Family, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; weights of matrices decay, biases, norms and embeddings do not."""
+def optimiser(model: Family, recipe: Recipe, *, recorded: bool = False) -> torch.optim.Optimizer:
+    """AdamW; weights of matrices decay, biases, norms and embeddings do not.
+
+    Args:
+        model: on its device.
+        recipe: rate, betas and decay.
+        recorded: its steps can be part of a recording on a GPU, where rates are tensors.
+    """
     matrices = {
         id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)
     }
+    groups = mup.groups(matrices, model, recipe)
+    if recorded:
+        for group in groups:
+            group["lr"] = torch.tensor(recipe.learning_rate, device="cuda")
     return torch.optim.AdamW(
-        mup.groups(matrices, model, recipe), lr=recipe.learning_rate, betas=recipe.betas, fused=True
+        groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True, capturable=recorded
     )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of each group for the next step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate * group["rate"])
+        else:
+            group["lr"] = rate * group["rate"]
 
 
 def seed_generator(device: torch.device, seed: int) -> None:
@@ -98,10 +117,23 @@ def train_step(
         ranks: who trains together.
         rounds: parts of the rank that has most. Where weights are sharded, all compute as often.
     """
+    set_rate(optimizer, rate)
+    return update(model, optimizer, parts, recipe, whole=whole, ranks=ranks, rounds=rounds)
+
+
+def update(
+    model: Family,
+    optimizer: torch.optim.Optimizer,
+    parts: Sequence[Any],
+    recipe: Recipe,
+    *,
+    whole: Seen | None = None,
+    ranks: Ranks = ALONE,
+    rounds: int | None = None,
+) -> torch.Tensor:
+    """What a step computes, at the rates that are set: arguments as of `train_step`."""
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate"]
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=device)
     idle = 0 if not ranks.sharded or rounds is None else rounds - len(parts)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chemscale.bench.data.base import Reject, first_of
-from chemscale.bench.data.tokens import UNK, TokenBatch
+from chemscale.bench.data.token_batch import UNK, TokenBatch
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.using.reading import Read, Unknown, read_molecules
 from chemscale.bench.using.trained import TrainedModel

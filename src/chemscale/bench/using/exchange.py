@@ -14,7 +14,8 @@ from typing import Any
 import safetensors.torch as safetensors
 from torch import Tensor
 
-from chemscale.bench.data.tokens import BOS, SPECIAL, UNK
+from chemscale.bench.data.token_batch import BOS, UNK
+from chemscale.bench.data.tokens import SPECIAL
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import UsageError

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.data.molecule_files import read_smiles
-from chemscale.bench.data.tokens import UNK, TokenBatch
+from chemscale.bench.data.token_batch import UNK, TokenBatch
 from chemscale.bench.using.generate import generate
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.adopted import Gate

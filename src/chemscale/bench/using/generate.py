@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chemscale.bench.data.tokens import EOS
+from chemscale.bench.data.token_batch import EOS
 from chemscale.bench.using.reading import read_fragment
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chemscale.bench.data.tokens import BOS, EOS, PAD, UNK
+from chemscale.bench.data.token_batch import BOS, EOS, PAD, UNK
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.models.decoding import Decoder
 

@@ -10,7 +10,8 @@ import torch
 from ase.data import chemical_symbols
 
 from chemscale.bench.data.base import Dataset, Progress, silent
-from chemscale.bench.data.tokens import SPECIAL, UNK, Molecules, Tokenizer
+from chemscale.bench.data.token_batch import UNK
+from chemscale.bench.data.tokens import SPECIAL, Molecules, Tokenizer
 from chemscale.bench.models.base import Family, LanguageModel, Potential, build, load_family
 from chemscale.bench.training import checkpoint, tensors
 from chemscale.bench.training.ended import best, data_of, trained_runs
