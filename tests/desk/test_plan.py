@@ -149,7 +149,9 @@ def test_without_a_surface_the_law_through_the_same_size_answers():
     found = predict(one, 22_000, 10_000)
     assert found.value == pytest.approx(loss(22_000, 10_000), rel=0.2)
     assert "at num_params = 22,000" in found.law
-    with pytest.raises(NotIdentified, match="1 value of num_params, three are needed"):
+    with pytest.raises(
+        NotIdentified, match="three are needed: runs with num_params = 66,000 and 220,000"
+    ):
         predict(one, 50_000, 1_000)
 
 

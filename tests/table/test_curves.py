@@ -96,12 +96,15 @@ def test_sizes_and_amounts_are_ranked_apart(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("run,epoch,valid\na,1,0.5\n", "no column val_loss; there are run, epoch, valid"),
+        ("run,epoch,valid\na,1,0.5\n", "no column val_loss; .*--columns val_loss=valid"),
         (
             "run,val_loss\na,0.5\n",
-            "no column step; there are run, val_loss. Required: items_seen, epoch",
+            "no column step; there are run, val_loss. Required: val_loss; items_seen, epoch",
         ),
-        ("epoch,val_loss\n1,0.5\n", "no column run.*learning_rate or batch_size"),
+        (
+            "epoch,val_loss\n1,0.5\n",
+            "no column run; there are epoch, val_loss.*; run, or learning_rate or batch_size",
+        ),
         (HEADER + "a,1,\n", "no row has a val_loss"),
         (HEADER + "a,1,0.5\na,2,-1\n", "row 2: val_loss must be above 0"),
         (HEADER + "a,-1,0.5\n", "row 1: epoch must be 0 or more"),

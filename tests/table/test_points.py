@@ -124,7 +124,9 @@ def test_the_last_step_of_each_run_counts_in_whatever_order_rows_come(tmp_path: 
 def test_rows_that_nothing_tells_apart_are_refused_and_copies_count_once(tmp_path: Path):
     rows = "painn,1000,10,0,0.9\npainn,1000,10,0,0.9\n"
     assert len(read_points(table(tmp_path, HEADER + rows))) == 1
-    with pytest.raises(DataError, match="row 3: the same .* as row 2.* a column seed or run"):
+    with pytest.raises(
+        DataError, match="row 3: the same .* as row 2, and another test_loss.* seed or run"
+    ):
         read_points(table(tmp_path, f"{HEADER}{rows}painn,1000,10,0,0.2\n"))
     named = f"run,{HEADER}" + "".join(f"r,painn,1000,10,0,{loss}\n" for loss in (0.9, 0.2))
     assert [one.losses for one in read_points(table(tmp_path, named))] == [{"loss": 0.2}]

@@ -246,7 +246,7 @@ def _windows(law: SurfaceFit | LawFit) -> dict[str, tuple[float, float]]:
 def _refusal(law: SurfaceFit | LawFit, num_params: float, num_train: float) -> str | None:
     """Why the law has nothing to say there, and the run that would help; None where it has."""
     if not law.draws:
-        return law.sentence
+        return law.sentence + (_to_begin(law) if isinstance(law, LawFit) else "")
     asked = {"num_params": num_params, "num_train": num_train}
     for axis, window in _windows(law).items():
         low, high = reach(window)
@@ -266,6 +266,21 @@ def _refusal(law: SurfaceFit | LawFit, num_params: float, num_train: float) -> s
                 f"{number(float(f'{nearer:.2g}'))} would bring it within reach"
             )
     return None
+
+
+def _to_begin(law: LawFit) -> str:
+    """The runs that would make it a law, over a decade, where there are fewer than three x."""
+    low, high = law.window
+    if not low > 0:
+        return ""
+    if low == high:
+        more = [3 * low, 10 * low]
+    else:
+        more = [math.sqrt(low * high) if high >= 10 * low else 10 * low]
+    values = " and ".join(number(float(f"{x:.2g}")) for x in more)
+    return (
+        f": {'runs' if len(more) > 1 else 'a run'} with {law.axis} = {values} would make it a law"
+    )
 
 
 @lru_cache(maxsize=64)

@@ -72,12 +72,10 @@ def curves_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[TabledCurve
     Raises:
         DataError: a column is missing, or a value cannot be used; says which row.
     """
-    require(rows, ("val_loss",), where, "val_loss, one of items_seen, epoch and step, and run")
-    by = next((name for name in SEEN if name in rows[0]), None)
-    if by is None:
-        require(rows, SEEN[-1:], where, "items_seen, epoch or step, which say when a loss was so")
-    if not any(name in rows[0] for name in SETTINGS):
-        require(rows, SETTINGS[:1], where, "run, or learning_rate or batch_size, of each setting")
+    by = next((name for name in SEEN if name in rows[0]), SEEN[-1])
+    setting = next((name for name in SETTINGS if name in rows[0]), SETTINGS[0])
+    needs = "val_loss; items_seen, epoch or step; run, or learning_rate or batch_size"
+    require(rows, ("val_loss", by, setting), where, needs)
     runs: dict[tuple[str, ...], Rows] = {}
     # A rate beside a name may be that of the schedule, and another in each row.
     told = MODEL + (SETTINGS[:1] if "run" in rows[0] else ("seed", *SETTINGS))
@@ -88,7 +86,7 @@ def curves_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[TabledCurve
         raise DataError(f"{where}: no row has a val_loss")
     # Steps of unequal batches are not equally far.
     batches = by == "step" and all(_known(row, "batch_size") for row in rows)
-    return [_curve(where, mine, str(by), batches) for mine in runs.values()]
+    return [_curve(where, mine, by, batches) for mine in runs.values()]
 
 
 def _known(row: Mapping[str, Any], name: str) -> bool:

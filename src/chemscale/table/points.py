@@ -138,10 +138,12 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
         before = last.get(key)
         if before is not None:
             if not row.get("run") and passing is None and row != before[1]:
+                differ = [name for name in row if row[name] != before[1].get(name)]
                 raise DataError(
                     f"{where} row {number}: the same family, amounts and settings as row "
-                    f"{before[0]}. If they are runs of their own, tell them apart by a column "
-                    "seed or run; if one run evaluated again, say when by a column step"
+                    f"{before[0]}, and another {', '.join(differ)}. If they are runs of their own, "
+                    "tell them apart by a column seed or run (--columns run=ITS-NAME), or leave "
+                    "one kind out; if one run evaluated again, say when by a column step"
                 )
             _refuse_two_models(where, before, (number, row))
         if before is None or _when(where, number, row, passing) >= _when(where, *before, passing):

@@ -19,6 +19,14 @@ from chemscale.table.errors import DataError
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MISSING = ("", "na", "n/a", "null", "none", "-", "–")  # what spreadsheets and pandas write
 VARYING = ("run", "step", "val_loss")  # columns that cannot be the same in all rows
+OFTEN_CALLED = {
+    "family": ("model", "architecture"),
+    "num_params": ("n", "params", "parameters", "n_params"),
+    "num_train": ("d", "n_train", "dataset_size", "tokens"),
+    "val_loss": ("valid_loss", "validation_loss", "valid", "val", "loss"),
+    "run": ("name", "run_name", "config"),
+    "step": ("steps", "iteration", "_step"),
+}
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 
@@ -155,19 +163,24 @@ def require(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: str,
     Raises:
         DataError: which are missing, and which there are.
     """
-    there = {name.lower(): name for name in rows[0]}
     missing = [name for name in names if name not in rows[0]]
     if not missing:
         return
-    near = [difflib.get_close_matches(name, there, n=1, cutoff=0.75) for name in missing]
-    first = next((place for place, found in enumerate(near) if found), 0)
-    theirs = there[near[first][0]] if near[first] else "ITS-NAME"
-    same = f"; where it is the same for all rows: --set {missing[0]}=VALUE"
+    there = {name.lower(): name for name in rows[0]}
+    guesses = {name: there[near] for name in missing if (near := _alike(name, there))}
+    mapped = ",".join(f"{name}={theirs}" for name, theirs in guesses.items())
+    fixed = next((name for name in missing if name not in {*VARYING, *guesses}), None)
     raise DataError(
-        f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. "
-        f"Required: {all_}. Where it has another name: --columns {missing[first]}={theirs}"
-        f"{same * (missing[0] not in VARYING)}"
+        f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. Required: {all_}. "
+        f"Where it has another name: --columns {mapped or f'{missing[0]}=ITS-NAME'}"
+        + (f"; where it is the same for all rows: --set {fixed}=VALUE" if fixed else "")
     )
+
+
+def _alike(name: str, there: Mapping[str, str]) -> str | None:
+    """Which of the names, in lower case, another one is likely to stand for."""
+    called = [other for other in OFTEN_CALLED.get(name, ()) if other in there]
+    return next(iter(called or difflib.get_close_matches(name, there, n=1, cutoff=0.75)), None)
 
 
 def _told(names: Iterable[str], most: int = 80) -> str:
