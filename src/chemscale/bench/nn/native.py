@@ -23,7 +23,9 @@ from chemscale.bench import building
 
 SUFFIX = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
 
-_mode: ContextVar[Literal["run", "plain", "shapes"]] = ContextVar("native kernels", default="run")
+Mode = Literal["run", "plain", "shapes", "shapes on a GPU"]
+
+_mode: ContextVar[Mode] = ContextVar("native kernels", default="run")
 
 
 def serves(tensor: Tensor, *, half: bool = False) -> bool:
@@ -48,8 +50,11 @@ def serves_on_gpu(tensor: Tensor, *, half: bool = False) -> bool:
         tensor: what would be given to them.
         half: these take bfloat16, and not double precision; others the other way round.
     """
-    dtypes = (torch.float32, torch.bfloat16 if half else torch.float64)
-    return tensor.dtype in dtypes and at_work(tensor, "cuda") and on_gpu() is not None
+    if tensor.dtype not in (torch.float32, torch.bfloat16 if half else torch.float64):
+        return False
+    if _mode.get() == "shapes on a GPU":
+        return not half  # those are traced by what PyTorch has
+    return at_work(tensor, "cuda") and on_gpu() is not None
 
 
 def at_work(tensor: Tensor, device: str = "cpu") -> bool:
@@ -72,13 +77,13 @@ def plain() -> contextlib.AbstractContextManager[None]:
     return _within("plain")
 
 
-def shapes() -> contextlib.AbstractContextManager[None]:
-    """Within: tensors of any device take the way of the kernels, which do nothing."""
-    return _within("shapes")
+def shapes(device: Literal["cpu", "cuda"]) -> contextlib.AbstractContextManager[None]:
+    """Within: all tensors take the way of the kernels of such a device, which do nothing."""
+    return _within("shapes" if device == "cpu" else "shapes on a GPU")
 
 
 @contextlib.contextmanager
-def _within(mode: Literal["plain", "shapes"]) -> Iterator[None]:
+def _within(mode: Mode) -> Iterator[None]:
     token = _mode.set(mode)
     try:
         yield
@@ -88,7 +93,7 @@ def _within(mode: Literal["plain", "shapes"]) -> Iterator[None]:
 
 def call(name: str, *arguments: Tensor | int) -> None:
     """Run a kernel on tensors laid out as it reads them; the first one's type is the kernel's."""
-    if _mode.get() == "shapes":
+    if _mode.get().startswith("shapes"):
         return
     first = arguments[0]
     assert isinstance(first, Tensor)

@@ -214,9 +214,14 @@ def trace(work: Callable[[], None], device: torch.device) -> list[Event]:
     events: list[Event] = []
     # The kernels' outputs are allocated; the kernels do nothing. Autocast knows no meta device:
     # bfloat16 is counted as single precision.
-    by_kernels = device.type == "cpu" and native.library() is not None
-    way = native.shapes() if by_kernels else _FusedAttention()
-    with way, _Storages(events):
+    with contextlib.ExitStack() as ways:
+        if device.type == "cpu" and native.library() is not None:
+            ways.enter_context(native.shapes("cpu"))
+        else:
+            ways.enter_context(_FusedAttention())
+            if device.type == "cuda" and native.on_gpu() is not None:
+                ways.enter_context(native.shapes("cuda"))
+        ways.enter_context(_Storages(events))
         work()
     return list(events)
 
