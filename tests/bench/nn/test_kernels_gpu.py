@@ -1,11 +1,13 @@
 """The kernels for GPUs equal the plain path, in value and in first and second derivatives."""
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from chemscale.bench.nn import activations, native
 from chemscale.bench.nn.messages import Links
+from chemscale.bench.nn.multilinear import Form
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -58,3 +60,20 @@ def test_activations_equal_the_plain_ones_with_their_derivatives(name):
     with native.plain():
         expected = function(features)
     torch.testing.assert_close(function(features), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_sums_of_products_equal_the_plain_ones_with_their_derivatives():
+    components = np.array([[0, 0, 1, 2, 1], [0, 1, 1, 0, 0], [2, 0, 1, 1, 2], [0, 0, 0, 1, 1]])
+    form = Form(components, np.array([0.5, -1.0, 2.0, 0.3, 1.5]))
+    rows = RECEIVERS.cuda(), SENDERS.cuda(), None, None
+    given = random(ATOMS, 2, 5), random(7, 3, 1, seed=1), random(7, 2, 5, seed=2)
+
+    def found() -> list[torch.Tensor]:
+        value = form((ATOMS, 3), rows, *given)
+        slopes = torch.autograd.grad(value.sin().sum(), given, create_graph=True)
+        twice = torch.autograd.grad(sum(s.square().sum() for s in slopes), given)
+        return [value, *slopes, *twice]
+
+    with native.plain():
+        expected = found()
+    torch.testing.assert_close(found(), expected)

@@ -62,11 +62,26 @@ class Form:
             for n in range(len(components))
         ]
         self.values = Constant(np.ones(terms) if values is None else np.asarray(values, float))
+        self._ordered: dict[tuple[int, int], tuple[Constant, ...]] = {}
 
     @property
     def num_terms(self) -> int:
         """T."""
         return len(self.values.values)
+
+    def ordered(self, wanted: int, count: int) -> tuple[Constant, ...]:
+        """Components (operands + 1, T), values (T,) in the order of what is asked for.
+
+        And where the terms of each of its `count` components begin, and the last end: (count + 1,).
+        """
+        if (wanted, count) not in self._ordered:
+            components = self.turned[wanted].values
+            order = np.argsort(components[0], kind="stable")
+            bounds = np.searchsorted(components[0][order], np.arange(count + 1))
+            arranged = np.ascontiguousarray(components[:, order])
+            parts = arranged, self.values.values[order], bounds
+            self._ordered[wanted, count] = tuple(map(Constant, parts))
+        return self._ordered[wanted, count]
 
     def __call__(self, shape: tuple[int, int], rows: Sequence[Rows], *operands: Tensor) -> Tensor:
         """Sum the terms.
@@ -80,7 +95,7 @@ class Form:
             (rows, components, F).
         """
         channels = max(operand.shape[2] for operand in operands)
-        if native.serves(operands[0]):
+        if native.serves(operands[0]) or native.serves_on_gpu(operands[0]):
             # Before the function: what it makes itself and keeps is cut off from the graph.
             operands = tuple(operand.contiguous() for operand in operands)
             shapes = ((*shape, channels), *(tuple(operand.shape) for operand in operands))
@@ -119,6 +134,10 @@ class _Sum(torch.autograd.Function):
         shape, own = call.shapes[call.wanted], call.rows[call.wanted] is None
         out = given[0].new_empty(shape) if own else given[0].new_zeros(shape)
         order = [call.wanted, *_others(call.wanted, len(call.shapes))]
+        if kernels := native.gpu_kernels(out):
+            terms = [part(out) for part in call.form.ordered(call.wanted, shape[1])]
+            kernels.multilinear(out, given, [call.rows[n] for n in order], *terms)
+            return out
         absent = [0] * (MOST_OPERANDS - len(given))
         rows = [call.rows[n] for n in order]
         counted = [len(row) for row in call.rows if row is not None]

@@ -97,10 +97,8 @@ def call(name: str, *arguments: Tensor | int) -> None:
         return
     first = arguments[0]
     assert isinstance(first, Tensor)
-    if first.is_cuda:
-        gpu = on_gpu()
-        assert gpu is not None
-        gpu.call(name, *arguments)
+    if kernels := gpu_kernels(first):
+        kernels.call(name, *arguments)
         return
     kernel = _kernel(f"{name}_{SUFFIX[first.dtype]}", len(arguments))
     kernel(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
@@ -114,6 +112,11 @@ def _kernel(name: str, num_arguments: int) -> Callable[..., None]:
     assert address is not None
     # Whatever is passed is a pointer or a 64-bit integer; both travel in the same registers.
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * num_arguments)(address)
+
+
+def gpu_kernels(tensor: Tensor) -> Any:
+    """The module of kernels for a tensor on a GPU; None for any other."""
+    return on_gpu() if tensor.is_cuda else None
 
 
 @functools.cache

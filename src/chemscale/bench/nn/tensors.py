@@ -89,7 +89,7 @@ class Product(nn.Module):
         Returns:
             (A, R, F).
         """
-        if native.serves(features):
+        if native.serves(features) or native.serves_on_gpu(features):
             rows = receivers, senders, None, None
             shape = features.shape[0], self.rows
             return self.form(shape, rows, features, harmonics[:, :, None], weights)
