@@ -206,6 +206,7 @@ def fit(
     """
     from chemscale.desk.fit import fit as fitting
 
+    metric = "loss" if metric == "test_loss" else metric  # which is what points call it
     if not isinstance(source, str | Path) and all(isinstance(item, Point) for item in source):
         return fitting([item for item in source if isinstance(item, Point)], metric, level)
     sources = sources_of(source)  # type: ignore[arg-type]

@@ -115,13 +115,14 @@ def finishers(settings: Sequence[Setting], count: int) -> list[Setting]:
 
 
 def _groups(settings: Iterable[Setting]) -> dict[tuple[str, str], list[Setting]]:
-    """Settings by family and size, the smaller sizes first."""
+    """Settings by family and size, smaller sizes and fewer training items first."""
     groups: dict[tuple[str, str], list[Setting]] = {}
     for one in settings:
         groups.setdefault(one.key, []).append(one)
 
-    def order(key: tuple[str, str]) -> tuple[str, int, str]:
-        return key[0], max(one.num_params for one in groups[key]), key[1]
+    def order(key: tuple[str, str]) -> tuple[str, int, int, str]:
+        amounts = [(one.num_params, one.num_train) for one in groups[key]]
+        return key[0], *max(amounts), key[1]
 
     return {key: groups[key] for key in sorted(groups, key=order)}
 

@@ -21,7 +21,8 @@ class Setting:
     name: str  # what tells it apart, in words
     family: str
     size: str
-    num_params: int  # 0 where nobody says
+    num_params: int  # 0 where nobody says, and so is num_train
+    num_train: int
     learning_rate: float | None
     batch_size: int | None
     status: Status
@@ -74,6 +75,7 @@ def _searched(one: Trained, finished: Trained | None) -> Setting:
         family=run.trunk.family,
         size=run.size,
         num_params=outcome.num_params,
+        num_train=run.trunk.num_train,
         learning_rate=recipe.learning_rate,
         batch_size=recipe.batch_size,
         status=outcome.status,
@@ -92,7 +94,8 @@ def tabled(curves: Sequence[TabledCurve]) -> tuple[list[Setting], dict[str, list
     """The settings in a table of curves, and what is to be said of each family's.
 
     Settings of a family, size and `num_train` are compared where three quarters or more of those
-    that did not diverge have come; the others are not ranked.
+    that did not diverge have come; the others are not ranked. Where all went equally far and the
+    family has others that stopped before, it is where these are compared.
     Finished is what its `status` says, else what has a cooldown where the table tells of one, else
     what comes within 1 % of the longest and farther than the shared part.
     """
@@ -102,21 +105,35 @@ def tabled(curves: Sequence[TabledCurve]) -> tuple[list[Setting], dict[str, list
     amounts = {curve.num_train for curve in curves}
     cooled = any(curve.cooled for curve in curves)
     found: list[Setting] = []
-    said: dict[str, list[str]] = {}
+    places: dict[str, dict[str, list[str]]] = {}  # family → words → where they hold
     for (family, size, amount), group in groups.items():
         label = f"{size} on {amount:,}".strip() if amount and len(amounts) > 1 else size
-        settings, words = _group(group, cooled)
+        least = min(_shared(other) for key, other in groups.items() if key[0] == family)
+        settings, words = _group(group, cooled, least)
         found += [replace(setting, size=label) for setting in settings]
-        said.setdefault(family, []).append(f"{f'at {label} ' * bool(label)}{words}")
+        places.setdefault(family, {}).setdefault(words, []).append(label)
+    said = {
+        family: [
+            words if len(told) == 1 else f"at {', '.join(labels)} {words}"
+            for words, labels in told.items()
+        ]
+        for family, told in places.items()
+    }
     return found, said
 
 
-def _group(curves: Sequence[TabledCurve], cooled: bool) -> tuple[list[Setting], str]:
+def _shared(curves: Sequence[TabledCurve]) -> float:
+    """How far three quarters of those that did not diverge have come; infinite without any."""
+    ends = sorted(float(one.seen[-1]) for one in curves if _alive(one))
+    return ends[(len(ends) - 1) // 4] if ends else math.inf
+
+
+def _group(curves: Sequence[TabledCurve], cooled: bool, least: float) -> tuple[list[Setting], str]:
     ends = {id(one): float(one.seen[-1]) for one in curves if _alive(one)}
-    ordered = sorted(ends.values())
-    shared = ordered[(len(ordered) - 1) // 4] if ordered else 0.0
-    short = sum(end < shared for end in ordered)
-    longest = max(ordered, default=0.0)
+    shared, longest = _shared(curves), max(ends.values(), default=0.0)
+    if longest <= 1.01 * shared:
+        shared = least
+    short = sum(end < shared for end in ends.values())
 
     def finished(one: TabledCurve) -> bool:
         if one.status is not None:
@@ -138,6 +155,7 @@ def _group(curves: Sequence[TabledCurve], cooled: bool) -> tuple[list[Setting], 
                 family=one.family,
                 size=one.size,
                 num_params=one.num_params or 0,
+                num_train=one.num_train or 0,
                 learning_rate=one.learning_rate,
                 batch_size=one.batch_size,
                 status=one.status or unsaid,
@@ -149,10 +167,12 @@ def _group(curves: Sequence[TabledCurve], cooled: bool) -> tuple[list[Setting], 
                 step_losses=np.zeros(0),
             )
         )
+    if not ends:
+        return settings, "none has come to an end"
     words = f"all are compared at {number(shared)} {curves[0].by}"
     if short:
         words += f", which {short} did not reach and are not ranked"
-    if ordered and not any(setting.final_loss is not None for setting in settings):
+    if not any(setting.final_loss is not None for setting in settings):
         words += ", as far as any went" * (longest <= 1.01 * shared)
     return settings, words
 
