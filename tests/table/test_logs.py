@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chemscale.table.columns import Columns
+from chemscale.table.curves import read_curves
 from chemscale.table.errors import DataError, MissingPackage
 from chemscale.table.logs import wandb
 from chemscale.table.points import read_points, read_rows
@@ -169,6 +170,9 @@ def test_mace_s_results_and_log_need_a_family_and_nothing_else(tmp_path: Path):
     assert done.losses["force_mae"] == 40.5 and done.losses["energy_mae"] == 3.5
     assert done.losses["val_loss"] == 0.25 and done.losses["val_mae_f"] == 0.03
     assert cut.status == "stopped_early"
+    curve, _ = read_curves(tmp_path)
+    assert (curve.seen.tolist(), curve.val_loss.tolist()) == ([0, 1], [5.0, 0.25])
+    assert (curve.by, curve.status, curve.batch_size) == ("epochs", "finished", 5)
     row = named(tmp_path)["c8_run-3"]
     assert (row["config.hidden_irreps"], row["config.E0s.0"]) == ("8x0e", 1)
     assert row["config.device"] == "device(type='cpu')"

@@ -36,19 +36,35 @@ def read(files: Sequence[Path]) -> list[Row]:
     """A row for each run: errors on test from the log, on validation from the results."""
     rows = []
     for path in files:
-        tag = path.name.removesuffix(END)
-        row: Row = {"run": (path.parent / tag).as_posix(), "unit": "structure"}
-        log = next((one for one in _places(path.parent, tag) if one.is_file()), None)
-        if log is not None:
-            text = log.read_text(errors="replace")
-            row |= matched(text, TOLD) | _test_errors(text)
-            told = _arguments(text) or _arguments(_debug(log))
-            row |= settings(told)
-            row |= {ours: told[its] for its, ours in FROM_ARGUMENTS.items() if its in told}
-            ended = text.rfind("INFO: Done") > text.rfind("INFO: Started training")
-            row["status"] = "finished" if ended else "stopped_early"
-        rows.append(row | _validation(path))
+        evaluated = _evaluations(path)
+        last = {name: value for row in evaluated for name, value in row.items()}
+        rows.append(_told(path) | last)
     return rows
+
+
+def history(path: Path) -> list[Row]:
+    """A row for each evaluation, after so many epochs; errors are those on validation."""
+    told = _told(path)
+    found = _evaluations(path)
+    return [
+        told | row | {"epoch": 0 if row["epoch"] is None else row["epoch"] + 1} for row in found
+    ]
+
+
+def _told(path: Path) -> Row:
+    """What the log of the run says of it, errors on test among it."""
+    tag = path.name.removesuffix(END)
+    row: Row = {"run": (path.parent / tag).as_posix(), "unit": "structure"}
+    log = next((one for one in _places(path.parent, tag) if one.is_file()), None)
+    if log is not None:
+        text = log.read_text(errors="replace")
+        row |= matched(text, TOLD) | _test_errors(text)
+        told = _arguments(text) or _arguments(_debug(log))
+        row |= settings(told)
+        row |= {ours: told[its] for its, ours in FROM_ARGUMENTS.items() if its in told}
+        ended = text.rfind("INFO: Done") > text.rfind("INFO: Started training")
+        row["status"] = "finished" if ended else "stopped_early"
+    return row
 
 
 def _places(folder: Path, tag: str) -> Iterator[Path]:
@@ -78,22 +94,24 @@ def _arguments(text: str) -> dict[str, Any]:
     return told
 
 
-def _validation(path: Path) -> Row:
-    """What the last evaluation of each head found, in MACE's units."""
-    last: dict[str, Row] = {}
+def _evaluations(path: Path) -> list[Row]:
+    """What the evaluations of each head found, in MACE's units and order."""
+    found = []
     for line in path.read_text(errors="replace").splitlines():
         with suppress(ValueError):  # the last line may be cut off
             one = json.loads(line)
             if one.get("mode") == "eval":
-                last[str(one.get("head", ""))] = one
-    found: Row = {}
-    for head, one in last.items():
-        end = f".{head}" if len(last) > 1 else ""
-        for name, value in one.items():
-            if name not in ("mode", "epoch", "head", "time"):
-                found[f"val_{name}{end}"] = value
-        found["epoch"] = one["epoch"]
-    return found
+                found.append(one)
+    heads = len({str(one.get("head", "")) for one in found})
+    return [
+        {
+            f"val_{name}" + (f".{one.get('head', '')}" if heads > 1 else ""): value
+            for name, value in one.items()
+            if name not in ("mode", "epoch", "head", "time")
+        }
+        | {"epoch": one["epoch"]}
+        for one in found
+    ]
 
 
 def _test_errors(text: str) -> Row:

@@ -36,7 +36,7 @@ FORMATS = (
         "Lightning's CSVLogger", "metrics.csv", lightning.holds, lightning.read, lightning.history
     ),
     Format("NequIP up to 0.6", "metrics_epoch.csv", nequip.holds, nequip.read, nequip.history),
-    Format("MACE", f"*{mace.END}", mace.holds, mace.read),
+    Format("MACE", f"*{mace.END}", mace.holds, mace.read, mace.history),
     Format("Weights & Biases", "*.wandb", Path.is_file, wandb.read_run),
     Format("Weights & Biases", "wandb-summary.json", wandb.holds_summary, wandb.read_summary),
     Format("an export of Weights & Biases", "*.csv", wandb.holds_export, wandb.read_export),
