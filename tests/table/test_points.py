@@ -196,6 +196,7 @@ def test_spreadsheet_habits_do_no_harm(tmp_path: Path, text: str):
     [
         ("# mine\n" + PLAIN, "line 1: begins with #"),
         (PLAIN.split("\n", 1)[1], "line 1: holds numbers .1e3, 10, 0.5"),
+        (PLAIN.replace(",", " "), "line 1: one column only, 'family num_params"),
         (PLAIN + "painn,1e3\n", "line 4: 2 cells, and 5 names in the header .comma"),
         (PLAIN + "painn,1,1,a,2,3\n", "line 4: 6 cells"),
         (PLAIN.replace("note", "loss"), "line 1: loss names two columns"),

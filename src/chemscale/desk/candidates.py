@@ -92,7 +92,10 @@ def candidates(
     reasons = ["no sizes"]
     for one, size in rungs:
         trained = {cell[:2] for cell in trained_cells(one, bought)}
-        for amount in _amounts(one, limit(size), available):
+        amounts = _amounts(one, limit(size), available)
+        if not amounts:
+            reasons.append(f"{one.family}: there are fewer items to train on than any run had")
+        for amount in amounts:
             if (size.num_params, amount) in trained:
                 continue
             try:

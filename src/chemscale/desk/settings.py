@@ -106,10 +106,12 @@ def tabled(curves: Sequence[TabledCurve]) -> tuple[list[Setting], dict[str, list
     cooled = any(curve.cooled for curve in curves)
     found: list[Setting] = []
     places: dict[str, dict[str, list[str]]] = {}  # family → words → where they hold
+    least: dict[str, float] = {}
+    for (family, _, _), group in groups.items():
+        least[family] = min(least.get(family, math.inf), _shared(group))
     for (family, size, amount), group in groups.items():
         label = f"{size} on {amount:,}".strip() if amount and len(amounts) > 1 else size
-        least = min(_shared(other) for key, other in groups.items() if key[0] == family)
-        settings, words = _group(group, cooled, least)
+        settings, words = _group(group, cooled, least[family])
         found += [replace(setting, size=label) for setting in settings]
         places.setdefault(family, {}).setdefault(words, []).append(label)
     said = {

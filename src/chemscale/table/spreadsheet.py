@@ -70,6 +70,11 @@ def _spreadsheet(path: Path) -> list[dict[str, Any]]:
         return []
     (line, names), *body = lines
     _check_header(names, f"{path} line {line}")
+    if len(names) == 1:
+        raise DataError(
+            f"{path} line {line}: one column only, {names[0][:60]!r}. Columns are separated by "
+            "commas, semicolons, tabs or bars"
+        )
     for line, cells in body:
         if len(cells) < len(names) or any(cells[len(names) :]):
             raise DataError(
