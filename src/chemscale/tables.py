@@ -177,6 +177,9 @@ def print_estimate(found: Estimate, choices: Sequence[Choice] | None) -> None:
                 for row in family.rows
             ],
             "final": [_number(row.final_loss) for row in family.rows],
+            "below best": [
+                "" if row.chance is None else f"{100 * row.chance:.0f} %" for row in family.rows
+            ],
             "ended": [row.status for row in family.rows],
         }
         told = {name: cells for name, cells in columns.items() if any(cells)}

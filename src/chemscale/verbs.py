@@ -330,9 +330,10 @@ def _table_page(path: Path, columns: Columns, metric: str | None) -> Page:
     ranking = estimating(*tabled(curves), now=now()) if curves else None
     rows = read_rows(path, columns)
     if ranking and not {*REQUIRED} <= {*rows[0]}:
-        return Page(name, estimate=ranking)  # sizes and amounts are not told
+        return Page(name, curves=tuple(curves), estimate=ranking)  # sizes, amounts are not told
     points = tuple(points_in(rows, str(path)))
-    return Page(name, points=points, fit=fit(points, metric=metric), estimate=ranking)
+    found = fit(points, metric=metric)
+    return Page(name, points=points, fit=found, curves=tuple(curves), estimate=ranking)
 
 
 def _together(sources: list[StudyFolder | Path], pages: Sequence[Page], metric: str | None) -> Page:

@@ -37,8 +37,10 @@ def test_settings_are_compared_where_all_have_come_and_the_longest_forecast_the_
     assert family.rows[0].forecast == pytest.approx(0.9 * (1 + 1 / 51), rel=1e-4)
     assert family.num_finished == 4
     assert (family.rows[-1].rank, family.rows[-1].early_loss) == (None, None)
-    assert "1 of 2 unfinished settings may still end below the best finished" in family.sentence
-    assert "intervals: run f" in family.sentence
+    chances = {row.run: row.chance for row in family.rows if row.chance is not None}
+    assert (round(chances["f"], 2), round(chances["e"], 2), len(chances)) == (1, 0, 2)
+    assert "about 1 of 2 unfinished settings can be expected to end below" in family.sentence
+    assert "most likely run f (100 %)" in family.sentence
     assert "compared at 10 epochs, which 1 did not reach" in family.sentence
 
 

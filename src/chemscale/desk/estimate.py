@@ -151,11 +151,11 @@ def _family(
         ]
         early, final = np.log(np.array(pairs, np.float64).reshape(-1, 2)).T
         line = _Line.through(early, final, level) if len(pairs) >= 4 else None
-        ranked = _ranked(settings)
-        rows += [_row(one, rank, line) for rank, one in enumerate(ranked, start=1)]
+        ranked, best = _ranked(settings), float(final.min()) if len(final) else -math.inf
+        rows += [_row(one, rank, line, best) for rank, one in enumerate(ranked, start=1)]
         calibrated.append((early, final))
         said.append(_size_words(size, ranked, rows[-len(settings) :], line))
-        said += _worth(size, ranked, rows[-len(settings) :])
+        said += _worth(size, ranked, rows[-len(settings) :], best)
     early, final = max(calibrated, key=lambda pair: len(pair[0]))
     finished = sum(len(pair[0]) for pair in calibrated)
     agreement = spearman(early, final) if len(early) >= 3 else None
@@ -191,7 +191,7 @@ def _family(
     )
 
 
-def _row(one: Setting, rank: int, line: _Line | None) -> EstimateRow:
+def _row(one: Setting, rank: int, line: _Line | None, best: float) -> EstimateRow:
     losses, early = one.step_losses, one.early_loss
     sums: list[float | None] = [None, None, None]
     if losses.size and np.isfinite(losses).all():
@@ -213,6 +213,9 @@ def _row(one: Setting, rank: int, line: _Line | None) -> EstimateRow:
         forecast=forecast[0] if forecast else None,
         interval=forecast[1] if forecast else None,
         final_loss=one.final_loss,
+        chance=line.chance(early, best)
+        if line is not None and early is not None and one.final_loss is None
+        else None,
         rank=rank if tried else None,  # one that failed otherwise says nothing of its setting
     )
 
@@ -246,13 +249,26 @@ class _Line:
         """Forecast of the final loss, with its interval for one run."""
         from scipy.special import stdtrit
 
-        away = math.log(early_loss) - self.mean_early
-        middle = self.mean_final + self.slope * away
+        middle, error = self._log(early_loss)
         quantile = float(stdtrit(self.count - 2, (1 + self.level) / 2))
-        error = self.sigma * math.sqrt(1 + 1 / self.count + away**2 / self.spread)
         # Beyond a factor of e^50 an interval says nothing; it must still be a number.
         low, high = (math.exp(middle + sign * min(quantile * error, 50.0)) for sign in (-1, 1))
         return math.exp(middle), Interval(low=low, high=high, level=self.level)
+
+    def chance(self, early_loss: float, log_final: float) -> float:
+        """Of one run to end below a log final loss."""
+        from scipy.special import stdtr
+
+        middle, error = self._log(early_loss)
+        if error == 0:
+            return float(middle < log_final)
+        return float(stdtr(self.count - 2, (log_final - middle) / error))
+
+    def _log(self, early_loss: float) -> tuple[float, float]:
+        """Log forecast, and the standard error of one run about it."""
+        away = math.log(early_loss) - self.mean_early
+        error = self.sigma * math.sqrt(1 + 1 / self.count + away**2 / self.spread)
+        return self.mean_final + self.slope * away, error
 
 
 def _size_words(
@@ -273,26 +289,22 @@ def _size_words(
     return told
 
 
-def _worth(size: str, settings: Sequence[Setting], rows: Sequence[EstimateRow]) -> list[str]:
-    """Which unfinished settings may yet end below the best of those finished."""
-    ends = [row.final_loss for row in rows if row.final_loss is not None]
-    open_ = [
-        (row.forecast, row.interval, one.name)
-        for one, row in zip(settings, rows, strict=True)
-        if row.final_loss is None and row.forecast is not None and row.interval is not None
-    ]
-    if not open_:
+def _worth(
+    size: str, settings: Sequence[Setting], rows: Sequence[EstimateRow], best: float
+) -> list[str]:
+    """How many unfinished settings are expected to end below the best finished, and which."""
+    pairs = zip(settings, rows, strict=True)
+    chances = [(row.chance, one.name) for one, row in pairs if row.chance is not None]
+    if not chances:
         return []
-    least, level = min(ends), open_[0][1].level
-    worth = [name for _, interval, name in sorted(open_, key=lambda one: one[0])
-             if interval.low < least]  # fmt: skip
-    told = f"at {size} " * bool(size) + f"{len(worth) or 'none'} of {len(open_)} unfinished "
-    told += f"setting{'' if len(open_) == 1 else 's'} may still end below the best finished "
-    told += f"({number(least)}), by the {100 * level:g} % intervals"
-    if worth:
-        told += f": {', '.join(worth[:3])}"
-        told += f" and {len(worth) - 3} more" * (len(worth) > 3)
-    return [told]
+    chances.sort(key=lambda pair: -pair[0])
+    total = sum(chance for chance, _ in chances)
+    count = f"about {total:.0f}" if total >= 0.5 else "less than one"
+    told = f"at {size} " * bool(size) + f"{count} of {len(chances)} unfinished "
+    told += f"setting{'' if len(chances) == 1 else 's'} can be expected to end below the best "
+    told += f"finished ({number(math.exp(best))})"
+    likely = [f"{name} ({100 * chance:.0f} %)" for chance, name in chances[:3] if chance >= 0.005]
+    return [told + (f", most likely {', '.join(likely)}" if likely else "")]
 
 
 def _to_finish(settings: Sequence[Setting]) -> str:

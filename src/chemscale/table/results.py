@@ -194,6 +194,7 @@ class EstimateRow(Record):
     forecast: float | None = None  # of the final validation loss
     interval: Interval | None = None
     final_loss: float | None = None  # where the run was finished
+    chance: float | None = None  # else: of ending below the best that was finished
     rank: int | None = None  # 1 is best, within its family and size
 
 

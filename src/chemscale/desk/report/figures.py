@@ -22,6 +22,7 @@ from chemscale.desk.report.drawing import (
 from chemscale.desk.report.evaluation import evaluation_figure
 from chemscale.desk.report.lawplot import compare_figure, law_figure
 from chemscale.desk.report.page import Page, Promise, named
+from chemscale.desk.report.tabled import tabled_figure
 from chemscale.desk.report.words import counted, metric_label, plain, plural, short, with_unit
 from chemscale.table.results import Array, EstimateRow, Trained
 
@@ -42,7 +43,8 @@ def all_figures(pages: Sequence[Page]) -> list[Drawn]:
     """Every figure of a report, in the order of the report."""
     found: list[Drawn | None] = []
     for prefix, page in named(tuple(pages)):
-        found += [curves_figure(page, prefix), estimate_figure(page, prefix)]
+        found += [curves_figure(page, prefix), tabled_figure(page, prefix)]
+        found.append(estimate_figure(page, prefix))
         found += [law_figure(page, family, prefix) for family in page.families]
         found += [compare_figure(page, prefix), forecast_figure(page, prefix)]
         found.append(evaluation_figure(page, prefix))

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from chemscale.desk.report.words import short
 from chemscale.desk.sample import LAW_METRICS
+from chemscale.table.curves import TabledCurve
 from chemscale.table.evaluation import Evaluation
 from chemscale.table.records import Forecast, Study
 from chemscale.table.results import Choice, Estimate, FamilyFit, Fit, LawFit, Point, Size, Trained
@@ -52,6 +53,7 @@ class Page:
     study: Study | None = None
     trained: tuple[Trained, ...] = ()
     points: tuple[Point, ...] = ()
+    curves: tuple[TabledCurve, ...] = ()  # of a table or logs
     estimate: Estimate | None = None
     choices: tuple[Choice, ...] = ()
     fit: Fit | None = None

@@ -15,6 +15,7 @@ from chemscale.desk.report.words import (
     plain,
     plural,
     scientific,
+    share,
     spread,
     status,
     whole,
@@ -210,7 +211,8 @@ def settings_table(family: FamilyEstimate) -> Table:
     level = at_level(next((row.interval.level for row in rows if row.interval), None))
     named = any(row.learning_rate is None for row in rows)  # a table, whose runs have names
     head = f"{'run | ' * named}size | #rank | #rate | #batch | #early loss | "
-    head += f"#forecast of the final loss{level} | #final loss, where finished | status"
+    head += f"#forecast of the final loss{level} | #final loss, where finished | "
+    head += "#chance to end below the best finished | status"
     return Table(
         f"Settings tried for {family.family}",
         columns(head),
@@ -228,6 +230,7 @@ def _setting_row(row: EstimateRow) -> tuple[Cell, ...]:
         Cell(number(row.early_loss), row.early_loss),
         Cell(quantity_words(Quantity(value=row.forecast, interval=row.interval)), row.forecast),
         Cell(number(row.final_loss), row.final_loss),
+        Cell(share(row.chance), row.chance),
         Cell(status(row.status), row.status),
     )
 
