@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from chemscale.bench.nn import activations, native
+from chemscale.bench.nn import activations, gates, native
 from chemscale.bench.nn.messages import Links
 from chemscale.bench.nn.multilinear import Form
 
@@ -77,3 +77,12 @@ def test_sums_of_products_equal_the_plain_ones_with_their_derivatives():
     with native.plain():
         expected = found()
     torch.testing.assert_close(found(), expected)
+
+
+def test_updates_equal_the_plain_ones_with_their_derivatives():
+    given = random(4, 3), random(4, 3, 3, seed=1), random(4, 3, 6, seed=2), random(4, 9, seed=3)
+    with native.plain():
+        expected = [*gates.updated(*given), gates.lengths(given[2])]
+    torch.testing.assert_close([*gates.updated(*given), gates.lengths(given[2])], expected)
+    assert gradcheck(gates.updated, given) and gradgradcheck(gates.updated, given)
+    assert gradcheck(gates.lengths, given[2]) and gradgradcheck(gates.lengths, given[2])

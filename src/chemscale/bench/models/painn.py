@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.models.base import Passes, Potential, widths
 from chemscale.bench.nn.activations import silu
+from chemscale.bench.nn.gates import lengths, updated
 from chemscale.bench.nn.layers import MLP, linear
 from chemscale.bench.nn.messages import Links
 from chemscale.bench.nn.radial import Sines, cosine_cutoff
@@ -103,12 +104,6 @@ class Update(nn.Module):
 
     def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Scalars (A, F) and vectors (A, 3, F), updated."""
-        width = scalars.shape[1]
-        left, right = self.mix(vectors).split(width, dim=2)  # (A, 3, F) each
-        # The small constant keeps the gradient finite where a vector vanishes by symmetry.
-        lengths = (right.square().sum(dim=1) + 1e-8).sqrt()  # (A, F)
-        gates = self.context(torch.cat((scalars, lengths), dim=1))  # (A, 3F)
-        # Not by chunk, whose gradient in TorchScript fails where a part leads nowhere.
-        to_vector, inner, to_scalar = gates.split(width, dim=1)  # (A, F) each
-        scalars = scalars + to_scalar + inner * (left * right).sum(dim=1)
-        return scalars, vectors + left * to_vector[:, None]
+        mixed = self.mix(vectors)  # (A, 3, 2F)
+        gates = self.context(torch.cat((scalars, lengths(mixed)), dim=1))  # (A, 3F)
+        return updated(scalars, vectors, mixed, gates)
