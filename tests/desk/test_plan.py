@@ -377,3 +377,23 @@ def test_a_cost_that_a_table_does_not_tell_names_the_column_and_a_target_goes_by
     found = forecast(fitted, tabled(), target=target, now=NOW)
     assert found.num_params * found.num_train <= 30_000 * 10_000
     assert "by parameters times items, as nothing tells what training costs" in found.why
+
+
+def test_families_whose_cost_is_not_told_are_named_and_targets_compared_in_what_all_tell(fitted):
+    one = fitted.families[0]
+    both = Fit(
+        metric=fitted.metric,
+        level=0.9,
+        made="",
+        families=(one, one.model_copy(update={"family": "schnet"})),
+    )
+    timed = tabled(seconds=lambda n, d: 1e-6 * n * d).points
+    counted = tabled(flops=lambda n, d: 1e9 * n * d).points
+    others = [point.model_copy(update={"family": "schnet"}) for point in counted]
+    costs = TableCosts([*timed, *others])
+    found = forecast(both, costs, hours=1.0, now=NOW)
+    assert found.family == "painn"
+    assert "(without schnet, whose cost is not known)" in found.why
+    target = predict(one, 30_000, 10_000).value
+    found = forecast(both, costs, target=target, now=NOW)  # hours are not compared with FLOPs
+    assert "by parameters times items" in found.why

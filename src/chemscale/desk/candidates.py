@@ -25,11 +25,6 @@ class Candidate:
     hours: float | None
     money: float = 0.0  # labels and training of all its seeds; 0 without prices
 
-    @property
-    def unit(self) -> str:
-        """What tells best what it is to train: flops, else hours, else its size times its data."""
-        return "flops" if self.flops is not None else "hours" if self.hours is not None else "work"
-
     def cost(self, unit: str) -> float:
         """In flops, hours, money or work, which is parameters times training items."""
         found = {
@@ -40,6 +35,14 @@ class Candidate:
         }[unit]
         assert found is not None  # whose cost is not known is no candidate
         return found
+
+
+def common_unit(those: Sequence[Candidate]) -> str:
+    """What tells of all what it is to train them: flops, else hours, else size times data."""
+    known = [
+        unit for unit in ("flops", "hours") if all(getattr(o, unit) is not None for o in those)
+    ]
+    return known[0] if known else "work"
 
 
 def named(

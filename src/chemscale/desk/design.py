@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chemscale.desk.candidates import Candidate, candidate_at, named, trained_cells
+from chemscale.desk.candidates import Candidate, candidate_at, common_unit, named, trained_cells
 from chemscale.desk.costs import Costs, Rung, words
 from chemscale.desk.forecast import Prediction
 from chemscale.desk.plan import known, prices_of, promise, refuse_amounts, refuse_device
@@ -132,7 +132,9 @@ def design(
     refuse_device(costs, device, timed)
     target = named(fit, costs, at, num_train, 1, prices)
     one = target.fit
-    unit = next(iter(given), "money" if prices is not None else "hours" if timed else target.unit)
+    unit = next(
+        iter(given), "money" if prices is not None else "hours" if timed else common_unit([target])
+    )
     rungs = [(one, size) for size in costs.rungs(one.family)]
     if (what := "hours" if hour_price is not None else unit) in ("flops", "hours"):
         rungs = known(rungs, costs, what)

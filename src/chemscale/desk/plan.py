@@ -10,6 +10,7 @@ from chemscale.desk.candidates import (
     Candidate,
     candidate_at,
     candidates,
+    common_unit,
     families,
     named,
     trained_cells,
@@ -102,9 +103,9 @@ def forecast(
 
     fits = families(fit, family)
     what = "hours" if timed else "flops" if flops is not None else None
-    rungs = [(one, size) for one in fits for size in costs.rungs(one.family)]
-    if what is not None:
-        rungs = known(rungs, costs, what)
+    all_rungs = [(one, size) for one in fits for size in costs.rungs(one.family)]
+    rungs = all_rungs if what is None else known(all_rungs, costs, what)
+    left_out = _left_out(all_rungs, rungs)
     if target is not None:
         _refuse_reached(fits, (size for _, size in rungs), target, bought)
 
@@ -131,9 +132,10 @@ def forecast(
                 return None  # and it did not reach the target
             return candidate_at(one.fit, costs, one.size, amount, seeds, prices)
 
-        chosen = _cheapest(_fewest(found, target, again), target)
-        why = f"the cheapest run forecast to reach {number(target)}"
-        if chosen.unit == "work" and prices is None:
+        unit = common_unit(found)
+        chosen = _cheapest(_fewest(found, target, again), target, unit)
+        why = f"the cheapest run forecast to reach {number(target)}{left_out}"
+        if unit == "work" and prices is None:
             why += " (by parameters times items, as nothing tells what training costs)"
         if available is not None and chosen.num_train > available:
             missing = f"{chosen.num_train - available:,} {plural(chosen.fit.unit)}"
@@ -145,8 +147,9 @@ def forecast(
     if not affordable:
         least = words(unit, min(one.cost(unit) for one in found), device)
         raise NotIdentified(f"nothing fits the budget: the cheapest run costs {least}")
-    best = min(affordable, key=lambda one: (one.prediction.value, one.money, one.cost(one.unit)))
-    why = f"the best forecast within {words(unit, budget, device)}"
+    training = common_unit(affordable)
+    best = min(affordable, key=lambda o: (o.prediction.value, o.money, o.cost(training)))
+    why = f"the best forecast within {words(unit, budget, device)}{left_out}"
     return promise(best, costs, now, why, prices)
 
 
@@ -206,6 +209,20 @@ def known(
     if not found:
         raise NotIdentified(costs.missing(what))
     return found
+
+
+def _left_out(
+    rungs: Sequence[tuple[FamilyFit, Rung]], kept: Sequence[tuple[FamilyFit, Rung]]
+) -> str:
+    """Which families, or sizes of others, were not considered."""
+    considered = {(size.family, size.size) for _, size in kept}
+    there = {family for family, _ in considered}
+    names = dict.fromkeys(
+        size.family if size.family not in there else f"{size.family}:{size.size}"
+        for _, size in rungs
+        if (size.family, size.size) not in considered
+    )
+    return f" (without {', '.join(names)}, whose cost is not known)" if names else ""
 
 
 def _refuse_trained(one: Candidate, seeds: int, bought: Sequence[Point]) -> None:
@@ -269,7 +286,7 @@ def _two_digits(low: int, high: int) -> int:
     return round(float(f"{math.sqrt(low * high):.1e}"))
 
 
-def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
+def _cheapest(candidates: Sequence[Candidate], target: float, unit: str) -> Candidate:
     reaching = [one for one in candidates if one.prediction.value <= target]
     if not reaching:
         best = min(candidates, key=lambda one: one.prediction.value)
@@ -280,7 +297,7 @@ def _cheapest(candidates: Sequence[Candidate], target: float) -> Candidate:
             f"{best.num_train:,} {plural(best.fit.unit)}). With that run, or others towards it, in "
             "the fit the laws reach farther"
         )
-    return min(reaching, key=lambda o: (o.money, o.cost(o.unit), o.num_train, o.prediction.value))
+    return min(reaching, key=lambda o: (o.money, o.cost(unit), o.num_train, o.prediction.value))
 
 
 def promise(
