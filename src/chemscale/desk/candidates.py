@@ -58,7 +58,8 @@ def named(
     if not name:
         first = fit.families[0].family
         size = next((one.size for one in costs.rungs(first)), "SIZE")
-        raise UsageError(f"at {at!r}: give family:size, such as {first}:{size}")
+        plain = size.removesuffix(" parameters").replace(",", "")
+        raise UsageError(f"at {at!r}: give family:size, such as {first}:{plain}")
     [one] = families(fit, family)
     amount = num_train or max((cell[1] for cell in one.observed), default=0)
     return candidate_at(one, costs, costs.rung(family, name), amount, seeds, prices)
