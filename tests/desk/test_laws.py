@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from chemscale.desk.average import average
-from chemscale.desk.bootstrap import fit_law
 from chemscale.desk.laws import ALONG, additive_surface, bnsl, broken, law, m4, power, power_floor
+from chemscale.desk.profile import fit_law
 from chemscale.desk.solve import Objective, log_law, refine, solve
 from chemscale.desk.surfaces import SURFACES, additive, data_constrained, kaplan
 from chemscale.table.errors import UsageError
@@ -190,24 +190,41 @@ def test_each_of_many_starts_gets_its_own_end_though_those_that_meet_go_on_as_on
     assert np.ptp(values[0]) > 0.01 * values[0].min()  # in more than one place
 
 
-def test_any_one_law_comes_back_with_intervals_of_its_parameters():
+def test_any_one_law_comes_back_with_intervals_of_what_the_losses_tell():
     cells = somewhere(kaplan, num_points=20)[0]
     log_x, cell = np.repeat(cells, 2, axis=0), np.repeat(np.arange(20), 2)
     truth = np.array([[1.0, 2.0, 0.5, 0.4, 0.3]])
     clean = log_law(kaplan, log_x - kaplan.end(log_x), truth)[0]
-    rng = np.random.default_rng(0)
-    exact = fit_law(kaplan, log_x, clean, cell, floor=True, seeds=(1e-9, 20), rng=rng, num_draws=9)
+    rng, how = np.random.default_rng(0), {"floor": True, "num_simulated": 19}
+    exact = fit_law(kaplan, log_x, clean, cell, seeds=(1e-9, 20), rng=rng, **how)
     np.testing.assert_allclose(exact.best, truth[0], rtol=1e-3)
     noisy = clean + 0.02 * rng.normal(size=40)
-    found = fit_law(kaplan, log_x, noisy, cell, floor=True, seeds=(0.02, 20), rng=rng)
-    value, low, high = found.loss(log_x)
-    assert ((low < value) & (value < high)).all()
+    found = fit_law(kaplan, log_x, noisy, cell, seeds=(0.02, 20), rng=rng, **how)
     told = found.parameters()
     assert list(told) == ["irreducible_loss", "coefficient_1", *kaplan.parameters]
     size = told["size_exponent"]
     assert size.interval.low < size.value < size.interval.high
-    few = fit_law(kaplan, log_x[::5], noisy[::5], cell[::5], floor=True, seeds=(3.0, 9), rng=rng)
+    few = fit_law(kaplan, log_x[::5], noisy[::5], cell[::5], seeds=(3.0, 9), rng=rng, **how)
     assert few.parameters()["size_exponent"].interval is None
+    with pytest.raises(UsageError, match="19 simulated studies are too few"):
+        found.loss(log_x, level=0.99)
+
+
+def test_the_intervals_of_a_straight_line_are_those_of_regression():
+    log_x = np.repeat(np.linspace(-5, 0, 12), 2)[:, None]
+    rng = np.random.default_rng(0)
+    log_y = 1.0 - 0.3 * log_x[:, 0] + 0.02 * rng.normal(size=24)
+    how = {"floor": False, "seeds": (0.02, 1000), "rng": rng, "num_simulated": 199}
+    found = fit_law(power, log_x, log_y, np.arange(24) // 2, **how)
+    away = log_x[:, 0] - log_x.mean()
+    half = 1.645 * 0.02 / np.sqrt((away**2).sum())
+    told = found.parameters()["exponent"]
+    ends = [told.interval.low, told.interval.high]
+    np.testing.assert_allclose(ends, told.value + half * np.array([-1, 1]), atol=0.25 * half)
+    value, low, high = found.loss(np.array([[2.0]]))
+    half = 1.645 * 0.02 * np.sqrt(1 / 24 + (2.0 - log_x.mean()) ** 2 / (away**2).sum())
+    ends = np.log([low[0] / value[0], high[0] / value[0]])
+    np.testing.assert_allclose(ends, [-half, half], atol=0.25 * half)
 
 
 def test_axes_in_one_unit_keep_their_ratio():

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.desk.laws import MAX_EXPONENT, Law, power
-from chemscale.desk.solve import Objective, influence, log_law, project, refine, solve
+from chemscale.desk.solve import Objective, influence, project, refine, solve
 from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, Interval, Quantity
 
@@ -114,84 +114,6 @@ class Fitted:
         return np.concatenate([self.best[None], self.draws[::stride][:200]])
 
 
-@dataclass(frozen=True)
-class FittedLaw:
-    """Any one law with what resampling says about it.
-
-    Rows are E, A_1 … A_J, θ_1 … θ_Q of `solve`, with log x counted from `origin`: exponents are
-    those of x itself, a position is its distance from there, A_j belongs to x/exp(origin).
-    """
-
-    law: Law
-    origin: Array  # (K,) log x
-    allowed: Array  # (2, P) smallest and largest value; of A_j, a factor of ten
-    best: Array  # (P,)
-    draws: Array  # (S, P)
-
-    def loss(self, log_x: Array, level: float = 0.9) -> tuple[Array, Array, Array]:
-        """The loss at log x (T, K), and the ends of its interval."""
-        rows = np.concatenate([self.best[None], self.draws])
-        value = np.exp(log_law(self.law, log_x - self.origin, rows))
-        low, high = np.quantile(value[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return value[0], low, high
-
-    def parameters(self, level: float = 0.9) -> dict[str, Quantity]:
-        """Each with its interval; an empty `Quantity` where it is not identified.
-
-        That is: its interval touches a bound, or is wider than half of what is allowed.
-        """
-        ends = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        inside = (ends[0] > self.allowed[0]) & (ends[1] < self.allowed[1])
-        known = inside & (2 * np.diff(ends, axis=0)[0] < np.diff(self.allowed, axis=0)[0])
-        terms = [f"coefficient_{number}" for number in range(1, self.law.num_shapes + 1)]
-        return {
-            name: Quantity(value=value, interval=Interval(low=low, high=high, level=level))
-            if yes
-            else Quantity()
-            for name, value, (low, high), yes in zip(
-                ("irreducible_loss", *terms, *self.law.parameters),
-                self.best.tolist(),
-                ends.T.tolist(),
-                known,
-                strict=True,
-            )
-        }
-
-
-def fit_law(
-    law: Law,
-    log_x: Array,
-    log_loss: Array,
-    cell: NDArray[np.intp],
-    *,
-    floor: bool,
-    seeds: tuple[float, int] | None,
-    rng: np.random.Generator,
-    num_draws: int = 200,
-) -> FittedLaw:
-    """Fit any one law with its bootstrap; arguments as of `fit_sample`."""
-    origin = law.end(log_x)
-    log_x = log_x - origin
-    tried = law.candidates(1000, log_x)
-    best, measured = _best(law, log_x, log_loss, floor, tried, starts=16)
-    num_free = len(best) - (not floor)
-    spread = scatter(measured.residual(best[None])[0], cell, num_free, measured.delta, seeds)
-    resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
-    # A law of many parameters has several optima that are nearly as good, and other data choose
-    # another of them: each draw sets out from those of the measured data.
-    optima = _optima(measured, tried, count=16)
-    draws = solve(
-        replace(measured, log_y=resampled, weights=weights),
-        np.concatenate([best[None, 1 + law.num_shapes :], optima, tried[::30]]),
-        tolerance=1e-6,
-        starts=min(len(optima), 4),
-    )
-    low, high = law.bounds(log_x)
-    linear = best[1 : 1 + law.num_shapes]
-    allowed = np.array([[0.0, *linear / 10, *low], [math.exp(log_loss.min()), *linear * 10, *high]])
-    return FittedLaw(law, origin, allowed, best, draws)
-
-
 def fit_sample(
     log_x: Array,
     log_loss: Array,
@@ -220,13 +142,13 @@ def fit_sample(
     forms = [floor] if floor is not None else [False]
     if floor is None and len(np.unique(log_x, axis=0)) >= 5:
         forms = [False, True]
-    fits = {form: _best(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
+    fits = {form: best_fit(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
     num_linear = 2 * log_x.shape[1]
     off = {form: objective.residual(best[None])[0] for form, (best, objective) in fits.items()}
     told = [criterion(off[form], num_linear + form) for form in forms]
     floor = forms[int(np.argmin(told))]
     (best, measured), residual = fits[floor], off[floor]
-    delta = measured.delta
+    delta = float(measured.delta)
     reached = _reached(measured, best)
     spread = scatter(residual, cell, num_linear + floor, delta, seeds)
     resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
@@ -265,7 +187,7 @@ def uncentred(rows: Array, centre: Array) -> Array:
     return np.concatenate([rows[:, :1], terms], axis=1)
 
 
-def _best(
+def best_fit(
     law: Law, log_x: Array, log_loss: Array, floor: bool, tried: Array, starts: int = 1
 ) -> tuple[Array, Objective]:
     """Parameters, and what they were fitted to, with the delta of its Huber loss."""
@@ -280,13 +202,6 @@ def _best(
         objective = replace(objective, delta=1.345 * max(spread, 1e-6))
         tried = np.concatenate([rough[:, 1 + law.num_shapes :], tried])
     return solve(objective, tried, tolerance=TOLERANCE, starts=starts)[0], objective
-
-
-def _optima(objective: Objective, tried: Array, count: int) -> Array:
-    """Where the best of the candidates end (at most count, Q), each place once."""
-    near, _ = objective.centred()
-    ends = refine(near, project(near, tried, count))[:, 1 + objective.law.num_shapes :]
-    return ends[np.unique(np.round(ends, 2), axis=0, return_index=True)[1]]
 
 
 def _reached(objective: Objective, best: Array) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chemscale.desk.laws import Law
 from chemscale.table.results import Array
@@ -33,7 +34,9 @@ class Objective:
     log_y: Array  # (S, n), one row a data set
     weights: Array  # (S, n), how often each point counts
     floor: bool  # whether E is fitted; else it is 0
-    delta: float  # where the Huber loss turns from quadratic to linear, in log y; may be infinite
+    # Where the Huber loss turns from quadratic to linear, in log y: of all points, or of each (n,).
+    delta: float | Array
+    held: Array | None = None  # (S, P) values at which parameters are held; nan where they are free
 
     def residual(self, parameters: Array) -> Array:
         """Log of the law less log y (S, n)."""
@@ -52,7 +55,26 @@ class Objective:
         """Some of the data sets; all of one that stands for many."""
         if len(self.log_y) == 1:
             return self
-        return replace(self, log_y=self.log_y[rows], weights=self.weights[rows])
+        held = self.held[rows] if self.held is not None else None
+        return replace(self, log_y=self.log_y[rows], weights=self.weights[rows], held=held)
+
+    def repeated(self, times: int) -> Objective:
+        """Each data set so many times."""
+        held = np.repeat(self.held, times, axis=0) if self.held is not None else None
+        log_y, weights = (np.repeat(one, times, axis=0) for one in (self.log_y, self.weights))
+        return replace(self, log_y=log_y, weights=weights, held=held)
+
+    def bounds(self, num_sets: int) -> tuple[Array, Array]:
+        """Smallest and largest values (S, P) of the parameters."""
+        low, high = self.law.bounds(self.log_x)
+        linear = 1 + self.law.num_shapes
+        lower = np.tile(np.concatenate([np.zeros(linear), low]), (num_sets, 1))
+        upper = np.tile(np.concatenate([np.full(linear, np.inf), high]), (num_sets, 1))
+        if not self.floor:
+            upper[:, 0] = 0.0
+        if self.held is not None:
+            lower, upper = (np.where(np.isnan(self.held), one, self.held) for one in (lower, upper))
+        return lower, upper
 
 
 def solve(
@@ -71,39 +93,56 @@ def solve(
     """
     near, scale = objective.centred()
     start = project(near, candidates, starts)
-    seen, trust = (np.repeat(one, starts, axis=0) for one in (near.log_y, near.weights))
-    each = replace(near, log_y=seen, weights=trust)
-    found = refine(each, start, tolerance)
-    if starts > 1:
-        lowest = each.value(found).reshape(-1, starts).argmin(axis=1)
-        found = found.reshape(-1, starts, found.shape[1])[np.arange(len(lowest)), lowest]
+    each = near if len(near.log_y) == 1 else near.repeated(starts)
+    found = _lowest(each, start, tolerance, starts)
     found[:, : 1 + objective.law.num_shapes] *= scale
     return found
 
 
+def descend(
+    objective: Objective, rows: Array, *, tolerance: float = 1e-10, starts: int = 1
+) -> Array:
+    """The same from rows of parameters (R, P) where other fits have ended; some may be held."""
+    num_sets, num_rows = len(objective.log_y), len(rows)
+    every = objective.repeated(num_rows)
+    tried = np.clip(np.tile(rows, (num_sets, 1)), *every.bounds(num_sets * num_rows))
+    value = every.value(tried).reshape(num_sets, num_rows)
+    best = np.argsort(value, axis=1, kind="stable")[:, :starts]
+    start = tried[(best + num_rows * np.arange(num_sets)[:, None]).ravel()]
+    return _lowest(objective.repeated(best.shape[1]), start, tolerance, best.shape[1])
+
+
+def _lowest(each: Objective, start: Array, tolerance: float, starts: int) -> Array:
+    """Where the best of so many neighbouring starts ends."""
+    found = refine(each, start, tolerance)
+    if starts == 1:
+        return found
+    lowest = each.value(found).reshape(-1, starts).argmin(axis=1)
+    return np.asarray(found[np.arange(len(lowest)) * starts + lowest])
+
+
 def log_law(law: Law, log_x: Array, parameters: Array) -> Array:
     """Log of the law at (n, K) log x, for (S, 1 + J + Q) parameters: (S, n)."""
-    return np.log(_value(law, log_x, parameters)[0])
+    logs = law.log_shapes(log_x, parameters[:, 1 + law.num_shapes :])
+    return np.log(_total(parameters, logs)[0])
 
 
-def _value(law: Law, log_x: Array, parameters: Array) -> tuple[Array, list[Array]]:
+def _total(parameters: Array, logs: list[Array]) -> tuple[Array, list[Array]]:
     """The law (S, n), never below 1e-100 so that squares of its inverse are numbers; its shapes."""
-    count = law.num_shapes
-    logs = law.log_shapes(log_x, parameters[:, 1 + count :])
     shapes = [np.exp(np.clip(one, -200.0, 200.0)) for one in logs]
-    value = np.zeros((len(parameters), len(log_x))) + parameters[:, :1]
+    value = np.zeros(shapes[0].shape) + parameters[:, :1]
     for place, shape in enumerate(shapes):
         value += parameters[:, 1 + place, None] * shape
     return np.maximum(value, 1e-100), shapes
 
 
-def huber(residual: Array, delta: float) -> Array:
+def huber(residual: Array, delta: float | Array) -> Array:
     """r²/2 up to |r| = delta, a straight line beyond: one odd seed must not bend the law."""
     size = np.minimum(np.abs(residual), delta)
     return np.asarray(size * (np.abs(residual) - 0.5 * size))
 
 
-def influence(residual: Array, delta: float) -> Array:
+def influence(residual: Array, delta: float | Array) -> Array:
     """Weight with which a residual counts in the least squares that the Huber loss amounts to."""
     return np.asarray(np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300)))
 
@@ -175,7 +214,7 @@ def refine(objective: Objective, start: Array, tolerance: float = 1e-10, steps: 
     Many starts on one data set go by way of least squares, which takes fewer steps from far away,
     and starts that have met there, to a thousandth of each parameter, go on as one.
     """
-    if len(start) == 1 or len(objective.log_y) > 1 or np.isinf(objective.delta):
+    if len(start) == 1 or len(objective.log_y) > 1 or np.all(np.isinf(objective.delta)):
         return _in_blocks(objective, start, tolerance, steps)
     near = _in_blocks(replace(objective, delta=np.inf), start, 1e-3, steps)
     mantissa, power_of_two = np.frexp(near)
@@ -198,17 +237,20 @@ def _refine(objective: Objective, theta: Array, tolerance: float, steps: int) ->
     weights, delta = objective.weights, objective.delta
     num_sets, num_free = theta.shape
     linear = 1 + law.num_shapes
-    low, high = law.bounds(log_x)
-    lower = np.concatenate([np.zeros(linear), low])
-    upper = np.concatenate([np.full(linear, np.inf), high])
+    lower, upper = objective.bounds(num_sets)
     shared = len(log_y) == 1
     theta = np.clip(theta, lower, upper)
+    # Where a shape is far from 1 in the data, its coefficient and exponent lie in a bent and narrow
+    # valley: there the coefficient is counted from the middle of the shape, unless it is held.
+    far = (lower < upper)[:, 1:linear]
+    far &= np.abs(_middle(law, theta, log_x, far)[1]) > 1.0
+    theta[:, 1:linear] *= np.exp(_middle(law, theta, log_x, far)[1])
     # With a Huber loss the curvature is that of the residuals below delta alone, far from the
     # optimum next to nothing: full damping to begin with.
-    damping = np.full(num_sets, 1e-3 if np.isinf(delta) else 1.0)
+    damping = np.full(num_sets, 1e-3 if np.all(np.isinf(delta)) else 1.0)
     going = np.arange(num_sets)
     diagonal = np.arange(num_free)
-    residual, jacobian = _residual(law, theta, log_x, log_y)
+    residual, jacobian = _residual(law, theta, log_x, log_y, far)
     value = (weights * huber(residual, delta)).sum(axis=1)
     for _ in range(steps):
         now = theta[going]
@@ -217,17 +259,17 @@ def _refine(objective: Objective, theta: Array, tolerance: float, steps: int) ->
         curvature = np.where(pull < 1.0, 0.0, 1.0) + damping[going, None] * pull
         normal = (jacobian * (weight * curvature)[:, None]) @ jacobian.swapaxes(1, 2)  # (S, P, P)
         slope = (jacobian @ (weight * pull * residual)[..., None])[..., 0]  # (S, P)
-        held = ((now <= lower) & (slope > 0)) | ((now >= upper) & (slope < 0))
-        held[:, 0] |= not objective.floor
+        low, high = lower[going], upper[going]
+        held = ((now <= low) & (slope > 0)) | ((now >= high) & (slope < 0)) | (low == high)
         normal *= (~held[:, :, None]) & (~held[:, None, :])
         slope[held] = 0.0
         stiff = normal[:, diagonal, diagonal] * (1 + damping[going, None])
         normal[:, diagonal, diagonal] = stiff + 1e-14 * stiff.max(axis=1, keepdims=True) + 1e-300
         step = np.linalg.solve(normal, slope[..., None])[..., 0]
         step[:, linear:] = np.clip(step[:, linear:], -0.5, 0.5)
-        trial = np.clip(now - step, lower, upper)
+        trial = np.clip(now - step, low, high)
         seen = log_y if shared else log_y[going]
-        new_residual, new_jacobian = _residual(law, trial, log_x, seen)
+        new_residual, new_jacobian = _residual(law, trial, log_x, seen, far[going])
         new = (weight * huber(new_residual, delta)).sum(axis=1)
         better = new < value
         theta[going[better]] = trial[better]
@@ -240,20 +282,44 @@ def _refine(objective: Objective, theta: Array, tolerance: float, steps: int) ->
         residual, jacobian = residual[keep], jacobian[keep]
         if not len(going):
             break
+    theta[:, 1:linear] *= np.exp(-_middle(law, theta, log_x, far)[1])
     return theta
 
 
-def _residual(law: Law, theta: Array, log_x: Array, log_y: Array) -> tuple[Array, Array]:
-    """Residuals log f - log y (S, n) and their derivatives (S, P, n)."""
+def _middle(
+    law: Law, theta: Array, log_x: Array, far: NDArray[np.bool_]
+) -> tuple[list[Array], Array, list[Array]]:
+    """Logs of the shapes (S, n) about their middle; middles (S, J); shares (S, n) of points in it.
+
+    The middle is the mean over points within e^20 of the largest, and 0 of a shape not `far`.
+    """
+    logs = law.log_shapes(log_x, theta[:, 1 + law.num_shapes :])
+    means, shares = np.zeros(far.shape), [np.zeros(0)] * len(logs)
+    for place in np.flatnonzero(far.any(axis=0)):
+        one = logs[place]
+        near = one > one.max(axis=1, keepdims=True) - 20.0
+        shares[place] = near * (far[:, place, None] / near.sum(axis=1, keepdims=True))
+        means[:, place] = np.clip((shares[place] * one).sum(axis=1), -200.0, 200.0)
+        logs[place] = one - means[:, place, None]
+    return logs, means, shares
+
+
+def _residual(
+    law: Law, theta: Array, log_x: Array, log_y: Array, far: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Residuals log f - log y (S, n) and their derivatives (S, P, n), with shapes as `_middle`."""
     count = law.num_shapes
-    value, shapes = _value(law, log_x, theta)
+    logs, _, shares = _middle(law, theta, log_x, far)
+    value, shapes = _total(theta, logs)
     jacobian = np.zeros((len(theta), theta.shape[1], len(log_x)))
     jacobian[:, 0] = 1 / value
     slopes = law.log_slopes(log_x, theta[:, 1 + count :])
     for place, (shape, row) in enumerate(zip(shapes, slopes, strict=True)):
         jacobian[:, 1 + place] = shape / value
-        share = theta[:, 1 + place, None] * jacobian[:, 1 + place]
+        part = theta[:, 1 + place, None] * jacobian[:, 1 + place]
         for which, slope in enumerate(row):
             if slope is not None:
-                jacobian[:, 1 + count + which] += share * slope
+                if shares[place].size:
+                    slope = slope - (shares[place] * slope).sum(axis=1, keepdims=True)
+                jacobian[:, 1 + count + which] += part * slope
     return np.log(value) - log_y, jacobian

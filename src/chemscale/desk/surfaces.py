@@ -109,6 +109,39 @@ def broken_in_data(
 SURFACES = (additive, over_training, kaplan, broken_in_data)
 
 
+def _worth(total: Array, base: Array, log_half: Array) -> tuple[Array, Array, Array]:
+    """Log of what repeats beyond the base are worth; its slopes along log half, and log base."""
+    repeats, half = np.expm1(total - base), np.exp(log_half)
+    fresh = np.exp(-repeats / half)
+    gain = -half * np.expm1(-repeats / half)
+    by_half = (gain - repeats * fresh) / (1 + gain)
+    return base + np.log1p(gain), by_half, 1 - fresh * (1 + repeats) / (1 + gain)
+
+
+def _constrained(
+    log_x: Array, log_data_half: Array, log_size_half: Array, log_size_per_unique: Array
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array], Array]:
+    """What parameters and data are worth, and by how much training them over-fits."""
+    params, seen, unique = (log_x[..., axis] for axis in range(3))
+    extra = np.log(np.maximum(np.expm1(np.maximum(seen - unique, 0.0)), 1e-30))
+    return (
+        _worth(params, np.minimum(params, unique + log_size_per_unique), log_size_half),
+        _worth(seen, np.minimum(seen, unique), log_data_half),
+        extra + params - unique,
+    )
+
+
+def _constrained_slopes(
+    log_x: Array, size: Array, data: Array, *scales: Array
+) -> tuple[tuple[Array | None, ...], ...]:
+    (params, by_half, by_base), (seen, by_data_half, _), excess = _constrained(log_x, *scales[:-1])
+    return (
+        (-params, None, None, -size * by_half, -size * by_base, None),
+        (None, -seen, -data * by_data_half, None, None, None),
+        (None, None, None, None, None, excess),
+    )
+
+
 @law(
     "data-constrained",
     "E + A·N'^-a + B·D'^-b + K·((D/U - 1)·N/U)^k, D' = U + U·R_D·(1 - e^(-(D/U - 1)/R_D))",
@@ -124,6 +157,7 @@ SURFACES = (additive, over_training, kaplan, broken_in_data)
     },
     num_axes=3,
     tied=(1, 2),
+    slopes=_constrained_slopes,
     starts=lambda uniform, span: np.concatenate(
         [
             log_uniform(uniform[:, :2], 0.1, 1.0),
@@ -142,13 +176,7 @@ def data_constrained(
     overfit: Array,
 ) -> tuple[Array, ...]:
     """Axes N, D seen, U unique: repeated data are worth less and less, and then they harm."""
-    params, seen, unique = (log_x[..., axis] for axis in range(3))
-    worth = []
-    for total, base, half in (
-        (seen, np.minimum(seen, unique), log_data_half),
-        (params, np.minimum(params, unique + log_size_per_unique), log_size_half),
-    ):
-        repeats = np.expm1(total - base)
-        worth.append(base + np.log1p(np.exp(half) * -np.expm1(-repeats * np.exp(-half))))
-    extra = np.log(np.maximum(np.expm1(np.maximum(seen - unique, 0.0)), 1e-30))
-    return (-size * worth[1], -data * worth[0], overfit * (extra + params - unique))
+    of_size, of_data, excess = _constrained(
+        log_x, log_data_half, log_size_half, log_size_per_unique
+    )
+    return (-size * of_size[0], -data * of_data[0], overfit * excess)
