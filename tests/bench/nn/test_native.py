@@ -1,17 +1,18 @@
 """The native kernels equal the plain path, in value and in first and second derivatives."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from chemscale.bench.nn import activations, matrices, native
+from chemscale.bench.nn import activations, gates, matrices, native
 from chemscale.bench.nn.attention import CausalAttention, Packing, attend
 from chemscale.bench.nn.dense import Dense
 from chemscale.bench.nn.messages import Links
 from chemscale.bench.nn.past import Past
-
-pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 
 ATOMS, WIDTH = 6, 11
 # An atom and its own periodic image make a pair, too.
@@ -19,14 +20,29 @@ RECEIVERS = torch.tensor([0, 0, 1, 2, 3, 3, 4])
 SENDERS = torch.tensor([1, 2, 2, 3, 4, 3, 5])
 
 
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+compiled = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
+has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+on_each = pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=compiled), pytest.param("cuda", marks=has_gpu)]
+)
+
+
+def random(
+    *shape: int, seed: int = 0, dtype: torch.dtype = torch.float64, device: str = "cpu"
+) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
+    return torch.randn(*shape, generator=generator, dtype=dtype).to(device).requires_grad_()
 
 
-def pairs() -> Links:
-    vectors = random(len(SENDERS), 3).detach()
-    return Links(vectors, SENDERS, RECEIVERS, ATOMS, both_ways=True)
+def assert_derivatives(function: Callable[..., Any], given: Sequence[Tensor]) -> None:
+    """On a GPU sums have no order."""
+    loose = {"nondet_tol": 1e-10, "fast_mode": True} if given[0].is_cuda else {}
+    assert gradcheck(function, given, **loose) and gradgradcheck(function, given, **loose)
+
+
+def pairs(device: str) -> Links:
+    vectors = random(len(SENDERS), 3, device=device).detach()
+    return Links(vectors, SENDERS.to(device), RECEIVERS.to(device), ATOMS, both_ways=True)
 
 
 def edges(links: Links) -> Links:
@@ -40,28 +56,25 @@ def edges(links: Links) -> Links:
     )
 
 
-def doubled(per_pair: Tensor) -> Tensor:
-    return torch.cat((per_pair, per_pair))
-
-
 @pytest.mark.parametrize("name", ["silu", "shifted_softplus", "gelu"])
 class TestActivations:
-    def test_derivatives_are_those_of_the_value(self, name):
-        features = random(5, 7)
-        function = getattr(activations, name)
-        assert gradcheck(function, features) and gradgradcheck(function, features)
+    @on_each
+    def test_derivatives_are_those_of_the_value(self, name, device):
+        assert_derivatives(getattr(activations, name), (random(5, 7, device=device),))
 
+    @on_each
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_values_equal_the_plain_ones(self, name, dtype):
+    def test_values_equal_the_plain_ones(self, name, dtype, device):
         function = getattr(activations, name)
         features = torch.cat((torch.linspace(-100, 100, 4001), torch.linspace(-3, 3, 999)))
-        features = features.to(dtype)
+        features = features.to(device, dtype)
         with native.plain():
             expected = function(features)
         # PyTorch takes softplus for linear from 20 on, which is 2e-9 off.
         close = {torch.float32: 1e-6, torch.float64: 1e-8}[dtype]
         torch.testing.assert_close(function(features), expected, rtol=close, atol=close)
 
+    @compiled
     def test_half_precision_is_the_single_result_rounded(self, name):
         function = getattr(activations, name)
         features = torch.cat((torch.linspace(-100, 100, 4001), torch.linspace(-3, 3, 999)))
@@ -74,6 +87,7 @@ class TestActivations:
         (wanted,) = torch.autograd.grad(expected, exact, weights.float())
         assert torch.equal(gradient, wanted.bfloat16())
 
+    @compiled
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_what_is_no_number_stays_so(self, name, dtype):
         features = torch.tensor([float("nan"), 1.0], dtype=dtype, requires_grad=True)
@@ -83,30 +97,44 @@ class TestActivations:
         assert gradient.isnan().tolist() == [True, False]
 
 
+@on_each
 class TestMessages:
-    def test_a_convolution_equals_the_plain_one(self):
-        features, filters, links = random(ATOMS, WIDTH), random(len(SENDERS), WIDTH), pairs()
-        expected = edges(links).convolve(features, doubled(filters))
-        torch.testing.assert_close(links.convolve(features, filters), expected)
+    @pytest.mark.parametrize("width", [WIDTH, 200])
+    def test_they_equal_the_plain_ones(self, width, device):
+        by_pairs = pairs(device)
+        by_edges = edges(by_pairs)
+        features = random(ATOMS, width, device=device)
+        filters = random(len(SENDERS), width, seed=1, device=device)
+        expected = by_edges.convolve(features, torch.cat((filters, filters)))
+        torch.testing.assert_close(by_pairs.convolve(features, filters), expected)
+        sent = random(ATOMS, 5, width, device=device)
+        filters = random(len(SENDERS), 3, width, seed=1, device=device)
+        expected = by_edges.exchange(sent, torch.cat((filters, filters)), by_edges.vectors)
+        found = by_pairs.exchange(sent, filters, by_pairs.vectors)
+        torch.testing.assert_close(found, expected)
 
-    def test_an_exchange_equals_the_plain_one(self):
-        sent, filters = random(ATOMS, 5, WIDTH), random(len(SENDERS), 3, WIDTH)
-        links = pairs()
-        directions = links.vectors
-        expected = edges(links).exchange(
-            sent, doubled(filters), torch.cat((directions, -directions))
-        )
-        torch.testing.assert_close(links.exchange(sent, filters, directions), expected)
+    def test_derivatives_of_a_convolution(self, device):
+        inputs = random(ATOMS, WIDTH, device=device), random(len(SENDERS), WIDTH, device=device)
+        assert_derivatives(pairs(device).convolve, inputs)
 
-    def test_derivatives_of_a_convolution(self):
-        inputs = random(ATOMS, WIDTH), random(len(SENDERS), WIDTH)
-        assert gradcheck(pairs().convolve, inputs) and gradgradcheck(pairs().convolve, inputs)
-
-    def test_derivatives_of_an_exchange(self):
-        inputs = random(ATOMS, 5, 3), random(len(SENDERS), 3, 3), random(len(SENDERS), 3)
-        assert gradcheck(pairs().exchange, inputs) and gradgradcheck(pairs().exchange, inputs)
+    def test_derivatives_of_an_exchange(self, device):
+        shapes = (ATOMS, 5, 3), (len(SENDERS), 3, 3), (len(SENDERS), 3)
+        inputs = [random(*shape, seed=n, device=device) for n, shape in enumerate(shapes)]
+        assert_derivatives(pairs(device).exchange, inputs)
 
 
+@has_gpu
+def test_updates_equal_the_plain_ones_with_their_derivatives():
+    shapes = (4, 3), (4, 3, 3), (4, 3, 6), (4, 9)
+    given = [random(*shape, seed=n, device="cuda") for n, shape in enumerate(shapes)]
+    with native.plain():
+        expected = [*gates.updated(*given), gates.lengths(given[2])]
+    torch.testing.assert_close([*gates.updated(*given), gates.lengths(given[2])], expected)
+    assert_derivatives(gates.updated, given)
+    assert_derivatives(gates.lengths, given[2:3])
+
+
+@compiled
 class TestAttention:
     @pytest.mark.parametrize("window", [None, 4])
     @pytest.mark.parametrize(("width", "num_heads"), [(12, 2), (16, 1), (48, 3), (40, 8)])
@@ -170,6 +198,7 @@ class TestAttention:
         assert gradcheck(lambda features: layer(features, packing), random(10, 6))
 
 
+@compiled
 class TestSampling:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize(("features", "columns"), [(5, 70), (128, 32), (24, 7)])
@@ -221,6 +250,7 @@ def test_without_a_compiler_the_plain_path_serves_with_one_notice(monkeypatch, c
         native.library.cache_clear()
 
 
+@compiled
 @pytest.mark.parametrize(("width", "columns"), [(24, 12), (5, 70), (64, 32)])
 def test_a_linear_layer_is_the_same_by_the_kernel(monkeypatch, width, columns):
     features, cotangent = (random(43, n, dtype=torch.float32) for n in (width, columns))

@@ -10,14 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _vectors(at, STRIDE: tl.constexpr, m):
-    return (
-        tl.load(at, mask=m, other=0.0),
-        tl.load(at + STRIDE, mask=m, other=0.0),
-        tl.load(at + 2 * STRIDE, mask=m, other=0.0),
-    )
+from chemscale.bench.nn.messages_gpu import three
 
 
 @triton.jit
@@ -33,7 +26,7 @@ def _lengths(mixed, out, F: tl.constexpr, BLOCK: tl.constexpr):
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        r0, r1, r2 = _vectors(mixed + a * 6 * F + F + f, 2 * F, m)
+        r0, r1, r2 = three(mixed + a * 6 * F + F + f, 2 * F, m)
         tl.store(out + a * F + f, tl.sqrt(r0 * r0 + r1 * r1 + r2 * r2 + 1e-8), mask=m)
 
 
@@ -43,7 +36,7 @@ def _lengths_backward(g_, mixed, out, F: tl.constexpr, BLOCK: tl.constexpr):
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        r0, r1, r2 = _vectors(mixed + a * 6 * F + F + f, 2 * F, m)
+        r0, r1, r2 = three(mixed + a * 6 * F + F + f, 2 * F, m)
         g = tl.load(g_ + a * F + f, mask=m) / tl.sqrt(r0 * r0 + r1 * r1 + r2 * r2 + 1e-8)
         to = out + a * 6 * F + f
         _store(to, g * 0, g * 0, g * 0, 2 * F, m)
@@ -56,8 +49,8 @@ def _lengths_twice(h, g_, mixed, to_g, to_mixed, F: tl.constexpr, BLOCK: tl.cons
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        r0, r1, r2 = _vectors(mixed + a * 6 * F + F + f, 2 * F, m)
-        h0, h1, h2 = _vectors(h + a * 6 * F + F + f, 2 * F, m)
+        r0, r1, r2 = three(mixed + a * 6 * F + F + f, 2 * F, m)
+        h0, h1, h2 = three(h + a * 6 * F + F + f, 2 * F, m)
         inverse = 1 / tl.sqrt(r0 * r0 + r1 * r1 + r2 * r2 + 1e-8)
         along = (h0 * r0 + h1 * r1 + h2 * r2) * inverse
         tl.store(to_g + a * F + f, along, mask=m)
@@ -76,10 +69,10 @@ def _update(
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        l0, l1, l2 = _vectors(mixed + a * 6 * F + f, 2 * F, m)
-        r0, r1, r2 = _vectors(mixed + a * 6 * F + F + f, 2 * F, m)
-        g0, g1, g2 = _vectors(gates + a * 3 * F + f, F, m)
-        v0, v1, v2 = _vectors(vectors + a * 3 * F + f, F, m)
+        l0, l1, l2 = three(mixed + a * 6 * F + f, 2 * F, m)
+        r0, r1, r2 = three(mixed + a * 6 * F + F + f, 2 * F, m)
+        g0, g1, g2 = three(gates + a * 3 * F + f, F, m)
+        v0, v1, v2 = three(vectors + a * 3 * F + f, F, m)
         s = tl.load(scalars + a * F + f, mask=m) + g2 + g1 * (l0 * r0 + l1 * r1 + l2 * r2)
         tl.store(to_scalars + a * F + f, s, mask=m)
         to = to_vectors + a * 3 * F + f
@@ -94,10 +87,10 @@ def _update_backward(
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        l0, l1, l2 = _vectors(mixed + a * 6 * F + f, 2 * F, m)
-        r0, r1, r2 = _vectors(mixed + a * 6 * F + F + f, 2 * F, m)
-        g0, g1, _ = _vectors(gates + a * 3 * F + f, F, m)
-        v0, v1, v2 = _vectors(vectors + a * 3 * F + f, F, m)
+        l0, l1, l2 = three(mixed + a * 6 * F + f, 2 * F, m)
+        r0, r1, r2 = three(mixed + a * 6 * F + F + f, 2 * F, m)
+        g0, g1, _ = three(gates + a * 3 * F + f, F, m)
+        v0, v1, v2 = three(vectors + a * 3 * F + f, F, m)
         s = tl.load(scalars + a * F + f, mask=m, other=0.0)
         to, sg = to_mixed + a * 6 * F + f, s * g1
         _store(to, sg * r0 + v0 * g0, sg * r1 + v1 * g0, sg * r2 + v2 * g0, 2 * F, m)
@@ -115,13 +108,13 @@ def _update_twice(
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        l0, l1, l2 = _vectors(mixed + a * 6 * F + f, 2 * F, m)
-        r0, r1, r2 = _vectors(mixed + a * 6 * F + F + f, 2 * F, m)
-        p0, p1, p2 = _vectors(cm + a * 6 * F + f, 2 * F, m)
-        q0, q1, q2 = _vectors(cm + a * 6 * F + F + f, 2 * F, m)
-        g0, g1, _ = _vectors(gates + a * 3 * F + f, F, m)
-        c0, c1, c2 = _vectors(cg + a * 3 * F + f, F, m)
-        v0, v1, v2 = _vectors(vectors + a * 3 * F + f, F, m)
+        l0, l1, l2 = three(mixed + a * 6 * F + f, 2 * F, m)
+        r0, r1, r2 = three(mixed + a * 6 * F + F + f, 2 * F, m)
+        p0, p1, p2 = three(cm + a * 6 * F + f, 2 * F, m)
+        q0, q1, q2 = three(cm + a * 6 * F + F + f, 2 * F, m)
+        g0, g1, _ = three(gates + a * 3 * F + f, F, m)
+        c0, c1, c2 = three(cg + a * 3 * F + f, F, m)
+        v0, v1, v2 = three(vectors + a * 3 * F + f, F, m)
         s = tl.load(scalars + a * F + f, mask=m, other=0.0)
         crossed = p0 * r0 + p1 * r1 + p2 * r2 + q0 * l0 + q1 * l1 + q2 * l2
         product = l0 * r0 + l1 * r1 + l2 * r2

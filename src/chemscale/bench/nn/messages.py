@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from chemscale.bench.nn import native
+from chemscale.bench.nn.derivatives import Kernel
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Links:
             (A, F).
         """
         if self.both_ways:
-            return _Convolve.apply(features, filters, self.receivers, self.senders)
+            return self._kernel("convolve", features).value(features.shape, features, filters)
         message = features.index_select(0, self.senders) * filters  # (L, F)
         return scatter_sum(message, self.receivers, self.num_atoms)  # (A, F)
 
@@ -58,7 +56,8 @@ class Links:
             (A, 4, F): scalars, and the three components of vectors.
         """
         if self.both_ways:
-            return _Exchange.apply(sent, filters, directions, self.receivers, self.senders)
+            shape = self.num_atoms, 4, sent.shape[2]
+            return self._kernel("exchange", sent).value(shape, sent, filters, directions)
         sent = sent.index_select(0, self.senders)  # (L, 5, F)
         scalar, along, vector = sent.split((1, 1, 3), dim=1)  # (L, 1 or 3, F)
         of_scalar, of_vector, of_along = filters.split(1, dim=1)  # (L, 1, F)
@@ -66,90 +65,11 @@ class Links:
         message = torch.cat((scalar * of_scalar, vector), dim=1)  # (L, 4, F)
         return scatter_sum(message, self.receivers, self.num_atoms)  # (A, 4, F)
 
+    def _kernel(self, name: str, features: Tensor) -> Kernel:
+        sizes = len(self.senders), features.shape[-1]
+        return Kernel(name, sizes, (self.receivers, self.senders), scattered=True)
+
 
 def scatter_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Sum rows that share an index: (n, …) to (size, …)."""
     return values.new_zeros((size, *values.shape[1:])).index_add(0, index, values)
-
-
-# --- native kernels with their first and second derivatives ---------------------------------------
-
-
-class _Convolve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, filters: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        features, filters = features.contiguous(), filters.contiguous()
-        ctx.save_for_backward(features, filters, a, b)
-        out = torch.zeros_like(features)
-        native.call("convolve", features, filters, a, b, out, *filters.shape)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_ConvolveBackward.apply(gradient, *ctx.saved_tensors), None, None)
-
-
-class _ConvolveBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, gradient: Tensor, features: Tensor, filters: Tensor, a: Tensor, b: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        gradient = gradient.contiguous()
-        ctx.save_for_backward(gradient, features, filters, a, b)
-        out = torch.zeros_like(features), torch.empty_like(filters)
-        native.call("convolve_backward", gradient, features, filters, a, b, *out, *filters.shape)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, features, filters, a, b = ctx.saved_tensors
-        out = torch.zeros_like(gradient), torch.zeros_like(features), torch.empty_like(filters)
-        given = [cotangent.contiguous() for cotangent in cotangents]
-        native.call(
-            "convolve_twice", *given, gradient, features, filters, a, b, *out, *filters.shape
-        )
-        return (*out, None, None)
-
-
-class _Exchange(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, sent: Tensor, filters: Tensor, directions: Tensor, a: Tensor, b: Tensor
-    ) -> Tensor:
-        sent, filters = sent.contiguous(), filters.contiguous()
-        directions = directions.contiguous()
-        ctx.save_for_backward(sent, filters, directions, a, b)
-        atoms, _, width = sent.shape
-        out = sent.new_zeros(atoms, 4, width)
-        native.call("exchange", sent, filters, directions, a, b, out, len(a), width)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_ExchangeBackward.apply(gradient, *ctx.saved_tensors), None, None)
-
-
-class _ExchangeBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *saved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gradient = gradient.contiguous()
-        ctx.save_for_backward(gradient, *saved)
-        sent, filters, directions, a, _ = saved
-        out = torch.zeros_like(sent), torch.empty_like(filters), torch.empty_like(directions)
-        native.call("exchange_backward", gradient, *saved, *out, len(a), sent.shape[2])
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, sent, filters, directions, a, b = ctx.saved_tensors
-        out = (
-            torch.zeros_like(gradient),
-            torch.zeros_like(sent),
-            torch.empty_like(filters),
-            torch.empty_like(directions),
-        )
-        given = [cotangent.contiguous() for cotangent in cotangents]
-        native.call("exchange_twice", *given, *ctx.saved_tensors, *out, len(a), sent.shape[2])
-        return (*out, None, None)

@@ -65,7 +65,8 @@ def _convolve_twice(
 
 
 @triton.jit
-def _three(at, F: tl.constexpr, m):
+def three(at, F: tl.constexpr, m):
+    """Three rows of F numbers, zero beyond."""
     return (
         tl.load(at, mask=m, other=0.0),
         tl.load(at + F, mask=m, other=0.0),
@@ -89,11 +90,11 @@ def _exchange(x, w, d, first, second, y, F: tl.constexpr, BLOCK: tl.constexpr):
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        v1, v2, v3 = _three(w + p * 3 * F + f, F, m)
+        v1, v2, v3 = three(w + p * 3 * F + f, F, m)
         xa, xb = x + a * 5 * F + f, x + b * 5 * F + f
         ta, tb = tl.load(xa + F, mask=m) * v3, tl.load(xb + F, mask=m) * v3
-        a0, a1, a2 = _three(xa + 2 * F, F, m)
-        b0, b1, b2 = _three(xb + 2 * F, F, m)
+        a0, a1, a2 = three(xa + 2 * F, F, m)
+        b0, b1, b2 = three(xb + 2 * F, F, m)
         to_a, to_b = tl.load(xb, mask=m) * v1, tl.load(xa, mask=m) * v1
         _add_four(y + a * 4 * F + f, to_a, b0 * v2 + d0 * tb, b1 * v2 + d1 * tb, b2 * v2 + d2 * tb,
                   F, m)  # fmt: skip
@@ -113,14 +114,14 @@ def _exchange_backward(
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        v1, v2, v3 = _three(w + p * 3 * F + f, F, m)
+        v1, v2, v3 = three(w + p * 3 * F + f, F, m)
         xa, xb = x + a * 5 * F + f, x + b * 5 * F + f
         ga, gb = g + a * 4 * F + f, g + b * 4 * F + f
         ga0, gb0 = tl.load(ga, mask=m, other=0.0), tl.load(gb, mask=m, other=0.0)
-        ga1, ga2, ga3 = _three(ga + F, F, m)
-        gb1, gb2, gb3 = _three(gb + F, F, m)
-        sa, ta, ua0 = _three(xa, F, m)
-        sb, tb, ub0 = _three(xb, F, m)
+        ga1, ga2, ga3 = three(ga + F, F, m)
+        gb1, gb2, gb3 = three(gb + F, F, m)
+        sa, ta, ua0 = three(xa, F, m)
+        sb, tb, ub0 = three(xb, F, m)
         ua1, ua2 = tl.load(xa + 3 * F, mask=m), tl.load(xa + 4 * F, mask=m)
         ub1, ub2 = tl.load(xb + 3 * F, mask=m), tl.load(xb + 4 * F, mask=m)
         along_a, along_b = d0 * ga1 + d1 * ga2 + d2 * ga3, d0 * gb1 + d1 * gb2 + d2 * gb3
@@ -157,20 +158,20 @@ def _exchange_twice(
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)
         m = f < F
-        v1, v2, v3 = _three(w + p * 3 * F + f, F, m)
-        q1, q2, q3 = _three(hw + p * 3 * F + f, F, m)
+        v1, v2, v3 = three(w + p * 3 * F + f, F, m)
+        q1, q2, q3 = three(hw + p * 3 * F + f, F, m)
         xa, xb = x + a * 5 * F + f, x + b * 5 * F + f
         ha, hb = hx + a * 5 * F + f, hx + b * 5 * F + f
         ga, gb = g + a * 4 * F + f, g + b * 4 * F + f
         ga0, gb0 = tl.load(ga, mask=m, other=0.0), tl.load(gb, mask=m, other=0.0)
-        ga1, ga2, ga3 = _three(ga + F, F, m)
-        gb1, gb2, gb3 = _three(gb + F, F, m)
-        xsa, ta, xa0 = _three(xa, F, m)
-        xsb, tb, xb0 = _three(xb, F, m)
+        ga1, ga2, ga3 = three(ga + F, F, m)
+        gb1, gb2, gb3 = three(gb + F, F, m)
+        xsa, ta, xa0 = three(xa, F, m)
+        xsb, tb, xb0 = three(xb, F, m)
         xa1, xa2 = tl.load(xa + 3 * F, mask=m), tl.load(xa + 4 * F, mask=m)
         xb1, xb2 = tl.load(xb + 3 * F, mask=m), tl.load(xb + 4 * F, mask=m)
-        hsa, ka, ha0 = _three(ha, F, m)
-        hsb, kb, hb0 = _three(hb, F, m)
+        hsa, ka, ha0 = three(ha, F, m)
+        hsb, kb, hb0 = three(hb, F, m)
         ha1, ha2 = tl.load(ha + 3 * F, mask=m), tl.load(ha + 4 * F, mask=m)
         hb1, hb2 = tl.load(hb + 3 * F, mask=m), tl.load(hb + 4 * F, mask=m)
         along_a, along_b = d0 * ga1 + d1 * ga2 + d2 * ga3, d0 * gb1 + d1 * gb2 + d2 * gb3

@@ -1,7 +1,8 @@
-"""Kernels in C++ for training on a CPU: built on first use, called through ctypes.
+"""Which kernels of our own serve: in C++ on a CPU, in Triton on a GPU, and how they are called.
 
-Each has a plain version in PyTorch beside it, which gives the same results to rounding and serves
-everywhere else: on a GPU, without a compiler, and where operations are to be counted.
+Those in C++ are built on first use and called through ctypes. Each kernel has a plain version in
+PyTorch beside it, which gives the same results to rounding and serves everywhere else: without a
+compiler or Triton, and where operations are to be counted.
 """
 
 from __future__ import annotations
