@@ -146,7 +146,9 @@ def train(
     chapter: Annotated[
         str | None, typer.Option(help="search: stop after it; sweep: only the sweep.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at a time; by default one a GPU, else one a core.")
+    ] = None,
     max_hours: Annotated[
         float | None, typer.Option(help="Checkpoint and leave after this long (exit code 75).")
     ] = None,
@@ -237,7 +239,9 @@ cli_planning.register(app)
 @app.command()
 def report(
     sources: Sources,
-    output: Annotated[Path | None, typer.Option(help="Where; default STUDY/report.html.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where; by default report.html in STUDY, or beside a table.")
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for SVG and PNG figures.")] = None,
     metric: Annotated[str | None, typer.Option(help="The loss to fit in tables and logs.")] = None,
     columns: ColumnNames = None,

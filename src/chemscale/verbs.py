@@ -367,7 +367,9 @@ def sources_of(source: Paths) -> list[StudyFolder | Path]:
         elif item.exists():
             found.append(item)
         else:
-            raise StoreError(f"{item}: neither a study folder nor a table or log of runs")
+            raise StoreError(
+                f"{item}: there is no such file or folder. Give a study folder, a table or logs"
+            )
     return found
 
 

@@ -307,9 +307,9 @@ def test_a_flops_ceiling_costs_itself_and_the_cooldown(fitted):
     [
         ({}, UsageError, "exactly one"),
         ({"flops": 1e9, "target": 3.0}, UsageError, "exactly one"),
-        ({"hours": 1.0}, UsageError, "go together"),
+        ({"hours": 1.0}, UsageError, "go with a device"),
         ({"money": 1e3}, UsageError, "needs a price"),
-        ({"money": 1e3, "hour_price": 4.0}, UsageError, "go together"),
+        ({"money": 1e3, "hour_price": 4.0}, UsageError, "go with a device"),
         ({"flops": 1e9, "label_price": 2.5}, UsageError, "go with money or target"),
         ({"money": 1e3, "label_price": -1.0}, UsageError, "0 or more"),
         ({"flops": 1e9, "num_train": 30}, UsageError, "goes with at"),

@@ -1,6 +1,7 @@
 """The report: one HTML file that stands alone, says what is known, and hides nothing missing."""
 
 import dataclasses
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -428,6 +429,20 @@ def test_a_bare_table_is_a_report():
     html = report(bare_page())
     assert "A bare table: there is no study file." in html
     assert "training molecules" in html and "test loss per molecule, nats" in html
+    assert "other runs" not in html and "on the final weights" not in html
+
+
+def test_names_of_settings_do_not_lie_on_each_other(full):
+    close = family_estimate("painn")
+    rows = [row.model_copy(update={"early_loss": 2 + row.rank / 1000}) for row in close.rows[:5]]
+    close = close.model_copy(
+        update={"rows": (*rows, rows[0].model_copy(update={"run": "far", "early_loss": 9.0}))}
+    )
+    page = dataclasses.replace(full, estimate=Estimate(families=(close,), made=MADE))
+    [axes] = figures([page])["estimate"].axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) > 2
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_names_are_escaped(full):

@@ -168,7 +168,10 @@ def refuse_device(costs: Costs, device: str | None, timed: bool) -> None:
             "leave device out"
         )
     if costs.study is not None and timed != (device is not None):
-        raise UsageError("hours or hour_price go together with device: hours=100, device='h200'")
+        raise UsageError(
+            "hours and hour_price of a study go with a device, and a device with them: --hours 100 "
+            "--device cpu. `chemscale expand STUDY --measure` times the device it runs on"
+        )
 
 
 def prices_of(

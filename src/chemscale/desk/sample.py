@@ -103,7 +103,10 @@ def law_metric(points: Sequence[Point], metric: str | None) -> str:
         raise DataError(f"{family}: {_list(spoiled)} is nan or infinite in every run that has one")
     if not known:
         raise DataError(f"{family}: no run has a loss, so there is nothing to fit")
-    raise UsageError(f"{family}: which loss shall be fitted? Say --metric. Known: {_list(known)}.")
+    raise UsageError(
+        f"{family}: which loss shall be fitted? Say --metric. Known: {_list(known)}. Columns of "
+        "numbers count as losses, unless they are given a known name: --columns run=ITS-NAME"
+    )
 
 
 def select(points: Sequence[Point], metric: str) -> tuple[list[Point], tuple[tuple[str, str], ...]]:

@@ -106,7 +106,7 @@ def _too_short(study: Study) -> list[str]:
     first = math.ceil(FIRST_EVALUATION / batch_size) * batch_size
     return [
         f"{name} is {amount:,}, but with batch_size {batch_size} a trunk is first evaluated at "
-        f"{first:,} items"
+        f"{first:,} items: raise it, or lower batch_size"
         for name, amount in _ceilings(study)
         if amount < first
     ]

@@ -29,6 +29,7 @@ from chemscale.table.results import Array, EstimateRow, Trained
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 MOST_COLUMNS = 6
 MOST_NAMED = 30  # runs whose names stand beside their marks
@@ -230,7 +231,7 @@ def estimate_figure(page: Page, prefix: str = "") -> Drawn | None:
         caption=(
             "Does the early loss tell the final one? Filled: settings that were finished. Hollow: "
             "the forecast for the others, with its interval. Numbers are learning rates, where "
-            "these are known; shapes are batch sizes."
+            "these are known and there is room; shapes are batch sizes."
         ),
         alt=(
             f"Early against final validation loss of {counted(total, 'setting')}, "
@@ -264,16 +265,9 @@ def _draw_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
             color=look.color,
             markerfacecolor=PAPER if hollow else look.color,
         )
-        axes.annotate(
-            plain(row.learning_rate) if row.learning_rate else row.run * (len(rows) <= MOST_NAMED),
-            (x, y),
-            xytext=(5, 3),
-            textcoords="offset points",
-            fontsize=6.5,
-            color=MUTED,
-        )
     log_axis(axes, "x", [row.early_loss for row in rows if row.early_loss])
     log_axis(axes, "y", heights)
+    _name_settings(axes, rows)
     axes.legend(
         handles=[
             Line2D([], [], linestyle="", marker=look.marker, color=look.color, label=f"batch {b}")
@@ -282,6 +276,30 @@ def _draw_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
         ],
         loc="upper left",
     )
+
+
+def _name_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
+    """Name each setting right or left of its point, the best first, where no other name stands."""
+    taken: list[Bbox] = []
+    for row in sorted(rows, key=lambda row: row.early_loss or 0.0):
+        name = plain(row.learning_rate) if row.learning_rate else row.run
+        if not row.learning_rate and len(rows) > MOST_NAMED:
+            continue
+        for side, align in ((5, "left"), (-5, "right")):
+            label = axes.annotate(
+                name,
+                (row.early_loss or 0.0, _final(row) or 0.0),
+                xytext=(side, 3),
+                textcoords="offset points",
+                ha=align,
+                fontsize=6.5,
+                color=MUTED,
+            )
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            label.remove()
 
 
 # --- Plan ----------------------------------------------------------------------------------------

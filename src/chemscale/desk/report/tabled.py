@@ -54,11 +54,12 @@ def tabled_figure(page: Page, prefix: str = "") -> Drawn | None:
                 for size in sizes:
                     axes.plot([], [], color=looks[size].color, label=size)
                 axes.legend(loc="upper right", fontsize=6.8)
+    coloured = " Colours are sizes." * (len({curve.size for curve in page.curves}) > 1)
     of_all = f" Drawn are {drawn} of {len(page.curves)}." * (drawn < len(page.curves))
     return Drawn(
         name=f"{prefix}curves",
         figure=figure,
         caption="Validation loss along training. Strong lines: settings that were finished; faint: "
-        f"the others. Colours are sizes.{of_all}",
+        f"the others.{coloured}{of_all}",
         alt=f"Validation loss along training of {counted(drawn, 'setting')}.",
     )

@@ -15,7 +15,6 @@ from chemscale.desk.report.words import (
     plain,
     plural,
     scientific,
-    share,
     spread,
     status,
     whole,
@@ -230,7 +229,7 @@ def _setting_row(row: EstimateRow) -> tuple[Cell, ...]:
         Cell(number(row.early_loss), row.early_loss),
         Cell(quantity_words(Quantity(value=row.forecast, interval=row.interval)), row.forecast),
         Cell(number(row.final_loss), row.final_loss),
-        Cell(share(row.chance), row.chance),
+        Cell(MISSING if row.chance is None else f"{100 * row.chance:.0f} %", row.chance),
         Cell(status(row.status), row.status),
     )
 
@@ -268,8 +267,7 @@ def promises_table(page: Page, promises: list[Promise]) -> Table | None:
                 Cell(with_unit(made.value, made.metric), note=_utility(made)),
                 Cell(", ".join(with_unit(value, made.metric) for _, value in one.outcomes)
                      or MISSING),
-                Cell("; ".join(f"{level} %: {number(low)}–{number(high)}"
-                               for level, low, high in one.levels()) or MISSING),
+                _levels(one),
                 Cell(made.made),
             )
         )  # fmt: skip
@@ -280,6 +278,11 @@ def promises_table(page: Page, promises: list[Promise]) -> Table | None:
     return (
         Table("Forecasts, as written, and outcomes", columns(head), tuple(rows)) if rows else None
     )
+
+
+def _levels(promise: Promise) -> Cell:
+    told = [f"{level} %: {number(low)}–{number(high)}" for level, low, high in promise.levels()]
+    return Cell(told[-1], note="; ".join(told[:-1])) if told else Cell(MISSING)
 
 
 def _utility(made: Forecast) -> str:
