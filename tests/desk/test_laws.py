@@ -190,6 +190,19 @@ def test_each_of_many_starts_gets_its_own_end_though_those_that_meet_go_on_as_on
     assert np.ptp(values[0]) > 0.01 * values[0].min()  # in more than one place
 
 
+def test_a_law_whose_shape_is_far_from_1_in_all_the_data_is_fitted_from_afar():
+    amounts, epochs = np.geomspace(1e-2, 1, 4), (1, 4, 16, 64)
+    cells = [[n, u * e / 64, u / 64] for n in amounts for u in amounts for e in epochs]
+    truth = np.array([[1.0, 0.25, 0.05, 1e-6, 0.35, 0.35, 2.7, 1.7, 1.0, 1.0]])
+    log_y = log_law(data_constrained, np.log(cells), truth)
+    log_y += 0.02 * np.random.default_rng(0).normal(size=log_y.shape)
+    objective = Objective(data_constrained, np.log(cells), log_y, np.ones_like(log_y), True, np.inf)
+    afar = truth.copy()
+    afar[0, [3, 9]] = 1e-14, 2.0  # the term that over-fits: its coefficient and exponent
+    values = [objective.value(refine(objective, start))[0] for start in (truth, afar)]
+    assert values[1] == pytest.approx(values[0], rel=1e-4)
+
+
 def test_any_one_law_comes_back_with_intervals_of_what_the_losses_tell():
     cells = somewhere(kaplan, num_points=20)[0]
     log_x, cell = np.repeat(cells, 2, axis=0), np.repeat(np.arange(20), 2)

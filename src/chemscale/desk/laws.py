@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,9 @@ class Law:
     )
     starts: Callable[[Array, Array], Array] | None = None  # (C, Q) uniforms, (K,) spans → (C, Q)
     tied: tuple[int, ...] = ()  # axes counted in one unit, whose ratio the law knows
+    orders: tuple[
+        tuple[int, ...], ...
+    ] = ()  # of θ, that leave the law as it is: breaks change places
 
     def end(self, log_x: Array) -> Array:
         """The origin (K,) to count log x from: its largest, the same for tied axes."""
@@ -312,6 +316,10 @@ def bnsl(num_breaks: int) -> Law:
         shapes,
         slopes,
         starts,
+        orders=tuple(
+            (0, *(1 + 3 * one + part for one in order for part in range(3)))
+            for order in list(permutations(range(num_breaks)))[1:]
+        ),
     )
 
 

@@ -66,6 +66,10 @@ class FittedLaw:
         be known by chance, or the interval is wider than half of what is allowed.
         """
         law = self.measured.law
+        linear = [*range(1 + law.num_shapes)]
+        # A fit whose breaks have changed places says something else of each.
+        orders = [linear + [len(linear) + one for one in order] for order in law.orders]
+        whole = replace(self, rows=np.vstack([self.rows, *(self.rows[:, one] for one in orders)]))
         terms = [f"coefficient_{number}" for number in range(1, law.num_shapes + 1)]
         told = {}
         for which, name in enumerate(("irreducible_loss", *terms, *law.parameters)):
@@ -73,8 +77,8 @@ class FittedLaw:
             bounds, value = self.allowed[:, which], float(self.best[which])
             if bounds[0] == bounds[1]:
                 continue
-            values = np.append(value, self.rows[:, which])
-            low, high, inside = self._interval(partial(_held, which), values, bounds, level)
+            values = np.append(value, whole.rows[:, which])
+            low, high, inside = whole._interval(partial(_held, which), values, bounds, level)
             if inside and 2 * (high - low) < np.ptp(bounds):
                 told[name] = Quantity(
                     value=value, interval=Interval(low=low, high=high, level=level)
