@@ -1,6 +1,7 @@
 """On a GPU: a run like any other, half precision, memory; and which worker has which GPU."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,5 @@ def test_gpus_are_dealt_out_in_turn(monkeypatch: pytest.MonkeyPatch):
         Local(ranks=4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert gpus_of(0, 1) == {}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5}, raising=False)
+    assert Local().workers == 2

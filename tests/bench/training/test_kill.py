@@ -415,6 +415,14 @@ def test_workers_that_cannot_begin_are_a_failure_with_their_last_words(
         Local(1).submit(folder.path, ["x"], deadline=None, watch=lambda event: None)
 
 
+@pytest.mark.slow
+def test_a_worker_of_a_batch_job_has_nothing_to_read_and_works(tmp_path: Path):
+    order = json.dumps({"folder": str(tmp_path), "run_ids": []})
+    worker = [sys.executable, "-m", "chemscale.bench.executors.worker", order]
+    done = subprocess.run(worker, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (done.returncode, json.loads(done.stdout)["event"]) == (1, "refused")
+
+
 # --- what was burnt ---
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from chemscale.bench.data.encoding import num_cores
 from chemscale.bench.executors.base import Executor, Watch
 from chemscale.bench.training.resources import Resources
 from chemscale.table.errors import ChemscaleError, DataError, StoreError, UsageError
@@ -47,7 +48,7 @@ class Local(Executor):
         ranks, gpus = self.resources.ranks, visible_gpus()
         if 0 < len(gpus) < ranks:
             raise UsageError(f"--ranks {ranks}: this machine has {len(gpus)} GPUs, one for a rank")
-        cores = (os.cpu_count() or 1) // self.resources.threads
+        cores = num_cores() // self.resources.threads
         self.workers = workers or max(1, (len(gpus) or cores) // ranks)
 
     def submit(  # noqa: D102
@@ -60,6 +61,7 @@ class Local(Executor):
             "run_ids": list(run_ids),
             "deadline": deadline,
             "resources": vars(self.resources),
+            "attended": True,
         }
         events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         crew = {

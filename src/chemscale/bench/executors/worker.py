@@ -2,9 +2,10 @@
 
 Reads one line of JSON (folder, run ids, deadline, resources), trains what nobody else holds, tells
 on standard output, an event a line. Ranks, which share their standard input, get the line as their
-argument: `torchrun … -m chemscale.bench.executors.worker '{…}'` works on any cluster. When its
-standard input closes, whoever started it is gone: it checkpoints and leaves. What is wrong with the
-machine (a full disk) is told, and no run's ending.
+argument: `torchrun … -m chemscale.bench.executors.worker '{…}'` works on any cluster, whose batch
+jobs have nothing to read. Where the order says `attended`, its standard input is held open: when it
+closes, whoever started it is gone, so it checkpoints and leaves. What is wrong with the machine (a
+full disk) is told, and no run's ending.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def main() -> int:
     order = json.loads(line)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an event
-    threading.Thread(target=_watch_parent, args=(leave, begun), daemon=True).start()
+    if order.get("attended"):
+        threading.Thread(target=_watch_parent, args=(leave, begun), daemon=True).start()
     warnings.simplefilter("ignore")
 
     import torch
