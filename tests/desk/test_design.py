@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from test_fit import NUM_TRAIN, point, study
+from test_plan import NOW, rung
 
 from chemscale.desk.costs import StudyCosts
 from chemscale.desk.design import Design, _scatter
@@ -10,7 +12,7 @@ from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict
 from chemscale.table.errors import NotIdentified
 from chemscale.table.records import Study
-from chemscale.table.results import Fit, Point, Size
+from chemscale.table.results import Fit, Size
 
 PARAMS = {
     "w8": 2_000,
@@ -20,8 +22,6 @@ PARAMS = {
     "w96": 200_000,
     "w512": 9_000_000,
 }
-NUM_TRAIN = (30, 100, 300, 1000, 3000)
-NOW = "2026-01-01T00:00:00Z"
 STUDY = Study.read(
     {
         "name": "alkanes",
@@ -38,48 +38,12 @@ STUDY = Study.read(
 def fitted(
     sizes: tuple[str, ...] = ("w8", "w16", "w32"), scatter: float = 0.02, seeds: int = 1
 ) -> Fit:
-    """Runs of L = 2 + 3000 N^-0.6 + 400 D^-0.4, and what was fitted to them."""
-    noise = np.random.default_rng(7)
-    return fit(
-        [
-            Point(
-                run=f"{size}-{amount}-{seed}",
-                family="painn",
-                size=size,
-                num_params=PARAMS[size],
-                num_params_total=PARAMS[size],
-                num_train=amount,
-                unit="structure",
-                seed=seed,
-                losses={
-                    "force_mae": (2 + 3000 * PARAMS[size] ** -0.6 + 400 * amount**-0.4)
-                    * math.exp(scatter * noise.standard_normal())
-                },
-            )
-            for size in sizes
-            for amount in NUM_TRAIN
-            for seed in range(seeds)
-        ]
-    )
+    return fit(study(7, {size: PARAMS[size] for size in sizes}, scatter=scatter, seeds=seeds))
 
 
 def ladder(price: dict[str, float] | None = None, each: float = 100.0) -> list[Size]:
     """FLOPs of an item: `each` a parameter, or by size."""
-    return [
-        Size(
-            family="painn",
-            size=size,
-            revision=1,
-            config={},
-            num_params=count,
-            num_params_total=count,
-            bytes_training=16 * count,
-            flops_per_item=(price or {}).get(size, each * count),
-            flops_formula={},
-            items_per_second={},
-        )
-        for size, count in PARAMS.items()
-    ]
+    return [rung(n, count, (price or {}).get(n, each * count)) for n, count in PARAMS.items()]
 
 
 def design(fitted: Fit, study: Study, sizes: list[Size], *where, **options) -> Design:
@@ -169,11 +133,7 @@ def test_what_is_held_out_or_not_there_or_was_bought_is_no_pilot(runs):
     assert ("w96", 3000) not in order(design(runs, held, free, "painn:w96", 3000))
     few = design(runs, STUDY, free, "painn:w96", 3000, available=1000)
     assert max(amount for _, amount in order(few)) == 1000
-    bought = Point(
-        run="plan", family="painn", size="w96", num_params=PARAMS["w96"],
-        num_params_total=PARAMS["w96"], num_train=3000, unit="structure", seed=0,
-        role="plans/001", losses={"force_mae": 5.0},
-    )  # fmt: skip
+    bought = point("w96", PARAMS["w96"], 3000, 0, 5.0, role="plans/001")
     assert ("w96", 3000) not in order(design(runs, STUDY, free, "painn:w96", 3000, bought=[bought]))
 
 

@@ -1,11 +1,11 @@
 """What endings make of a law: relabelled, refused, under-tuned; and how that is said."""
 
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_fit import point
+from test_report import Words
 
 from chemscale import verbs
 from chemscale.desk.fit import fit
@@ -22,19 +22,14 @@ def points(capped: tuple[int, ...] = (), amounts: tuple[int, ...] = AMOUNTS) -> 
     """One size, two seeds, force MAE 400 · D^-0.3; which amounts end capped."""
     noise = np.random.default_rng(0)
     return [
-        Point(
-            run=f"{amount}-{seed}",
-            family="painn",
-            size="w32",
-            num_params=22_000,
-            num_params_total=23_000,
-            num_train=amount,
-            unit="structure",
-            seed=seed,
-            learning_rate=1e-3,
+        point(
+            "w32",
+            22_000,
+            amount,
+            seed,
+            400 * amount**-0.3 * float(np.exp(0.02 * noise.normal())),
             ending="capped" if amount in capped else "plateaued",
             max_items=12_000,
-            losses={"force_mae": 400 * amount**-0.3 * float(np.exp(0.02 * noise.normal()))},
         )
         for amount in amounts
         for seed in range(2)
@@ -89,7 +84,7 @@ def test_the_converged_exponent_takes_a_decade_of_uncapped_amounts():
 def test_an_amount_with_one_capped_seed_still_counts_by_its_other():
     amounts = (10, 30, 100, 300, 1000, 3000, 10_000)
     found = [
-        point.model_copy(update={"ending": "capped"}) if point.run == "300-0" else point
+        point.model_copy(update={"ending": "capped"}) if point.run == "w32-300-0" else point
         for point in points(amounts[-3:], amounts)
     ]
     one = family(found)
@@ -138,23 +133,10 @@ def test_one_loss_from_the_middle_of_a_schedule_is_left_out_and_listed(tmp_path:
 # --- the rate check, as the reader meets it ------------------------------------------------------
 
 
-class Text(HTMLParser):
-    def __init__(self, html: str):
-        super().__init__()
-        self.parts: list[str] = []
-        self.feed(html)
-
-    def handle_data(self, data: str) -> None:
-        self.parts.append(data)
-
-    def __str__(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.parts))
-
-
 def with_check(half: float, double: float) -> list[Point]:
     """The sweep, and half and double the rate with the loss changed by a factor."""
     swept = points()
-    usual = next(point for point in swept if point.run == "300-0")
+    usual = next(point for point in swept if point.run == "w32-300-0")
     return swept + [
         usual.model_copy(
             update={
@@ -171,7 +153,7 @@ def with_check(half: float, double: float) -> list[Point]:
 def report(found: list[Point]) -> tuple[Fit, str]:
     fitted = fit(found)
     page = Page("curves.csv", points=tuple(found), fit=fitted)
-    return fitted, str(Text(render([page], "Rates", "today", "0")))
+    return fitted, str(Words(render([page], "Rates", "today", "0")))
 
 
 def test_the_report_shows_the_verdict_of_the_rate_check_which_moves_no_law():

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from test_fit import NUM_TRAIN, study
 
 from chemscale.desk.costs import StudyCosts, TableCosts
 from chemscale.desk.fit import fit
@@ -12,37 +13,23 @@ from chemscale.table.records import Study
 from chemscale.table.results import Fit, Point, Size
 
 PARAMS = {"w8": 2_000, "w16": 6_000, "w32": 22_000, "w48": 50_000, "w64": 80_000, "w512": 5_000_000}
-NUM_TRAIN = (30, 100, 300, 1000, 3000)
 
 
 def loss(num_params: float, num_train: float) -> float:
+    """What `study` scatters about."""
     return 2 + 3000 * num_params**-0.6 + 400 * num_train**-0.4
 
 
-def points(
-    rng: int = 0, sizes=("w8", "w16", "w32", "w64"), num_train=NUM_TRAIN, scatter=0.03, **other
-) -> list[Point]:
-    noise = np.random.default_rng(rng)
-    return [
-        Point(
-            run=f"{size}-{amount}-{seed}",
-            family="painn",
-            size=size,
-            num_params=PARAMS[size],
-            num_params_total=PARAMS[size],
-            num_train=amount,
-            unit="structure",
-            seed=seed,
-            losses={
-                "force_mae": loss(PARAMS[size], amount)
-                * math.exp(scatter * noise.standard_normal())
-            },
-            **other,
-        )
-        for size in sizes
-        for amount in num_train
-        for seed in range(2)
-    ]
+def points(rng: int = 0, sizes=("w8", "w16", "w32", "w64"), **other) -> list[Point]:
+    return study(rng, {size: PARAMS[size] for size in sizes}, **other)
+
+
+def rung(size: str, num_params: int, flops_per_item: float, **speeds: float) -> Size:
+    return Size(
+        family="painn", size=size, revision=1, config={}, num_params=num_params,
+        num_params_total=num_params, bytes_training=16 * num_params,
+        flops_per_item=flops_per_item, flops_formula={}, items_per_second=speeds,
+    )  # fmt: skip
 
 
 STUDY = Study.read(
@@ -58,18 +45,7 @@ STUDY = Study.read(
     "study.toml",
 )
 LADDER = [
-    Size(
-        family="painn",
-        size=size,
-        revision=1,
-        config={},
-        num_params=count,
-        num_params_total=count,
-        bytes_training=16 * count,
-        flops_per_item=100.0 * count,
-        flops_formula={},
-        items_per_second={"cpu": 2e6 / count} if size != "w64" else {},
-    )
+    rung(size, count, 100.0 * count, **({"cpu": 2e6 / count} if size != "w64" else {}))
     for size, count in PARAMS.items()
 ]
 NOW = "2026-01-01T00:00:00Z"
@@ -101,8 +77,8 @@ def test_a_forecast_inside_the_window_is_close_and_its_intervals_are_nested(fitt
 
 def test_a_90_percent_interval_covers_about_90_percent_of_new_runs_inside_the_window():
     inside, rng = 0, np.random.default_rng(5)
-    for study in range(25):
-        one = fit(points(study, sizes=("w32",))).families[0]
+    for seed in range(25):
+        one = fit(points(seed, sizes=("w32",))).families[0]
         interval = predict(one, PARAMS["w32"], 500).intervals[-1]
         new = loss(PARAMS["w32"], 500) * math.exp(0.03 * rng.standard_normal())
         inside += interval.low <= new <= interval.high

@@ -11,6 +11,7 @@ import pytest
 from chemscale.desk.fit import fit
 from chemscale.desk.report import Page, figures, render, save
 from chemscale.desk.report.words import duration, metric_label, number, short, spread
+from chemscale.table.points import points_of
 from chemscale.table.records import Forecast, Length, Recipe, Run, Study, Trunk
 from chemscale.table.results import (
     Choice,
@@ -88,18 +89,6 @@ def trained(family, size, num_train, seed, rate=1e-3, role="sweep", value=None, 
         machine={"device": "cpu", "torch": "2.13.0", "threads": "1", "precision": "float32"},
     )  # fmt: skip
     return Trained(run, outcome, lambda: curve_of(run, value, cooled and good), (role,))
-
-
-def point_of(one: Trained) -> Point:
-    run, outcome = one.run, one.outcome
-    return Point(
-        run=run.id, family=run.trunk.family, size=run.size, num_params=outcome.num_params,
-        num_params_total=outcome.num_params_total, num_train=run.trunk.num_train,
-        unit="structure", seed=run.trunk.seed, learning_rate=run.trunk.recipe.learning_rate,
-        batch_size=8, items_seen=outcome.items_seen, flops=outcome.flops,
-        seconds=outcome.seconds, ending=outcome.ending, status=outcome.status,
-        cooled=run.length.cooldown, role=one.roles[0], losses=outcome.metrics.get("test", {}),
-    )  # fmt: skip
 
 
 def quantity(value: float, half: float) -> Quantity:
@@ -204,7 +193,7 @@ def page_of(
         trained(families[-1], "w48", 300, 0, 5e-4, "check"),
         trained(families[-1], "w48", 9000, 0, role="plans/001", value=CAME),
     ]
-    points = [point_of(one) for one in runs]
+    points = points_of(runs)
     asked = {family: list(sizes) for family in families}
     plan = study("plan", {families[-1]: ["w48"]}, num_train=[9000], search=None, seeds=1,
                  forecast=[forecast(families[-1])])  # fmt: skip
@@ -260,12 +249,9 @@ class Words(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.ids += [value for name, value in attrs if name == "id"]
-
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
 
     def handle_data(self, data):
         if self.open and self.open[-1] not in ("style", "script"):

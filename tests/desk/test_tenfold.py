@@ -1,7 +1,6 @@
-import math
-
-import numpy as np
 import pytest
+from test_fit import study
+from test_plan import loss
 
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import Prediction
@@ -9,23 +8,10 @@ from chemscale.desk.tenfold import tenfold
 from chemscale.table.results import Point
 
 SIZES = (2_000, 6_000, 22_000, 80_000)
-NUM_TRAIN = (30, 100, 300, 1000, 3000)
-
-
-def loss(num_params: float, num_train: float) -> float:
-    return 2 + 3000 * num_params**-0.6 + 400 * num_train**-0.4
 
 
 def points(sizes=SIZES) -> list[Point]:
-    noise = np.random.default_rng(0)
-    return [
-        Point(
-            run=f"{size}-{amount}", family="painn", size=f"w{size}", num_params=size,
-            num_params_total=size, num_train=amount, unit="structure", seed=0,
-            losses={"force_mae": loss(size, amount) * math.exp(0.02 * noise.standard_normal())},
-        )
-        for size in sizes for amount in NUM_TRAIN
-    ]  # fmt: skip
+    return study(0, {f"w{size}": size for size in sizes}, seeds=1, scatter=0.02)
 
 
 def test_ten_times_the_data_or_size_is_forecast_from_the_largest_run():
