@@ -150,11 +150,9 @@ def design(
         )
         if pair[0].cost(unit) <= budget and pair[0].prediction.held == target.prediction.held
     ]
-    shares = expected(
-        one,
-        np.array([_place(run) for run in (target, *(pair[0] for pair in found))]),
-        [target.prediction, *(pair[0].prediction for pair in found)],
-    )
+    runs = [target, *(run for run, _ in found)]
+    places = np.array([(run.size.num_params, run.num_train) for run in runs], float)
+    shares = expected(one, places, [run.prediction for run in runs])
     now = _interval(target.prediction)
     pilots = [
         Pilot(run, trained, _narrowed(target, now, 1 - share), share)
@@ -247,10 +245,6 @@ def _law(one: FamilyFit, held: object) -> SurfaceFit | LawFit:
         assert one.surface is not None
         return one.surface
     return next(law for law in one.laws if law.at == held)
-
-
-def _place(run: Candidate) -> tuple[float, float]:
-    return float(run.size.num_params), float(run.num_train)
 
 
 def _log_loss(law: SurfaceFit | LawFit, places: Array) -> Array:

@@ -85,12 +85,8 @@ def curves_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[TabledCurve
     if not runs:
         raise DataError(f"{where}: no row has a val_loss")
     # Steps of unequal batches are not equally far.
-    batches = by == "step" and all(_known(row, "batch_size") for row in rows)
+    batches = by == "step" and all(row.get("batch_size") not in (None, "") for row in rows)
     return [_curve(where, mine, by, batches) for mine in runs.values()]
-
-
-def _known(row: Mapping[str, Any], name: str) -> bool:
-    return row.get(name) not in (None, "")
 
 
 def _curve(where: str, rows: Rows, by: str, batches: bool) -> TabledCurve:

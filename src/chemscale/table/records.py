@@ -100,7 +100,8 @@ class DatasetSpec(Record):
         if self.format and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
         strange = FOR_STRUCTURES if self.format in MOLECULE_FORMATS else FOR_MOLECULES
-        if self.format and (given := [name for name in strange if name in self._departures()]):
+        told = self.model_dump(exclude_defaults=True)
+        if self.format and (given := [name for name in strange if name in told]):
             raise ValueError(f"{', '.join(given)}: means nothing for format {self.format!r}")
         if self.units is not None:
             if self.energy_unit != "eV":
@@ -112,9 +113,6 @@ class DatasetSpec(Record):
         if 0.0 in shares:
             raise ValueError("test and validation must each hold something: give a share above 0")
         return self
-
-    def _departures(self) -> dict[str, Any]:
-        return self.model_dump(exclude_defaults=True)
 
 
 class Search(Record):

@@ -369,7 +369,7 @@ class RunFolder:
         file, steps = self.path / "curve.csv", self.path / "steps.npy"
         rows = read_curve(file.read_text()) if file.exists() else []
         columns = {
-            name: np.array([_number(row[name]) for row in rows], dtype=float)
+            name: np.array([row[name] or "nan" for row in rows], dtype=float)
             for name in CURVE_COLUMNS
             if name != "phase"
         }
@@ -392,7 +392,3 @@ def curve_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def read_curve(text: str) -> list[dict[str, str]]:
     """The rows of a curve, as text."""
     return list(csv.DictReader(io.StringIO(text)))
-
-
-def _number(text: str | None) -> float:
-    return float(text) if text else float("nan")

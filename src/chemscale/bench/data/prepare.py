@@ -205,7 +205,9 @@ def prepare(
                 )
         if not (folder / "card.json").exists():
             runs = _encoded(folder / "runs", files, names, layout, choices, workers, progress)
-            _merged(folder, runs, asked, progress)
+            merge(runs, folder, progress)
+            join_rejects(runs, folder / "rejects.csv")
+            write_json(folder / "card.json", _card(folder, runs, asked))  # last: it is whole
         shutil.rmtree(folder / "runs", ignore_errors=True)
         (folder / "merging.json").unlink(missing_ok=True)
     return TokenStore.open(folder)
@@ -278,13 +280,6 @@ def _encoded(
     (folder / "all").touch()
     sync_folder(folder)
     return runs
-
-
-def _merged(folder: Path, runs: Sequence[Run], asked: dict[str, Any], progress: Progress) -> None:
-    """The columns, the rejects and, last, the card."""
-    merge(runs, folder, progress)
-    join_rejects(runs, folder / "rejects.csv")
-    write_json(folder / "card.json", _card(folder, runs, asked))
 
 
 def _card(folder: Path, runs: Sequence[Run], asked: dict[str, Any]) -> Card:

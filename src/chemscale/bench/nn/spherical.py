@@ -30,7 +30,7 @@ def spherical_harmonics(directions: Tensor, l_max: int) -> Tensor:
             cosine, sine = z * cosine - x * sine, x * cosine + z * sine
         # Numbers while they are constant: of few edges every operation costs the same.
         before: Tensor | float = 0.0
-        legendre: Tensor | float = _odd_factorial(m)
+        legendre: Tensor | float = float(math.prod(range(1, 2 * m, 2)))  # (2m - 1)!!
         for degree in range(m, l_max + 1):
             if degree > m:
                 ahead = (2 * degree - 1) * y * legendre - (degree + m - 1) * before
@@ -87,8 +87,3 @@ def _clebsch_gordan(j1: int, m1: int, j2: int, m2: int, j: int, m: int) -> float
         if min(terms) >= 0:
             total += (-1) ** k / math.prod(map(fact, terms))
     return total * math.sqrt(square / fact(j1 + j2 + j + 1))
-
-
-def _odd_factorial(m: int) -> float:
-    """(2m - 1)!!."""
-    return float(math.prod(range(1, 2 * m, 2)))

@@ -121,6 +121,7 @@ class Learner:
         finite = np.isfinite(recent).all() and np.isfinite(val_loss)
         if not finite:
             raise Diverged(f"the loss is no longer a number at {state.items_seen:,} items")
+        rate = self.optimizer.param_groups[-1]["lr"]
         state.rows.append(
             {
                 "step": state.step,
@@ -129,16 +130,13 @@ class Learner:
                 "flops": state.flops,
                 "seconds": state.seconds,
                 "joules": state.joules,
-                "learning_rate": self._rate() if state.step else 0.0,
+                "learning_rate": float(rate) if state.step else 0.0,
                 "train_loss": float(recent.mean()) if len(recent) else None,
                 "val_loss": val_loss,
                 "steps_done": len(state.losses),
             }
         )
         self.refuse_divergence()
-
-    def _rate(self) -> float:
-        return float(self.optimizer.param_groups[-1]["lr"])
 
     def refuse_divergence(self) -> None:
         """Raise `Diverged` where the curve ends far above its start."""

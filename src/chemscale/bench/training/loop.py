@@ -144,7 +144,8 @@ class _Training:
             self.learner.refuse_divergence()  # it may have been killed before it said so
             if self.state.phase == "trunk":
                 self._run_trunk()
-            verdict, why = ending(self.state.trunk_rows(), self._at_ceiling())
+            rows = self.state.trunk_rows()
+            verdict, why = ending(rows, not out_of_patience(rows, self.run.length))
             if self.run.length.cooldown and self.recipe.schedule == "constant":
                 self._run_cooldown()
         except Diverged as error:
@@ -194,9 +195,6 @@ class _Training:
         assert length.flops is not None
         seen = rows[-1]["items_seen"]
         return bool(seen) and rows[-1]["flops"] / seen * items > length.flops
-
-    def _at_ceiling(self) -> bool:
-        return not out_of_patience(self.state.trunk_rows(), self.run.length)
 
     # --- one step, one evaluation ---
 

@@ -16,7 +16,7 @@ from statistics import median
 import torch
 
 from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, silent
-from chemscale.bench.models.base import Family, Seen, build, load_family
+from chemscale.bench.models.base import Family, build, load_family
 from chemscale.bench.training import external, memory, mup
 from chemscale.bench.training import start as starting
 from chemscale.bench.training.recipe import Batches, stream
@@ -95,7 +95,11 @@ class Workbench:
         return [
             self._with_memory(self.size(family, size)) if size in asked else self.size(family, size)
             for family, asked in self.study.families.items()
-            for size in self._rungs(family)
+            for size in (
+                self.study.external[family].sizes
+                if family in self.study.external
+                else self.family(family).ladder
+            )
         ]
 
     def external(self, name: str) -> External:
@@ -240,18 +244,14 @@ class Workbench:
             )
         starting.start(model, source, self.dataset.vocabulary())
 
-    def _rungs(self, family: str) -> Iterable[str]:
-        if family in self.study.external:
-            return self.study.external[family].sizes
-        return self.family(family).ladder
-
     def _count(self, name: str, size: str, kind: type[Family]) -> Size:
         config = kind.fitted_config(size, self.dataset)
         recipe = self.study.recipe.resolve()
         with memory.META:
             model = kind(config)
         mup.scalings(model, recipe)  # refused here if it is
-        sample, seen = self._sample(model, config)
+        sample = self.dataset.indices("train")[:SAMPLE]
+        seen = model.seen(self.dataset.collate(config)(sample))
         return Size(
             family=name,
             size=size,
@@ -261,7 +261,7 @@ class Workbench:
             num_params_total=model.num_params_total,
             # Weights, gradients, AdamW's two moments and an average, four bytes each.
             bytes_training=(20 if recipe.ema else 16) * model.num_params_total,
-            flops_per_item=model.flops(seen, recipe) / sample,
+            flops_per_item=model.flops(seen, recipe) / len(sample),
             flops_formula=kind.flops_formula(config, recipe),
         )
 
@@ -314,11 +314,6 @@ class Workbench:
             largest(batches[k] for k in range(BATCHES)),
             largest(items[start : start + size] for start in starts),
         )
-
-    def _sample(self, model: Family, config: Record) -> tuple[int, Seen]:
-        """Count what is in a sample of training items; attention pairs depend on the config."""
-        items = self.dataset.indices("train")[:SAMPLE]
-        return len(items), model.seen(self.dataset.collate(config)(items))
 
 
 def start_model(

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch as safetensors
-from torch import Tensor
 
 from chemscale.bench.data.token_batch import BOS, UNK
 from chemscale.bench.data.tokens import SPECIAL
-from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import UsageError
 from chemscale.table.files import write_folder
@@ -41,7 +39,8 @@ def write(trained: TrainedModel, folder: Path, card: str) -> None:
         raise UsageError(f"{trained.family} has no counterpart in transformers")
     refuse_existing(folder)
     config = counterpart.to_config(trained.config)
-    named = counterpart.theirs(_cpu(trained.model), trained.model.num_layers)
+    weights = {name: value.detach().cpu() for name, value in trained.model.state_dict().items()}
+    named = counterpart.theirs(weights, trained.model.num_layers)
     del named[counterpart.output]  # tied: transformers takes the embedding
     told = {
         "architectures": [counterpart.architecture],
@@ -121,10 +120,6 @@ def _tokenizer(trained: TrainedModel) -> dict[str, Any]:
             "unk_token": SPECIAL[UNK],
         },
     }  # fmt: skip
-
-
-def _cpu(model: LanguageModel) -> dict[str, Tensor]:
-    return {name: value.detach().cpu() for name, value in model.state_dict().items()}
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

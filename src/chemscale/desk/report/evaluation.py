@@ -151,7 +151,8 @@ def evaluation_table(page: Page) -> Table | None:
     if not models or page.evaluation is None:
         return None
     names = list(dict.fromkeys(name for one in models for name in one.metrics))
-    names.sort(key=lambda name: (name.startswith("shift_"), _rank(name)))
+    ranks = {name: rank for rank, name in enumerate(MEASURES)}
+    names.sort(key=lambda n: (n.startswith("shift_"), ranks.get(n.removeprefix("shift_"), 99)))
     rows = []
     for name in names:
         label, up = _measure(name.removeprefix("shift_"))
@@ -204,7 +205,3 @@ def _measure(name: str) -> tuple[str, bool]:
     base, *of = name.split(".", 2)  # such as force_mae.element.O
     label, up = MEASURES.get(base, (base.replace("_", " "), base == "nve_stable"))
     return (f"{label}, {of[-1]}" if of else label), up
-
-
-def _rank(name: str) -> int:
-    return list(MEASURES).index(base) if (base := name.removeprefix("shift_")) in MEASURES else 99

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def _told(path: Path) -> Row:
     """What the log of the run says of it, errors on test among it."""
     tag = path.name.removesuffix(END)
     row: Row = {"run": (path.parent / tag).as_posix(), "unit": "structure"}
-    log = next((one for one in _places(path.parent, tag) if one.is_file()), None)
+    folders = path.parent.parent / "logs", path.parent, path.parent.parent
+    log = next((one for one in (place / f"{tag}.log" for place in folders) if one.is_file()), None)
     if log is not None:
         text = log.read_text(errors="replace")
         row |= matched(text, TOLD) | _test_errors(text)
@@ -65,11 +66,6 @@ def _told(path: Path) -> Row:
         ended = text.rfind("INFO: Done") > text.rfind("INFO: Started training")
         row["status"] = "finished" if ended else "stopped_early"
     return row
-
-
-def _places(folder: Path, tag: str) -> Iterator[Path]:
-    for place in (folder.parent / "logs", folder, folder.parent):
-        yield place / f"{tag}.log"
 
 
 def _debug(log: Path) -> str:

@@ -77,7 +77,11 @@ def read_summary(files: Sequence[Path]) -> list[Row]:
             raise DataError(f"{path}: not valid JSON: {error}") from None
         beside = path.with_name("config.yaml")
         told = read_yaml(beside) if beside.is_file() else {}
-        config = {name: one["value"] for name, one in told.items() if _is_value(one)}
+        config = {
+            name: one["value"]
+            for name, one in told.items()
+            if isinstance(one, dict) and "value" in one
+        }
         rows.append(_row(path.parent, summary, config))
     return rows
 
@@ -159,10 +163,6 @@ def _row(run: Path, logged: dict[str, Any], config: dict[str, Any]) -> Row:
 def _update(found: dict[str, Any], items: Any) -> None:
     for item in items:
         found[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
-
-
-def _is_value(one: Any) -> bool:
-    return isinstance(one, dict) and "value" in one
 
 
 def _records(data: bytes) -> Iterator[bytes]:
