@@ -169,6 +169,11 @@ def test_hours_on_a_device_use_its_measured_speed(fitted):
     hours = 1.2 * 10_000 / (2e6 / PARAMS["w48"]) / 3600
     made = plan(fitted, STUDY, LADDER, hours=1.01 * hours, device="cpu", now=NOW)
     assert made.families == {"painn": ("w48",)}
+    assert "without painn:w64, whose" in made.forecast[0].why
+    untimed = [size.model_copy(update={"items_per_second": {}}) for size in LADDER[1:]]
+    first = plan(fitted, STUDY, [LADDER[0], *untimed], hours=hours, device="cpu", now=NOW)
+    named = f"painn:{LADDER[1].size} and {len(untimed) - 1} more"
+    assert f"without {named}, whose cost is not known" in first.forecast[0].why
     with pytest.raises(NotIdentified, match=r"measured so far: cpu.*expand STUDY --measure"):
         plan(fitted, STUDY, LADDER, hours=1, device="h200", now=NOW)
 

@@ -217,14 +217,19 @@ def known(
 def _left_out(
     rungs: Sequence[tuple[FamilyFit, Rung]], kept: Sequence[tuple[FamilyFit, Rung]]
 ) -> str:
-    """Which families, or sizes of others, were not considered."""
+    """Which families, or how many sizes of others, were not considered."""
     considered = {(size.family, size.size) for _, size in kept}
     there = {family for family, _ in considered}
-    names = dict.fromkeys(
-        size.family if size.family not in there else f"{size.family}:{size.size}"
-        for _, size in rungs
-        if (size.family, size.size) not in considered
-    )
+    missing: dict[str, list[str]] = {}
+    for _, size in rungs:
+        if (size.family, size.size) not in considered:
+            missing.setdefault(size.family, []).append(size.size)
+    names = [
+        family
+        if family not in there
+        else f"{family}:{sizes[0]}" + f" and {len(sizes) - 1} more" * (len(sizes) > 1)
+        for family, sizes in missing.items()
+    ]
     return f" (without {', '.join(names)}, whose cost is not known)" if names else ""
 
 

@@ -75,7 +75,8 @@ class StudyFolder:
         self.path = path
         if not (path / "study.toml").is_file():
             told = "; tables and logs go to estimate, fit, plan and report" * path.is_file()
-            raise StoreError(f"{path}: no study.toml here{told}")
+            what = "no study.toml here" if path.exists() else "there is no such folder"
+            raise StoreError(f"{path}: {what}{told}")
 
     # --- what was asked ---
 

@@ -156,8 +156,8 @@ def load(
     run, name = place.run(), place.path.name
     if run.unit != "molecule":
         raise DataError(
-            f"{name}: {run.trunk.family} learns from {run.unit}s; generate, embed, probe and "
-            "export are for language models"
+            f"{name}: {run.trunk.family} learns from {run.unit}s; generate, embed and probe are "
+            "for language models"
         )
     weights = final_weights(place)
     dataset = data_of(place, dataset, progress)
