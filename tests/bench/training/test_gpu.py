@@ -32,6 +32,14 @@ budget = {{ items = 4000 }}
 """
 MOLECULES = {"family": "chemgpt", "data": "example-molecules", "recipe": "molecules"}
 STRUCTURES = {"data": "example-structures", "recipe": "energy-and-forces"}
+of_each_kind = pytest.mark.parametrize(
+    "of",
+    [
+        MOLECULES | {"size": "w64"},
+        MOLECULES | {"size": "w64", "precision": "bfloat16"},
+        *(STRUCTURES | {"family": f, "size": "w16"} for f in ("schnet", "painn", "mace")),
+    ],
+)
 
 
 def bench(folder: Path, **of: str) -> Workbench:
@@ -40,14 +48,7 @@ def bench(folder: Path, **of: str) -> Workbench:
 
 
 @on_gpu
-@pytest.mark.parametrize(
-    "of",
-    [
-        MOLECULES | {"size": "w64"},
-        MOLECULES | {"size": "w64", "precision": "bfloat16"},
-        *(STRUCTURES | {"family": f, "size": "w16"} for f in ("schnet", "painn", "mace")),
-    ],
-)
+@of_each_kind
 def test_a_run_that_stops_and_goes_on_ends_as_one_that_does_not(tmp_path: Path, of: dict[str, str]):
     """To rounding: sums on a GPU have no order."""
     outcomes = []
@@ -96,14 +97,7 @@ def test_attention_without_padding_is_that_with_it(window: int | None, dtype: to
 
 
 @on_gpu
-@pytest.mark.parametrize(
-    "of",
-    [
-        MOLECULES | {"size": "w64"},
-        MOLECULES | {"size": "w64", "precision": "bfloat16"},
-        *(STRUCTURES | {"family": f, "size": "w16"} for f in ("schnet", "painn", "mace")),
-    ],
-)
+@of_each_kind
 def test_a_recorded_step_is_that_which_is_not_recorded(tmp_path: Path, of: dict[str, str]):
     made = bench(tmp_path, **of)
     recipe, items = made.study.recipe.resolve(), made.dataset.indices("train")[:400]

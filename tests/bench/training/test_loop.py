@@ -6,11 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ase
 import numpy as np
 import pytest
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
 
 from chemscale.bench.models.schnet import SchNet
 from chemscale.bench.training.judge import Judge
@@ -23,6 +20,7 @@ from chemscale.table.expand import sweep_runs
 from chemscale.table.records import Run
 from chemscale.table.results import CURVE_COLUMNS, Outcome
 from chemscale.table.store import StudyFolder
+from chemscale.testing.toys import write_structures
 
 CLOCKS = ("seconds", "joules")
 
@@ -37,32 +35,9 @@ budget = {{ items = {items} }}
 """
 
 
-def toy_frames(count: int = 60) -> list[ase.Atoms]:
-    """Shaken water and methane in a pair potential (r - 1)^2 / r^2 of all atoms."""
-    rng = np.random.default_rng(0)
-    water = ase.Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    methane = ase.Atoms(
-        "CH4", 0.63 * np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-    )
-    frames = []
-    for number in range(count):
-        atoms = (water, methane)[number % 2].copy()
-        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-        vectors = atoms.positions[:, None] - atoms.positions[None]
-        distances = np.linalg.norm(vectors, axis=-1) + np.eye(len(atoms))
-        energy = 0.5 * ((1 - 1 / distances) ** 2).sum()
-        slope = 2 * (1 - 1 / distances) / distances**2
-        forces = -(slope / distances)[..., None] * vectors
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces.sum(axis=1))
-        frames.append(atoms)
-    return frames
-
-
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "toy.xyz"
-    write(path, toy_frames())
-    return path
+    return write_structures(tmp_path_factory.mktemp("data") / "toy.xyz", 60)
 
 
 @pytest.fixture
@@ -252,7 +227,7 @@ def test_a_run_that_another_holds_is_left_alone(make: Callable[..., Any]):
 def test_a_run_whose_data_changed_is_refused_with_what_to_do(make: Callable[..., Any]):
     folder, run = make("changed")
     (folder.path / "toy.xyz").unlink()
-    write(folder.path / "toy.xyz", toy_frames(40))
+    write_structures(folder.path / "toy.xyz", 40)
     outcome = train_run(folder, run.id)
     assert outcome is not None
     assert outcome.status == "failed"

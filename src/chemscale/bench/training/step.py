@@ -100,25 +100,11 @@ def train_step(
     parts: Sequence[Any],
     recipe: Recipe,
     rate: float,
-    *,
-    whole: Seen | None = None,
-    ranks: Ranks = ALONE,
-    rounds: int | None = None,
+    **share: Any,
 ) -> torch.Tensor:
-    """One step; returns the loss before it, of this rank's share.
-
-    Args:
-        model: what is trained.
-        optimizer: of its parameters.
-        parts: the batch, or this rank's share of it, in parts.
-        recipe: precision, weights of the loss, clipping.
-        rate: learning rate of this step.
-        whole: what the whole batch holds; None where it is in one part.
-        ranks: who trains together.
-        rounds: parts of the rank that has most. Where weights are sharded, all compute as often.
-    """
+    """One step at a learning rate; arguments and result as of `update`."""
     set_rate(optimizer, rate)
-    return update(model, optimizer, parts, recipe, whole=whole, ranks=ranks, rounds=rounds)
+    return update(model, optimizer, parts, recipe, **share)
 
 
 def update(
@@ -131,7 +117,17 @@ def update(
     ranks: Ranks = ALONE,
     rounds: int | None = None,
 ) -> torch.Tensor:
-    """What a step computes, at the rates that are set: arguments as of `train_step`."""
+    """What a step computes, at the rates that are set; the loss before it, of this rank's share.
+
+    Args:
+        model: what is trained.
+        optimizer: of its parameters.
+        parts: the batch, or this rank's share of it, in parts.
+        recipe: precision, weights of the loss, clipping.
+        whole: what the whole batch holds; None where it is in one part.
+        ranks: who trains together.
+        rounds: parts of the rank that has most. Where weights are sharded, all compute as often.
+    """
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer.zero_grad(set_to_none=True)
