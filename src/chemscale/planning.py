@@ -37,7 +37,6 @@ class _Grounds:
     def of(
         cls,
         source: str | Path,
-        *,
         device: str | None = None,
         available: int | None = None,
         columns: Mapping[str, str] | None = None,
@@ -91,14 +90,7 @@ def plan(
     Raises:
         NotIdentified: the fit does not answer, or the cost is not known; says what would settle it.
     """
-    grounds = _Grounds.of(
-        source,
-        device=device,
-        available=available,
-        columns=columns,
-        constants=constants,
-        metric=metric,
-    )
+    grounds = _Grounds.of(source, device, available, columns, constants, metric)
     found = forecast(
         grounds.fit,
         grounds.costs,
@@ -167,14 +159,7 @@ def pilot(
         NotIdentified: there is no forecast to narrow, or the cost is not known; says what would
             settle it.
     """
-    grounds = _Grounds.of(
-        source,
-        device=device,
-        available=available,
-        columns=columns,
-        constants=constants,
-        metric=metric,
-    )
+    grounds = _Grounds.of(source, device, available, columns, constants, metric)
     found = designing.design(
         grounds.fit,
         grounds.costs,
