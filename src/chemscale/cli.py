@@ -149,6 +149,10 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="Runs at a time; by default one a GPU, else one a core.")
     ] = None,
+    sbatch: Annotated[
+        str | None,
+        typer.Option(help="With --on slurm, options of sbatch: '--partition gpu --gres gpu:1'."),
+    ] = None,
     max_hours: Annotated[
         float | None, typer.Option(help="Checkpoint and leave after this long (exit code 75).")
     ] = None,
@@ -178,6 +182,9 @@ def train(
     from chemscale.progress import watching
 
     resources = {"ranks": ranks, "shard": shard, "recompute": recompute, "compile": compile_layers}
+    options = resources if sbatch is None else {**resources, "sbatch": sbatch}
+    if sbatch is not None and on != "slurm":
+        raise UsageError("--sbatch has options for SLURM's jobs: add --on slurm")
     if shard and ranks == 1:
         raise UsageError("--shard spreads a run over ranks: say how many by --ranks")
     allowed = ("diverged", "failed", "out_of_memory", "stopped_early")
@@ -193,7 +200,7 @@ def train(
             max_hours=max_hours,
             retry=retry or (),
             watch=watch,
-            **{key: value for key, value in resources.items() if value not in (False, 1)},
+            **{key: value for key, value in options.items() if value not in (False, 1)},
         )
     tables.print_trained(study)
 

@@ -75,7 +75,7 @@ def train(
         retry: statuses of ended runs that are trained again.
         watch: told about progress.
         **resources: of each run, for the executor: `ranks` (processes that train it together),
-            `shard`, `recompute`, `compile`, `threads`.
+            `shard`, `recompute`, `compile`, `threads`; for "slurm" also `sbatch`, options of that.
 
     Raises:
         Stopped: `max_hours` came first, or a worker was told to leave; the same call continues.

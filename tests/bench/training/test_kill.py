@@ -386,7 +386,7 @@ def test_a_run_that_kills_its_workers_without_getting_on_is_marked(
     folder.ask({"sweep": [run]})
     folder.open_run(run.id).note_spent(5.0)
     monkeypatch.setattr("chemscale.bench.executors.local.COMMAND", ("-c", DIES))
-    monkeypatch.setattr("chemscale.bench.executors.local._mark", marked := Marked())
+    monkeypatch.setattr("chemscale.bench.executors.crew._mark", marked := Marked())
     with pytest.raises(Marked):
         Local(1).submit(folder.path, [run.id], deadline=None, watch=lambda event: None)
     assert marked.run == run.id

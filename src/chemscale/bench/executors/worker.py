@@ -1,11 +1,10 @@
-"""One worker: `python -m chemscale.bench.executors.worker`, or several ranks of it by `torchrun`.
+"""One worker: `python -m chemscale.bench.executors.worker ORDER`, or ranks of it by `torchrun`.
 
-Reads one line of JSON (folder, run ids, deadline, resources), trains what nobody else holds, tells
-on standard output, an event a line. Ranks, which share their standard input, get the line as their
-argument: `torchrun … -m chemscale.bench.executors.worker '{…}'` works on any cluster, whose batch
-jobs have nothing to read. Where the order says `attended`, its standard input is held open: when it
-closes, whoever started it is gone, so it checkpoints and leaves. What is wrong with the machine (a
-full disk) is told, and no run's ending.
+The order is JSON, a file of it, or "-" for a line of standard input: folder, run ids, deadline,
+resources. A worker trains what nobody else holds, and tells on standard output, an event a line.
+With `attended` in the order its standard input is held open by whoever started it; when that closes
+it checkpoints and leaves. What is wrong with the machine (a full disk) is told, and is no run's
+ending.
 """
 
 from __future__ import annotations
@@ -17,18 +16,23 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 
 def main() -> int:
-    """Train the runs named on standard input; returns the exit code."""
+    """Train the runs of the order; returns the exit code."""
     leave, begun = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
-    line = sys.argv[1] if len(sys.argv) > 1 else sys.stdin.readline()
-    if not line:
-        return 0  # whoever started it died at once
-    order = json.loads(line)
+    text = sys.argv[1] if len(sys.argv) > 1 else "-"
+    if text == "-":
+        text = sys.stdin.readline()
+        if not text:
+            return 0  # whoever started it died at once
+    elif not text.startswith("{"):
+        text = Path(text).read_text()
+    order = json.loads(text)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an event
     if order.get("attended"):
