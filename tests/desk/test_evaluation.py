@@ -1,5 +1,7 @@
 """The report shows what a lower loss buys, without torch and without weights."""
 
+import dataclasses
+
 import pytest
 
 from chemscale.desk.report import Page, figures, render
@@ -47,7 +49,16 @@ def test_a_measure_says_what_the_best_loss_buys_and_how_closely_it_follows():
 
 
 def test_three_models_have_no_rank_correlation():
-    assert texts(evaluation_table(page("abc")))[0][-1] == "–"
+    assert texts(evaluation_table(page("abc")))[0][-2:] == ["12.5", "–"]  # and no floor
+
+
+def test_sizes_of_two_families_are_told_apart():
+    one = page()
+    other = one.points[0].model_copy(update={"family": "qwen3"})
+    both = dataclasses.replace(one, points=(other, *one.points[1:]))
+    [legend] = figures([both])["evaluation"].legends
+    told = [text.get_text() for text in legend.texts]
+    assert told == ["chemgpt w16 · 100", "qwen3 w16 · 100", "chemgpt w32 · 400"]
 
 
 def test_the_report_has_the_section_only_where_something_was_evaluated():

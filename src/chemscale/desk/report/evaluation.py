@@ -75,8 +75,8 @@ def evaluation_figure(page: Page, prefix: str = "") -> Drawn | None:
     shown = [name for name in shown if name != "unique_at_1000"]
     if not models or page.evaluation is None or not shown:
         return None
-    sizes = {one.point.size: one.point for one in models}
-    order = sorted(sizes, key=lambda size: (sizes[size].num_params_total, size))
+    sizes = {_model(one.point): one.point for one in models}
+    order = sorted(sizes, key=lambda name: (sizes[name].num_params_total, name))
     looks = dict(zip(order, ordered_looks(len(order)), strict=True))
     rows = -(-len(shown) // IN_ROW)
     metric = page.metric(models[0].point.family)
@@ -92,7 +92,7 @@ def evaluation_figure(page: Page, prefix: str = "") -> Drawn | None:
                 axes.axhline(floor, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
             for one in models:
                 if name in one.metrics:
-                    look = looks[one.point.size]
+                    look = looks[_model(one.point)]
                     axes.plot(
                         one.loss, one.metrics[name], linestyle="", marker=look.marker,
                         color=look.color, markeredgecolor=PAPER, markeredgewidth=0.4,
@@ -108,9 +108,9 @@ def evaluation_figure(page: Page, prefix: str = "") -> Drawn | None:
         figure.supxlabel(f"{metric_label(metric, 'test')}, better to the right", fontsize=8)
         figure.legend(
             handles=[
-                Line2D([], [], linestyle="", marker=looks[size].marker, color=looks[size].color,
-                       label=f"{size} · {short(sizes[size].num_params_total)}")
-                for size in order
+                Line2D([], [], linestyle="", marker=looks[name].marker, color=looks[name].color,
+                       label=f"{name} · {short(sizes[name].num_params_total)}")
+                for name in order
             ] + [Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), label="training molecules")]
             * bool(page.evaluation.floor),
             loc="outside upper right", ncols=min(len(order) + 1, 6),
@@ -166,13 +166,14 @@ def evaluation_table(page: Page) -> Table | None:
                 Cell("higher" if up else "lower"),
                 Cell(number(known[0].metrics[name]), known[0].metrics[name]),
                 Cell(number(known[-1].metrics[name]), known[-1].metrics[name]),
-                Cell(number(floor), floor),
+                *((Cell(number(floor), floor),) * bool(page.evaluation.floor)),
                 Cell(number(follows, 2), follows),
             )
         )
     worst, best = number(models[0].loss), number(models[-1].loss)
     head = (
-        f"measure | better | #at loss {worst} | #at loss {best} | #training molecules | "
+        f"measure | better | #at loss {worst} | #at loss {best} | "
+        f"{'#training molecules | ' * bool(page.evaluation.floor)}"
         "#rank correlation with a lower loss"
     )
     caption = f"{counted(len(models), 'model')}, from the worst loss to the best"
@@ -187,7 +188,7 @@ def models_table(page: Page) -> Table | None:
         return None
     rows = tuple(
         (
-            Cell(one.point.size, one.point.num_params_total),
+            Cell(_model(one.point), one.point.num_params_total),
             Cell(f"{one.point.num_train:,}", one.point.num_train),
             Cell(str(one.point.seed), one.point.seed),
             Cell(number(one.loss), one.loss),
@@ -196,8 +197,12 @@ def models_table(page: Page) -> Table | None:
         for one in models
     )
     measures = " | ".join(f"#{name.replace('_', ' ')}" for name in names)
-    head = f"size | #training {plural(page.unit)} | #seed | #test loss | {measures}"
+    head = f"model | #training {plural(page.unit)} | #seed | #test loss | {measures}"
     return Table("Every evaluated model", columns(head), rows, sortable=True)
+
+
+def _model(point: Point) -> str:
+    return f"{point.family} {point.size}"
 
 
 def _measure(name: str) -> tuple[str, bool]:

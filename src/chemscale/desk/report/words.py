@@ -161,7 +161,7 @@ def spread(value: float | None, low: float | None, high: float | None) -> str:
 
 def at_level(level: float | None) -> str:
     """The level of the intervals below a heading: " (90 % interval)"."""
-    return "" if level is None else f" ({100 * level:g} % interval)"
+    return "" if level is None else f" ({100 * level:g}\u00a0% interval)"
 
 
 def duration(seconds: float | None) -> str:
