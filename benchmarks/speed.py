@@ -219,8 +219,9 @@ def in_turn(
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Warm both sides up and let them take the same steps: times of each round, and of warming."""
     # On a GPU ours records each size of batch when it first comes.
-    each = [] if options.device == "cpu" else range(num_batches)
-    warming = {side: _warm_up(worker, [*each, *range(6)]) for side, worker in workers.items()}
+    first = [] if options.device == "cpu" else range(num_batches)
+    first = [*first, *(k % num_batches for k in range(6))]
+    warming = {side: _warm_up(worker, first) for side, worker in workers.items()}
     slowest = max(seconds["step"] for seconds in warming.values())
     num_steps = max(2, math.ceil(options.seconds / slowest))
     rounds = []

@@ -9,39 +9,44 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-class Side(Protocol):
+class Side(ABC):
     """One implementation of one model, ready to train."""
 
     facts: dict[str, Any]  # what the table says about it
-
     model: torch.nn.Module
     device: torch.device
 
+    @abstractmethod
     def exchange(self, path: str) -> None:
         """Write the weights (ours) or load them (a peer's)."""
 
+    @abstractmethod
     def loss(self, batch: int) -> Tensor:
         """The training loss of one of the batches."""
 
     def energies(self, batch: int) -> list[float] | None:
         """Of each structure, in units of the labels; None for molecules."""
+        return None
 
+    @abstractmethod
     def step(self, batch: int) -> None:
         """One whole training step on one of the batches."""
 
     def calculator(self) -> Any:
         """The calculator of ASE that users of this package run dynamics with."""
+        raise NotImplementedError
 
 
-class Peer:
+class Peer(Side):
     """What the sides of other packages share: our recipe's optimiser, our weights, a step.
 
     A side says how it is built, which batches it trains on, and its `loss`.
@@ -73,18 +78,6 @@ class Peer:
     def here(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """A batch on the device of the model: the peer is spared the way there."""
         return {name: value.to(self.device) for name, value in batch.items()}
-
-    def loss(self, batch: int) -> Tensor:
-        """The training loss of one of the batches."""
-        raise NotImplementedError
-
-    def energies(self, batch: int) -> list[float] | None:
-        """Of each structure, in units of the labels; None for molecules."""
-        return None
-
-    def calculator(self) -> Any:
-        """The calculator of ASE that users of this package run dynamics with."""
-        raise NotImplementedError
 
     def step(self, batch: int) -> None:
         """Forward, backward, clipping, AdamW."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from worker import serve
+from worker import Side, serve
 
 from chemscale.bench.models.base import Potential
 from chemscale.bench.nn import native
@@ -24,7 +24,7 @@ from chemscale.bench.using.trained import TrainedPotential
 from chemscale.table.records import Study
 
 
-class Ours:
+class Ours(Side):
     """A family of ours, through the dataset and the step of the training loop."""
 
     def __init__(self, job: dict[str, Any]):

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,20 +18,17 @@ from chemscale.table.records import Prices, Study
 from chemscale.table.results import Array, FamilyFit, Point, Size
 
 
-class Rung(Protocol):
-    """A size that a run may have."""
+@dataclass(frozen=True)
+class TableRung:
+    """A size of a table, which is known by its number of parameters."""
 
-    @property
-    def family(self) -> str:
-        """Its family."""
+    family: str
+    size: str
+    num_params: int
 
-    @property
-    def size(self) -> str:
-        """Its name."""
 
-    @property
-    def num_params(self) -> int:
-        """Parameters without embeddings."""
+Rung = Size | TableRung  # a size that a run may have
+R = TypeVar("R", Size, TableRung)
 
 
 def words(unit: str, amount: float, device: str | None = None) -> str:
@@ -39,9 +36,6 @@ def words(unit: str, amount: float, device: str | None = None) -> str:
     names = {"flops": "FLOPs", "hours": "h", "money": "in money", "work": "parameters times items"}
     name = names[unit]
     return f"{number(amount)} {name}" + (f" on {device}" if unit == "hours" and device else "")
-
-
-R = TypeVar("R", bound=Rung)
 
 
 class Costs(ABC):
@@ -143,15 +137,6 @@ class StudyCosts(Costs):
                 f"so the fit does not hold for a budget of {ceiling:,}. Raise budget.items of the "
                 "study that was fitted, train again (its trunks go on) and fit"
             )
-
-
-@dataclass(frozen=True)
-class TableRung:
-    """A size that is known by its number of parameters."""
-
-    family: str
-    size: str
-    num_params: int
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,7 @@ from numpy.typing import ArrayLike
 from chemscale.desk.sentences import interval_words, number
 from chemscale.desk.settings import Setting
 from chemscale.table.errors import DataError
-from chemscale.table.results import (
-    Array,
-    Estimate,
-    EstimateRow,
-    FamilyEstimate,
-    Interval,
-)
+from chemscale.table.results import Array, Estimate, EstimateRow, FamilyEstimate, Interval
 
 # --- sums of training losses (Ru et al. 2021) ----------------------------------------------------
 
@@ -160,11 +154,12 @@ def _family(
     finished = sum(len(pair[0]) for pair in calibrated)
     agreement = spearman(early, final) if len(early) >= 3 else None
     regret = float(final[early.argmin()] - final.min()) if len(early) >= 2 else None
-    spent, all_finished = _flops([one for settings in groups.values() for one in settings])
+    everything = [one for settings in groups.values() for one in settings]
+    spent, all_finished = _flops(everything)
     if len(early) < 4:
         said.append(
             f"with fewer than four finished runs ({len(early)}) this ranks and does not forecast"
-            + _to_finish([one for settings in groups.values() for one in settings])
+            + _to_finish(everything)
         )
     if agreement is not None and regret is not None:
         said.append(

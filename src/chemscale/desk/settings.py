@@ -27,9 +27,7 @@ class Setting:
     batch_size: int | None
     status: Status
     items_seen: int | None
-    early_loss: (
-        float | None
-    )  # on validation, of the part that is compared; None if it diverged, failed
+    early_loss: float | None  # on validation, of the part that is compared; None if it diverged
     final_loss: float | None  # on validation, where it was finished
     flops: float | None  # of that part
     flops_spent: float | None  # of all that it saw
