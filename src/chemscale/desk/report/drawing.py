@@ -137,7 +137,9 @@ def blank(width: float, height: float, rows: int = 1, columns: int = 1, **share:
     return figure, figure.subplots(rows, columns, squeeze=False, **share)
 
 
-def log_axis(axes: Axes, which: str, values: Sequence[float], counts: bool = False) -> None:
+def log_axis(
+    axes: Axes, which: str, values: Sequence[float], counts: bool = False, most: int = 7
+) -> None:
     """Make an axis logarithmic around the values, with few, round and readable ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -150,7 +152,7 @@ def log_axis(axes: Axes, which: str, values: Sequence[float], counts: bool = Fal
     say: Callable[[float], str] = short if counts else tick
     if counts and high > 1e13:
         say = lambda value: scientific(value, 1)  # noqa: E731
-    axis.set_major_locator(FixedLocator(round_ticks(low, high)))
+    axis.set_major_locator(FixedLocator(round_ticks(low, high, most)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: say(value)))
     axis.set_minor_locator(NullLocator())
 
@@ -160,17 +162,17 @@ def tick(value: float) -> str:
     return number(value, 1) if value >= 1e5 or value < 1e-3 else f"{float(f'{value:.4g}'):g}"
 
 
-def round_ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers between two positive ones."""
+def round_ticks(low: float, high: float, most: int = 7) -> list[float]:
+    """Three or more round numbers between two positive ones, at most so many where that can be."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     found: list[float] = []
     for stride in (3, 2, 1):
         found = [10.0**d for d in decades if d % stride == 0 and low <= 10.0**d <= high]
-        if 4 <= len(found) <= 7:
+        if 4 <= len(found) <= most:
             return found
     for steps in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
         finer = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
-        if 3 <= len(finer) <= 7:
+        if 3 <= len(finer) <= most:
             return [float(f"{value:.6g}") for value in finer]
     if len(found) >= 3:
         return found

@@ -92,7 +92,7 @@ def curves_figure(page: Page, prefix: str = "") -> Drawn | None:
             where = axes if axes.get_visible() else _first_visible(grid, axes)
             where.set_title(f"{short(amount)} {plural(page.unit)}")
         items = [float(x) for one in shown for x in _columns(one)[0]]
-        log_axis(grid[0][0], "x", items, counts=True)
+        log_axis(grid[0][0], "x", items, counts=True, most=7 if len(grid[0]) < 4 else 4)
         figure.supxlabel(f"{plural(page.unit)} seen in training, repeats counted", fontsize=8)
         figure.supylabel(f"validation loss,\n{_loss_unit(page)}", fontsize=8, ma="center")
     return Drawn(
@@ -281,6 +281,8 @@ def _draw_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
 def _name_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
     """Name each setting right or left of its point, the best first, where no other name stands."""
     taken: list[Bbox] = []
+    figure: Any = axes.figure
+    figure.draw_without_rendering()  # only then points are where they will be
     for row in sorted(rows, key=lambda row: row.early_loss or 0.0):
         name = plain(row.learning_rate) if row.learning_rate else row.run
         if not row.learning_rate and len(rows) > MOST_NAMED:
