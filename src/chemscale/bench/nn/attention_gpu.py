@@ -16,7 +16,7 @@ import triton.language as tl  # type: ignore[import-not-found]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 64  # tokens at a time
+BLOCKS = {torch.bfloat16: 64, torch.float32: 32}  # tokens at a time
 
 
 def attend(packed: Tensor, bounds: Tensor, num_heads: int, window: int | None) -> Tensor:
@@ -33,11 +33,13 @@ class _Attend(torch.autograd.Function):
         packed = packed.contiguous()
         width = packed.shape[1] // 3
         ctx.grid = (len(bounds) - 1, num_heads)
+        padded = max(16, triton.next_power_of_2(width // num_heads))
         ctx.sizes = {
-            "WIDTH": width,
+            "width": width,
             "SIZE": width // num_heads,
-            "PADDED": max(16, triton.next_power_of_2(width // num_heads)),
-            "BLOCK": BLOCK,
+            "PADDED": padded,
+            # What is at work has to fit into the memory that the threads of a program share.
+            "BLOCK": max(16, BLOCKS[packed.dtype] * 64 // max(64, padded)),
             "WINDOW": window or 0,
         }
         out = packed.new_empty(len(packed), width)
@@ -58,9 +60,9 @@ class _Attend(torch.autograd.Function):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rows(start, rows, count, features, base, STRIDE: tl.constexpr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _rows(start, rows, count, features, base, stride, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
     """Some tokens' features of a head: (BLOCK, PADDED), zero beyond the molecule."""
-    places = base + (start + rows)[:, None] * STRIDE + features[None, :]
+    places = base + (start + rows)[:, None] * stride + features[None, :]
     return tl.load(places, mask=(rows < count)[:, None] & (features < SIZE)[None, :], other=0.0)
 
 
@@ -94,8 +96,7 @@ def _end_of_queries(start, count, BLOCK: tl.constexpr, WINDOW: tl.constexpr):  #
 @triton.jit  # type: ignore[untyped-decorator]
 def _forward(  # type: ignore[no-untyped-def]
     packed, bounds, out, scores, num_tokens,
-    WIDTH: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
-    WINDOW: tl.constexpr,
+    width, SIZE: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     molecule, head = tl.program_id(0), tl.program_id(1)
     first = tl.load(bounds + molecule).to(tl.int64)
@@ -104,14 +105,14 @@ def _forward(  # type: ignore[no-untyped-def]
     base = packed + head * SIZE
     for start in range(0, count, BLOCK):
         queries = start + tl.arange(0, BLOCK)
-        query = _rows(first, queries, count, features, base, 3 * WIDTH, SIZE)
+        query = _rows(first, queries, count, features, base, 3 * width, SIZE)
         largest = tl.full((BLOCK,), -1e30, tl.float32)
         total = tl.zeros((BLOCK,), tl.float32)
         gathered = tl.zeros((BLOCK, PADDED), tl.float32)
         for other in range(_first_block(start, BLOCK, WINDOW), start + BLOCK, BLOCK):
             keys = other + tl.arange(0, BLOCK)
-            key = _rows(first, keys, count, features, base + WIDTH, 3 * WIDTH, SIZE)
-            value = _rows(first, keys, count, features, base + 2 * WIDTH, 3 * WIDTH, SIZE)
+            key = _rows(first, keys, count, features, base + width, 3 * width, SIZE)
+            value = _rows(first, keys, count, features, base + 2 * width, 3 * width, SIZE)
             score = tl.dot(query, tl.trans(key), input_precision="ieee")
             score = tl.where(_seen(queries, keys, WINDOW), score, -1e30)
             higher = tl.maximum(largest, tl.max(score, axis=1))
@@ -122,7 +123,7 @@ def _forward(  # type: ignore[no-untyped-def]
             gathered += tl.dot(share.to(value.dtype), value, input_precision="ieee")
             largest = higher
         inside = queries < count
-        places = out + (first + queries)[:, None] * WIDTH + head * SIZE + features[None, :]
+        places = out + (first + queries)[:, None] * width + head * SIZE + features[None, :]
         tl.store(
             places, (gathered / total[:, None]).to(out.dtype.element_ty),
             mask=inside[:, None] & (features < SIZE)[None, :],
@@ -133,8 +134,7 @@ def _forward(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _backward(  # type: ignore[no-untyped-def]
     gradient, packed, bounds, out, scores, found, num_tokens,
-    WIDTH: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
-    WINDOW: tl.constexpr,
+    width, SIZE: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     molecule, head = tl.program_id(0), tl.program_id(1)
     first = tl.load(bounds + molecule).to(tl.int64)
@@ -145,18 +145,18 @@ def _backward(  # type: ignore[no-untyped-def]
     for start in range(0, count, BLOCK):
         here = start + tl.arange(0, BLOCK)
         mine = (here < count)[:, None] & (features < SIZE)[None, :]
-        places = onto + (first + here)[:, None] * (3 * WIDTH) + features[None, :]
+        places = onto + (first + here)[:, None] * (3 * width) + features[None, :]
         # These tokens as queries.
-        query = _rows(first, here, count, features, base, 3 * WIDTH, SIZE)
-        slope = _rows(first, here, count, features, gradient + head * SIZE, WIDTH, SIZE)
-        result = _rows(first, here, count, features, out + head * SIZE, WIDTH, SIZE)
+        query = _rows(first, here, count, features, base, 3 * width, SIZE)
+        slope = _rows(first, here, count, features, gradient + head * SIZE, width, SIZE)
+        result = _rows(first, here, count, features, out + head * SIZE, width, SIZE)
         level = tl.load(scores + here, mask=here < count, other=0.0)
         mean = tl.sum(slope.to(tl.float32) * result.to(tl.float32), axis=1)
         to_query = tl.zeros((BLOCK, PADDED), tl.float32)
         for other in range(_first_block(start, BLOCK, WINDOW), start + BLOCK, BLOCK):
             keys = other + tl.arange(0, BLOCK)
-            key = _rows(first, keys, count, features, base + WIDTH, 3 * WIDTH, SIZE)
-            value = _rows(first, keys, count, features, base + 2 * WIDTH, 3 * WIDTH, SIZE)
+            key = _rows(first, keys, count, features, base + width, 3 * width, SIZE)
+            value = _rows(first, keys, count, features, base + 2 * width, 3 * width, SIZE)
             score = tl.dot(query, tl.trans(key), input_precision="ieee")
             share = tl.where(_seen(here, keys, WINDOW), tl.exp(score - level[:, None]), 0.0)
             pull = tl.dot(slope, tl.trans(value), input_precision="ieee")
@@ -164,15 +164,15 @@ def _backward(  # type: ignore[no-untyped-def]
             to_query += tl.dot(to_score.to(key.dtype), key, input_precision="ieee")
         tl.store(places, to_query.to(found.dtype.element_ty), mask=mine)
         # The same tokens as keys and values.
-        key = _rows(first, here, count, features, base + WIDTH, 3 * WIDTH, SIZE)
-        value = _rows(first, here, count, features, base + 2 * WIDTH, 3 * WIDTH, SIZE)
+        key = _rows(first, here, count, features, base + width, 3 * width, SIZE)
+        value = _rows(first, here, count, features, base + 2 * width, 3 * width, SIZE)
         to_key = tl.zeros((BLOCK, PADDED), tl.float32)
         to_value = tl.zeros((BLOCK, PADDED), tl.float32)
         for other in range(start, _end_of_queries(start, count, BLOCK, WINDOW), BLOCK):
             queries = other + tl.arange(0, BLOCK)
-            query = _rows(first, queries, count, features, base, 3 * WIDTH, SIZE)
-            slope = _rows(first, queries, count, features, gradient + head * SIZE, WIDTH, SIZE)
-            result = _rows(first, queries, count, features, out + head * SIZE, WIDTH, SIZE)
+            query = _rows(first, queries, count, features, base, 3 * width, SIZE)
+            slope = _rows(first, queries, count, features, gradient + head * SIZE, width, SIZE)
+            result = _rows(first, queries, count, features, out + head * SIZE, width, SIZE)
             level = tl.load(scores + queries, mask=queries < count, other=0.0)
             mean = tl.sum(slope.to(tl.float32) * result.to(tl.float32), axis=1)
             score = tl.dot(query, tl.trans(key), input_precision="ieee")
@@ -182,5 +182,5 @@ def _backward(  # type: ignore[no-untyped-def]
             pull = tl.dot(slope, tl.trans(value), input_precision="ieee")
             to_score = share * (pull - mean[:, None])
             to_key += tl.dot(tl.trans(to_score.to(query.dtype)), query, input_precision="ieee")
-        tl.store(places + WIDTH, to_key.to(found.dtype.element_ty), mask=mine)
-        tl.store(places + 2 * WIDTH, to_value.to(found.dtype.element_ty), mask=mine)
+        tl.store(places + width, to_key.to(found.dtype.element_ty), mask=mine)
+        tl.store(places + 2 * width, to_value.to(found.dtype.element_ty), mask=mine)
