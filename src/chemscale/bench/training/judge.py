@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from chemscale.bench.models.base import Family
-from chemscale.bench.training.measure import DTYPES, EVALUATION_BATCH, Workbench
+from chemscale.bench.training.measure import DTYPES, EVALUATED, Workbench
 from chemscale.bench.training.ranks import Ranks
 from chemscale.table.records import Recipe
 
@@ -25,7 +25,7 @@ class Judge:
         """Each metric over a split; none for an empty one."""
         if split not in self._batches:
             items = self.bench.dataset.evaluated(split)
-            size = EVALUATION_BATCH[self.bench.unit]
+            size = EVALUATED[self.device.type][self.bench.unit]
             starts = range(0, len(items), size)
             self._batches[split] = [self.collate(items[start : start + size]) for start in starts]
         self.model.eval()

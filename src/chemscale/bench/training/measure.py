@@ -34,7 +34,10 @@ CPU = torch.device("cpu")
 SAMPLE = 256  # items that stand for the dataset's mean item
 BATCHES = 32  # of which the largest stands for the largest of a run
 
-EVALUATION_BATCH = {"molecule": 128, "structure": 32}
+EVALUATED = {
+    "cpu": {"molecule": 128, "structure": 32},
+    "cuda": {"molecule": 1024, "structure": 256},
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
@@ -308,7 +311,7 @@ class Workbench:
             self.dataset.subset(max(self.study.num_train), 0), recipe.batch_size, seed=0
         )
         items = self.dataset.evaluated("validation")
-        size = EVALUATION_BATCH[self.unit]
+        size = EVALUATED[default_device().type][self.unit]
         starts = range(0, len(items), size)[:BATCHES]
         return (
             largest(batches[k] for k in range(BATCHES)),
