@@ -138,7 +138,10 @@ def test_a_folder_of_logs_is_ranked_by_every_evaluation(tmp_path: Path):
 
 
 def test_the_report_of_a_table_of_curves_shows_the_ranking(tmp_path: Path):
-    path = table(tmp_path, FINISHED | {"e": (10, 1.2)})
+    path = table(tmp_path, FINISHED | {"e": (10, 1.2), "f": (10, 1.4)})
     html = report(path).read_text()
     assert "Run b has the lowest validation loss" in html
     assert "num_params and num_train of the runs are not told" in html
+    amounts = {"family": "a", "num_params": "100", "num_train": "10"}
+    whole = report(path, constants=amounts, metric="val_loss").read_text()
+    assert "6 trained models: 4 finished, 2 stopped early." in whole

@@ -151,7 +151,7 @@ def test_of_molecules_written_twice_the_first_is_kept_and_the_rest_are_counted(t
     twice = read(write(tmp_path / "b.csv", MANY + again))
     assert np.array_equal(once.content, twice.content)
     duplicates = len(MANY) + 20 - len(twice.content)
-    assert any(f"{duplicates} molecules occur more than once" in note for note in twice.notes)
+    assert any(f"repeat a molecule: {duplicates};" in note for note in twice.notes)
     assert twice.rejects == []
 
 

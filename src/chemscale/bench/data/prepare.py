@@ -200,8 +200,8 @@ def prepare(
             differ = [key for key in asked if told[key] != asked[key]]
             if differ:
                 raise StoreError(
-                    f"{folder}: was prepared from other {' and '.join(differ)}; give another "
-                    "folder, or remove this one"
+                    f"{folder}: was prepared from other {' and '.join(differ)}, told by its "
+                    "asked.json; give another folder, or remove this one"
                 )
         if not (folder / "card.json").exists():
             runs = _encoded(folder / "runs", files, names, layout, choices, workers, progress)

@@ -138,7 +138,8 @@ class Molecules(Dataset):
         self._length = lengths[kept]
         repeated = int(copies[fits].sum(dtype=np.int64)) - len(self._length)
         if repeated:
-            self.notes.append(f"{repeated:,} molecules occur more than once; the first was kept")
+            told = f"rows that repeat a molecule: {repeated:,}; the first of each was kept"
+            self.notes.append(told)
         self.heavy_atoms = self._column("heavy_atoms")[kept]
         self.content = self.labelled = content[kept]
         self._settle(self._column("group")[kept], source[kept])

@@ -29,7 +29,6 @@ from chemscale.table.results import Array, EstimateRow, Trained
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
 MOST_COLUMNS = 6
 MOST_NAMED = 30  # runs whose names stand beside their marks
@@ -279,10 +278,13 @@ def _draw_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
 
 
 def _name_settings(axes: Axes, rows: Sequence[EstimateRow]) -> None:
-    """Name each setting right or left of its point, the best first, where no other name stands."""
-    taken: list[Bbox] = []
+    """Name each setting right or left of its point, the best first, where nothing else stands."""
+    from matplotlib.transforms import Bbox
+
     figure: Any = axes.figure
     figure.draw_without_rendering()  # only then points are where they will be
+    places = axes.transData.transform([(row.early_loss or 1, _final(row) or 1) for row in rows])
+    taken = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in places]
     for row in sorted(rows, key=lambda row: row.early_loss or 0.0):
         name = plain(row.learning_rate) if row.learning_rate else row.run
         if not row.learning_rate and len(rows) > MOST_NAMED:

@@ -68,12 +68,12 @@ def found(page: Page) -> Found:
 def _counts(page: Page) -> str:
     amounts: Counter[str] = Counter(
         [one.outcome.status for one in page.trained]
-        or [point.status for point in page.points]
-        or [
+        or [  # curves in a table tell which went to the end
             row.status
             for one in (page.estimate.families if page.estimate else ())
             for row in one.rows
         ]
+        or [point.status for point in page.points]
     )
     wait = "have" if page.num_waiting > 1 else "has"
     still = f" {page.num_waiting:,} more asked for {wait} not ended." * bool(page.num_waiting)
