@@ -104,9 +104,9 @@ def tasks(data: Path) -> list[Task]:
     return found
 
 
-def learn(shown: list[Task]) -> Calibration:
+def learn(kind: str, shown: list[Task]) -> Calibration:
     """Shares by maximum likelihood (Student t with four degrees of freedom), then quantiles."""
-    squares = np.concatenate([parts(task.outlook) for task in shown])
+    squares = np.concatenate([parts(task.outlook, kind) for task in shown])
     errors = np.concatenate([np.abs(task.outlook.log_y - task.truth) for task in shown])
     count = Counter(task.domain for task in shown)
     weights = np.concatenate(
@@ -131,6 +131,7 @@ def learn(shown: list[Task]) -> Calibration:
     told = [float(multiple[order][np.searchsorted(reached, level)]) for level in LEVELS]
     kinds = ", ".join(f"{number} {domain}" for domain, number in sorted(count.items()))
     return Calibration(
+        kind,
         tuple(float(f"{share:.4g}") for share in shares[:-1]),
         float(f"{shares[-1]:.4g}"),
         {level: round(value, 4) for level, value in zip(LEVELS, told, strict=True)},
@@ -150,7 +151,7 @@ def judge(task: Task, factors: Calibration) -> list[float]:
 
 def learned_for(kind: str, shown: Iterable[Task]) -> Calibration:
     """Along one axis from curves only; surfaces are few, so those learn from everything."""
-    return learn([task for task in shown if kind == "surface" or task.suite == "extrapolate"])
+    return learn(kind, [one for one in shown if kind == "surface" or one.suite == "extrapolate"])
 
 
 def left_out(found: list[Task], key: Callable[[Task], str]) -> dict[str, list[list[float]]]:

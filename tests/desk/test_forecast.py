@@ -1,6 +1,7 @@
 """Averaged forecasts of anybody's curve: what must not matter, and what must not go wrong."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_units_do_not_matter(x_unit, y_unit, rng):
     one = extrapolate(X, curve(rng), FAR)
     other = extrapolate(X * x_unit, curve(rng) * y_unit, FAR * x_unit)
     # Rounding may decide between terms that cannot be told apart.
-    np.testing.assert_allclose(other.value / y_unit, one.value, rtol=2e-4)
+    np.testing.assert_allclose(other.value / y_unit, one.value, rtol=1e-3)
     np.testing.assert_allclose(widths(other), widths(one), rtol=1e-2)
 
 
@@ -197,6 +198,14 @@ def test_long_curves_are_averaged_in_steps_that_keep_their_weight():
     assert len(points.order) <= 64
     assert points.weight.mean() == pytest.approx(1)
     assert points.order[-1] == 0
+
+
+def test_a_law_that_is_little_tied_down_widens_intervals_over_a_surface_only():
+    outlook = average(X[:, None], curve()).at(X[-1:, None] * 4)
+    loose = replace(outlook, within=outlook.within + 0.1)
+    for kind, wider in (("along", False), ("surface", True)):
+        factors = calibration(kind)
+        assert bool(factors.scale(loose) > factors.scale(outlook)) == wider
 
 
 def test_intervals_between_the_learned_levels_lie_between():

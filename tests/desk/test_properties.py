@@ -266,15 +266,15 @@ def widths_over_a_surface(rng: int, *factors: float) -> list[float]:
 
 
 @pytest.mark.parametrize("rng", [0, 10, 11])
-def test_residuals_times_four_do_not_narrow_a_forecast_over_a_surface(rng):
-    one, four = widths_over_a_surface(rng, 1, 4)
-    assert four > one
+def test_residuals_times_two_or_four_do_not_narrow_a_forecast_over_a_surface(rng):
+    one, *more = widths_over_a_surface(rng, 1, 2, 4)
+    assert min(more) > one
 
 
 # --- what does not hold yet ----------------------------------------------------------------------
 
 
 @pytest.mark.xfail(strict=True, reason="the weights of the laws change with the residuals")
-def test_residuals_times_two_do_not_narrow_a_forecast_over_a_surface():
-    one, two = widths_over_a_surface(0, 1, 2)
-    assert two > one
+def test_residuals_half_as_large_again_do_not_narrow_a_forecast_over_a_surface():
+    one, more = widths_over_a_surface(9, 1, 1.5)
+    assert more > one

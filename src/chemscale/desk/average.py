@@ -128,8 +128,10 @@ class Expert:
     last: float  # its mean at the last point
 
     def at(self, shapes: Array) -> Array:
-        """Mean (T,) over shape parameters, of log y less its last."""
-        return np.asarray(self.belief @ _log_values(shapes, self.linear))
+        """Mean and variance (2, T) over shape parameters, of log y less its last."""
+        values = _log_values(shapes, self.linear)
+        mean = self.belief @ values
+        return np.stack([mean, self.belief @ (values - mean) ** 2])
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,13 @@ class Average:
         log_x = np.log(x) - self.points.end
         shapes = {e.law.name: (e.law, e.theta) for e in self.experts}
         drawn = {name: _shapes(law, log_x, theta) for name, (law, theta) in shapes.items()}
-        means = np.array([expert.at(drawn[expert.law.name]) for expert in self.experts])
-        means = means + self.points.log_y[-1]
+        told = np.array([expert.at(drawn[expert.law.name]) for expert in self.experts])
+        means, within = told[:, 0] + self.points.log_y[-1], told[:, 1]
         last = np.array([expert.last for expert in self.experts])[:, None]
         damped = last + self.settings.damping * (means - last)
         constant = np.full((1, len(x)), self.points.log_y[-1])
         everything = np.concatenate([means, damped, constant])
+        within = np.concatenate([within, self.settings.damping**2 * within, 0.0 * constant])
         # Between the points memory has no direction: only laws that remember all of them count.
         beyond = np.maximum(log_x.sum(axis=1) - self.points.last, 0.0)
         inside = beyond == 0
@@ -167,6 +170,7 @@ class Average:
         return Outlook(
             log_y=middle,
             between=np.sqrt((weights * (everything - middle) ** 2).sum(axis=0)),
+            within=np.sqrt((weights * within).sum(axis=0)),
             beyond=beyond / log_x.shape[1],
             noise=self.points.noise or self.residual,
             rolling=self.rolling,
@@ -188,6 +192,7 @@ class Outlook:
 
     log_y: Array
     between: Array  # standard deviation over the forecasts that were averaged
+    within: Array  # of each of them over its shape parameters, root mean square
     beyond: Array  # log x after the last point, a mean over the axes
     noise: float  # of one measurement; over a surface without repeats, what the average misses
     rolling: float  # at the origins; nan without

@@ -2,14 +2,15 @@
 
 What a forecast says of its own error (`average.Outlook`) is combined to one scale in log y,
 
-    s² = a·error²·(1 + beyond) + b·noise² + c,    error² = (n·rolling² + between²)/(n + 1)
+    s² = a·error²·(1 + beyond) + b·noise² + c,    error² = (n·rolling² + spread²)/(n + 1)
 
-where the spread between the averaged forecasts counts as one more of n earlier origins: with few of
-those a small error may be luck. An interval of a level reaches as many s to either side as held
-that share of the extrapolated points of the development curves, each kind of curve counting by the
-root of its number (split conformal; Vovk et al. 2005). `calibration.json` holds a, b, c and those
-quantiles, with what they were learned from; `benchmarks/calibrate.py` makes it and shows how it
-does on what is left out.
+where the spread of the averaged forecasts counts as one more of n earlier origins: with few of
+those a small error may be luck. Along one axis it is that between the forecasts; over a surface
+also that of each over its shape parameters, which says how little a law is tied down there. An
+interval of a level reaches as many s to either side as held that share of the extrapolated points
+of the development curves, each kind of curve counting by the root of its number (split conformal;
+Vovk et al. 2005). `calibration.json` holds a, b, c and those quantiles, with what they were learned
+from; `benchmarks/calibrate.py` makes it and shows how it does on what is left out.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from chemscale.table.results import Array
 class Calibration:
     """Factors for one kind of forecast."""
 
+    kind: str  # "along" one axis or over a "surface"
     shares: tuple[float, ...]  # a, b
     least: float  # c
     quantiles: Mapping[float, float]  # level → multiple of the scale
@@ -37,7 +39,7 @@ class Calibration:
 
     def scale(self, outlook: Outlook) -> Array:
         """Scale of the error of log y (T,)."""
-        return np.asarray(np.sqrt(parts(outlook) @ np.array(self.shares) + self.least))
+        return np.asarray(np.sqrt(parts(outlook, self.kind) @ np.array(self.shares) + self.least))
 
     def quantile(self, level: float) -> float:
         """Multiple of the scale for a level; between those that were learned, on a normal scale."""
@@ -54,11 +56,12 @@ class Calibration:
         return float(np.interp(wanted, places, heights))
 
 
-def parts(outlook: Outlook) -> Array:
+def parts(outlook: Outlook, kind: str) -> Array:
     """Squares (T, 2) of what the error may come from."""
     n = outlook.origins
     rolling = outlook.rolling if n else 0.0
-    error = (n * rolling**2 + outlook.between**2) / (n + 1)
+    spread = outlook.between**2 + (outlook.within**2 if kind == "surface" else 0.0)
+    error = (n * rolling**2 + spread) / (n + 1)
     return np.stack(
         [error * (1 + outlook.beyond), np.full_like(outlook.between, outlook.noise**2)], axis=1
     )
@@ -70,4 +73,5 @@ def calibration(kind: str) -> Calibration:
     text = files("chemscale.desk").joinpath("calibration.json").read_text()
     found = json.loads(text)[kind]
     quantiles = {float(level): value for level, value in found["quantiles"].items()}
-    return Calibration(tuple(found["shares"]), found["least"], quantiles, found["learned_from"])
+    shares = tuple(found["shares"])
+    return Calibration(kind, shares, found["least"], quantiles, found["learned_from"])

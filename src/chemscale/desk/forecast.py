@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from chemscale.desk.average import Average, Settings, average
-from chemscale.desk.calibration import calibration
+from chemscale.desk.calibration import Calibration, calibration
 from chemscale.desk.laws import Law
 from chemscale.desk.sentences import metric_words, number, plural
 from chemscale.desk.surfaces import additive, broken_in_data, kaplan
@@ -99,7 +99,8 @@ def extrapolate(
     value = nothing.copy()
     ends = {level: (nothing.copy(), nothing.copy()) for level in levels}
     if reachable.any():
-        told = _told(found, asked[reachable], levels)
+        factors = calibration("along" if seen.shape[1] == 1 else "surface")
+        told = _told(found, asked[reachable], levels, factors)
         value[reachable] = told[0]
         for level, (low, high) in told[1].items():
             ends[level][0][reachable], ends[level][1][reachable] = low, high
@@ -123,11 +124,10 @@ def _columns(x: ArrayLike) -> Array:
 
 
 def _told(
-    found: Average, x: Array, levels: Sequence[float]
+    found: Average, x: Array, levels: Sequence[float], factors: Calibration
 ) -> tuple[Array, dict[float, tuple[Array, Array]]]:
     """Values and intervals at x (T, K)."""
     outlook = found.at(x)
-    factors = calibration("along" if x.shape[1] == 1 else "surface")
     scale = factors.scale(outlook)
     ends = {}
     for level in levels:
@@ -316,7 +316,9 @@ def _predict(
     )
     found = _averaged(cells, fit.seed_scatter)
     x = np.array([[asked[axis] for axis in axes]])
-    value, ends = _told(found, x, sorted({*levels, 0.9}))
+    # Over a study's surface all laws remember everything and none is loose: as along one axis, what
+    # tells is the spread between them.
+    value, ends = _told(found, x, sorted({*levels, 0.9}), calibration("along"))
     if float(ends[0.9][1][0] / ends[0.9][0][0]) > 10:
         return None
     outside = 0.0
