@@ -84,7 +84,7 @@ def test_steps_of_unequal_batches_are_compared_by_items(tmp_path: Path):
 
 def test_sizes_and_amounts_are_ranked_apart_and_compared_as_far_as_the_family_has_come(tmp_path):
     path = tmp_path / "curves.csv"
-    cells = [(n, d, run) for n in (10, 9) for d in (3, 20) for run in (1, 2)]
+    cells = [(n, d, run) for n in (10, 9) for d in (3, 20) for run in (1, 2, 3)]
     rows = [
         f"{n},{d},{run},{epoch},{'nan' if (n, d) == (10, 20) else 1 + run / n + 1 / d}"
         for n, d, run in cells
@@ -93,11 +93,12 @@ def test_sizes_and_amounts_are_ranked_apart_and_compared_as_far_as_the_family_ha
     path.write_text("num_params,num_train,run,epoch,val_loss\n" + "\n".join(rows))
     [family] = estimate(path).families
     sizes = [f"{n} parameters on {d}" for n in (9, 10) for d in (3, 20)]
-    assert [row.size for row in family.rows][::2] == sizes
-    assert [row.rank for row in family.rows] == [1, 2] * 4
-    assert [row.final_loss is not None for row in family.rows] == [True] * 4 + [False] * 4
+    assert [row.size for row in family.rows][::3] == sizes
+    assert [row.rank for row in family.rows] == [1, 2, 3] * 4
+    assert [row.final_loss is not None for row in family.rows] == [True] * 6 + [False] * 6
+    assert f"among the 3 finished at {sizes[0]}, early" in family.sentence
     assert f"at {sizes[0]}, {sizes[1]} all are compared at 2 epochs" in family.sentence
-    assert f"at {sizes[3]} none of 2 settings survived" in family.sentence
+    assert f"at {sizes[3]} none of 3 settings survived" in family.sentence
 
 
 @pytest.mark.parametrize(

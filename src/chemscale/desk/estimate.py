@@ -136,7 +136,7 @@ def _family(
 ) -> FamilyEstimate:
     rows: list[EstimateRow] = []
     said: list[str] = []
-    calibrated: list[tuple[Array, Array]] = []
+    calibrated: dict[str, tuple[Array, Array]] = {}
     for size, settings in groups.items():
         pairs = [
             (one.early_loss, one.final_loss)
@@ -147,11 +147,13 @@ def _family(
         line = _Line.through(early, final, level) if len(pairs) >= 4 else None
         ranked, best = _ranked(settings), float(final.min()) if len(final) else -math.inf
         rows += [_row(one, rank, line, best) for rank, one in enumerate(ranked, start=1)]
-        calibrated.append((early, final))
+        calibrated[size] = early, final
         said.append(_size_words(size, ranked, rows[-len(settings) :], line))
         said += _worth(size, ranked, rows[-len(settings) :], best)
-    early, final = max(calibrated, key=lambda pair: len(pair[0]))
-    finished = sum(len(pair[0]) for pair in calibrated)
+    most = max(calibrated, key=lambda size: len(calibrated[size][0]))
+    early, final = calibrated[most]
+    finished = sum(len(pair[0]) for pair in calibrated.values())
+    there = f" at {most}" * (finished > len(early))
     agreement = spearman(early, final) if len(early) >= 3 else None
     regret = float(final[early.argmin()] - final.min()) if len(early) >= 2 else None
     everything = [one for settings in groups.values() for one in settings]
@@ -163,9 +165,9 @@ def _family(
         )
     if agreement is not None and regret is not None:
         said.append(
-            f"among the {len(early)} finished, early and final loss agree in order by Spearman "
-            f"{agreement:.2f}, and the early pick ends {100 * math.expm1(regret):.1f} % above the "
-            "best"
+            f"among the {len(early)} finished{there}, early and final loss agree in order by "
+            f"Spearman {agreement:.2f}, and the early pick ends {100 * math.expm1(regret):.1f} % "
+            "above the best"
         )
     said += more
     if all_finished:
