@@ -121,7 +121,7 @@ class FamilyContract:
         assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
 
     def test_native_kernels_and_the_plain_path_agree(
-        self, data: Dataset, config: Record, trained: tuple[Any, list[float]]
+        self, data: Dataset, trained: tuple[Any, list[float]]
     ) -> None:
         """Gradients, not losses alone: a wrong second derivative leaves the loss as it was."""
         found = self.loss_and_gradient(trained[0], data, CPU)
