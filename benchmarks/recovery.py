@@ -157,7 +157,7 @@ def main() -> None:
     asked = parser.parse_args()
     known = json.loads(asked.to.read_text()) if asked.to and asked.to.exists() else {}
     print("| law | studies | error | loss at 4× | exponents | other parameters | average |")
-    print("| " + "--- | " * 7)
+    print("|" + " --- |" * 7)
     for name in asked.laws:
         simulated = Simulated(name) if name in LAWS else None
         if name not in known:

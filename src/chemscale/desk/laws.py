@@ -150,7 +150,8 @@ def law(
         parameters: name → smallest and largest value.
         num_axes: how many columns log x has.
         positions: parameter → axis along which it is a position in log x, for those that are.
-        **more: `slopes`, the derivatives; `starts`, plausible values; `tied`, axes in one unit.
+        **more: `slopes`, the derivatives; `starts`, plausible values; `tied`, axes in one unit;
+            `orders` of the parameters in which the law is the same.
 
     Raises:
         UsageError: a position that is no parameter.
