@@ -113,6 +113,11 @@ def _check_header(names: list[str], where: str) -> None:
             f"{where}: begins with #. The first line is to hold the names of the columns: delete "
             "comments above it, and a # before the names"
         )
+    if len(names) > 2 and sum(map(bool, names)) == 1:
+        raise DataError(
+            f"{where}: names one of {len(names)} columns, {max(names)[:60]!r}. The first line is "
+            "to hold the names of the columns: delete titles above it"
+        )
     if numbers := [name for name in names if is_number(name)]:
         raise DataError(
             f"{where}: holds numbers ({', '.join(numbers[:3])}) where the names of the columns "
