@@ -63,7 +63,9 @@ def plan(
     study: Annotated[
         Path, typer.Argument(metavar="STUDY", help="Study folder, its study.toml, table or logs.")
     ],
-    at: Annotated[str | None, typer.Option(help="Forecast at family:size.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Forecast at family:size, of tables family:parameters.")
+    ] = None,
     num_train: Annotated[int | None, typer.Option(help="With --at.")] = None,
     flops: Annotated[float | None, typer.Option(help="Budget in training FLOPs.")] = None,
     hours: Annotated[float | None, typer.Option(help="Budget in hours (on --device).")] = None,

@@ -268,12 +268,12 @@ def promises_table(page: Page, promises: list[Promise]) -> Table | None:
                 Cell(", ".join(with_unit(value, made.metric) for _, value in one.outcomes)
                      or MISSING),
                 _levels(one),
-                Cell(made.made),
+                Cell(made.made.partition(" ")[0], note=made.made.partition(" ")[2]),
             )
         )  # fmt: skip
     head = (
         f"plan | model | #{plural(page.unit)} | #forecast | #outcome"
-        " | #intervals, one new run | written"
+        " | #intervals, one new run | #written"
     )
     return (
         Table("Forecasts, as written, and outcomes", columns(head), tuple(rows)) if rows else None
