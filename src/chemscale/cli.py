@@ -158,7 +158,9 @@ def train(
     ] = None,
     retry: Annotated[
         list[str] | None,
-        typer.Option(help="Train again what ended as: diverged, failed, out_of_memory."),
+        typer.Option(
+            help="Train again what ended as: diverged, failed, out_of_memory, stopped_early."
+        ),
     ] = None,
     ranks: Annotated[
         int, typer.Option(min=1, help="Processes (or GPUs) that train one run together.")
