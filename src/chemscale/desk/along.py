@@ -1,4 +1,4 @@
-"""One law along one axis: num_train at a fixed size, or num_params at a fixed num_train."""
+"""One law along one axis: num_train at a size, num_params at a num_train, FLOPs on the frontier."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 
 from chemscale.desk.bootstrap import fit_sample
+from chemscale.desk.frontier import by_length, log_cost, on_frontier
 from chemscale.desk.influence import leave_out
 from chemscale.desk.knee import find_knee
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number, plural
-from chemscale.table.results import FitStatus, LawFit, Quantity
+from chemscale.table.results import FitStatus, Knee, LawFit, LeftOut, Quantity
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Question:
 
 def fit_along(
     sample: Sample,
-    axis: Literal["num_train", "num_params"],
+    axis: Literal["num_train", "num_params", "flops"],
     question: Question,
     *,
     uncapped: bool = False,
@@ -56,16 +57,30 @@ def fit_along(
     A floor is looked for only with five different x, and chosen by the corrected Akaike criterion.
 
     Args:
-        sample: runs that differ along this axis only (and in seed).
+        sample: runs that differ along this axis only (and in seed); of flops: of all cells, each
+            with its FLOPs, of which those on the frontier are fitted.
         axis: the axis.
         question: metric, level and words.
         uncapped: the runs are those of a capped ladder that were not capped themselves.
     """
-    log_x = sample.log_train if axis == "num_train" else sample.log_params
-    first = sample.points[0]
-    held_axis = "num_params" if axis == "num_train" else "num_train"
-    held = getattr(first, held_axis)
-    xs = sorted({getattr(point, axis) for point in sample.points})
+    seeds, caveat, choose = question.seeds, question.caveat, None
+    kept = np.ones(len(sample.points), bool)
+    at: dict[str, float] = {}
+    if axis == "flops":
+        sample = by_length(sample)
+        seeds, log_x = sample.seed_scatter(), log_cost(sample)
+        choose = on_frontier(log_x, sample.cell)
+        kept = choose(sample.log_loss[None], np.ones((1, len(kept))))[0]
+        xs = np.unique(np.exp(log_x[kept])).tolist()
+        where = f"on the frontier of {len(xs)} of {len(np.unique(sample.cell))} cells"
+        caveat = f", the law of the best choice among what was trained{caveat}"
+    else:
+        log_x = sample.log_train if axis == "num_train" else sample.log_params
+        held_axis = "num_params" if axis == "num_train" else "num_train"
+        held = getattr(sample.points[0], held_axis)
+        at = {held_axis: held} | ({"num_capped": 0} if uncapped else {})
+        xs = sorted({getattr(point, axis) for point in sample.points})
+        where = question.at(axis, held)
     window = (float(xs[0]), float(xs[-1]))
     decades = math.log10(window[1] / window[0])
     fitted = None
@@ -75,30 +90,34 @@ def fit_along(
             sample.log_loss,
             sample.cell,
             floor=None,
-            seeds=question.seeds,
+            seeds=seeds,
             rng=question.rng(f"{axis}{' uncapped' * uncapped}"),
+            choose=choose,
         )
     floor = fitted.quantity(0, question.level) if fitted and fitted.floor else Quantity()
     exponent = fitted.quantity(2, question.level) if fitted else Quantity()
     status = ending(exponent, decades)
     known = status != "not_identified"
-    where, caveat = question.at(axis, held), question.caveat
     if uncapped:
         where, caveat = f"{where}, on the {len(sample.points)} runs that were not capped", ""
-    knee = fitted and find_knee(
-        log_x,
-        sample.log_loss,
-        sample.cell,
-        plain=fitted.criterion,
-        delta=fitted.delta,
-        seeds=question.seeds,
-        level=question.level,
-        rng=question.rng(f"knee {axis}"),
-    )
+    knee: Knee | None = None
+    influence: tuple[LeftOut, ...] = ()
+    if fitted and axis != "flops":  # leave a cell of the frontier out, and another takes its place
+        knee = find_knee(
+            log_x,
+            sample.log_loss,
+            sample.cell,
+            plain=fitted.criterion,
+            delta=fitted.delta,
+            seeds=seeds,
+            level=question.level,
+            rng=question.rng(f"knee {axis}"),
+        )
+        influence = leave_out(sample, [axis], floor=None, delta=fitted.delta)
     return LawFit(
         axis=axis,
         law="power-floor" if fitted and fitted.floor else "power",
-        at={held_axis: held} | ({"num_capped": 0} if uncapped else {}),
+        at=at,
         status=status,
         sentence=_law_words(question, axis, xs, status, exponent, floor, where, caveat),
         exponent=exponent if known else Quantity(),
@@ -106,10 +125,10 @@ def fit_along(
         irreducible_loss=floor if known else Quantity(),
         window=window,
         decades=decades,
-        points=sample.runs,
+        points=tuple(run for run, yes in zip(sample.runs, kept, strict=True) if yes),
         residual=fitted.residual if fitted else None,
         draws=tuple(map(tuple, fitted.kept_draws().tolist())) if fitted else (),
-        influence=leave_out(sample, [axis], floor=None, delta=fitted.delta) if fitted else (),
+        influence=influence,
         knee=knee,
         delta=fitted.delta if fitted and math.isfinite(fitted.delta) else None,
         starts=fitted.starts if fitted else (0, 0),

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from chemscale.desk.frontier import Choose
 from chemscale.desk.laws import MAX_EXPONENT, Law, power
-from chemscale.desk.solve import Objective, influence, project, refine, solve
+from chemscale.desk.solve import Objective, influence, log_law, project, refine, solve
 from chemscale.desk.surfaces import additive
 from chemscale.table.results import Array, Interval, Quantity
 
@@ -123,6 +124,7 @@ def fit_sample(
     seeds: tuple[float, int] | None,
     rng: np.random.Generator,
     num_draws: int = NUM_DRAWS,
+    choose: Choose | None = None,
 ) -> Fitted:
     """Fit a power law along one axis, or the additive surface over two, and its bootstrap.
 
@@ -135,14 +137,18 @@ def fit_sample(
         seeds: pooled seed scatter of the family and its degrees of freedom.
         rng: of the bootstrap.
         num_draws: resampled data sets.
+        choose: which runs the law is fitted to, where their losses decide; asked in every draw.
     """
     law = power if log_x.shape[1] == 1 else additive
     centre = log_x.mean(axis=0)  # x = 1 in the middle: well conditioned
     log_x = log_x - centre
+    kept = np.ones(len(log_loss), bool)
+    if choose is not None:
+        kept = choose(log_loss[None], np.ones((1, len(log_loss))))[0]
     forms = [floor] if floor is not None else [False]
-    if floor is None and len(np.unique(log_x, axis=0)) >= 5:
+    if floor is None and len(np.unique(log_x[kept], axis=0)) >= 5:
         forms = [False, True]
-    fits = {form: best_fit(law, log_x, log_loss, form, grid(law, 40)) for form in forms}
+    fits = {form: best_fit(law, log_x[kept], log_loss[kept], form, grid(law, 40)) for form in forms}
     num_linear = 2 * log_x.shape[1]
     off = {form: objective.residual(best[None])[0] for form, (best, objective) in fits.items()}
     told = [criterion(off[form], num_linear + form) for form in forms]
@@ -150,15 +156,31 @@ def fit_sample(
     (best, measured), residual = fits[floor], off[floor]
     delta = float(measured.delta)
     reached = _reached(measured, best)
-    spread = scatter(residual, cell, num_linear + floor, delta, seeds)
+    spread = scatter(residual, cell[kept], num_linear + floor, delta, seeds)
     resampled, weights = resample(log_loss, cell, spread, num_draws, rng)
-    trust = weights * influence(residual, delta) ** 2  # an odd seed asks for no form
+    if choose is not None:
+        weights = weights * choose(resampled, weights)
+    trust = weights.copy()
+    trust[:, kept] *= influence(residual, delta) ** 2  # an odd seed asks for no form
     drawn, scores = [], []
     for form in forms:  # chosen anew for every draw: the data might have asked for the other
-        objective = replace(measured, log_y=resampled, weights=weights, floor=form)
+        objective = replace(measured, log_x=log_x, log_y=resampled, weights=weights, floor=form)
         drawn.append(solve(objective, grid(law, 8), tolerance=1e-6))
         scores.append(criteria(objective.residual(drawn[-1]), trust, num_linear + form))
+        if form and choose is not None:
+            scores[-1][_num_cells(cell, weights) < 5] = np.inf
     draws = np.stack(drawn)[np.argmin(scores, axis=0), range(num_draws)]
+    if choose is not None:
+        # One cell that beats all others: the loss does not fall.
+        alone = _num_cells(cell, weights) == 1
+        level = (weights * resampled).sum(axis=1) / weights.sum(axis=1)
+        draws[alone] = np.stack([0 * level, np.exp(level), 0 * level], axis=1)[alone]
+        # The lowest of noisy means is too low. By how much, the draws tell, which choose from noisy
+        # means again: their loss falls below the best fit's as that falls below the truth.
+        place, linear = log_x[kept], slice(1 + law.num_shapes)
+        low = np.mean(log_law(law, place, draws) - log_law(law, place, best[None]))
+        best[linear] *= np.exp(-low)
+        draws[:, linear] *= np.exp(-2 * low)
     draws, best = (uncentred(rows, centre) for rows in (draws, best[None]))
     return Fitted(
         best=best[0],
@@ -169,6 +191,11 @@ def fit_sample(
         criterion=min(told),
         starts=reached,
     )
+
+
+def _num_cells(cell: NDArray[np.intp], weights: Array) -> NDArray[np.intp]:
+    """How many cells have runs that count, in each row of weights (S, n)."""
+    return np.array([len(np.unique(cell[row > 0])) for row in weights], np.intp)
 
 
 def grid(law: Law, count: int) -> Array:

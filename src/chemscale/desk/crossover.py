@@ -1,8 +1,6 @@
 """Two families beside each other: how their exponents differ, and where the better one changes.
 
-Along num_train and num_params the laws of the fit are compared. Along FLOPs a power law is fitted
-to each family's frontier: the cells that no cheaper cell of the family beats (Hoffmann et al. 2022,
-approach 1, over ended runs). Bootstrap draws of one family are paired with draws of the other.
+The laws of the fit are compared; bootstrap draws of one family are paired with draws of the other.
 Nothing is said outside the window that both were measured in.
 """
 
@@ -16,10 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from chemscale.desk.along import Question, ending
-from chemscale.desk.bootstrap import fit_sample
-from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import interval_words, number, plural
+from chemscale.desk.sentences import axis_unit, interval_words, number, plural
 from chemscale.table.results import (
     Array,
     Comparison,
@@ -46,7 +41,7 @@ class Side:
 
 
 def compare(
-    families: Sequence[FamilyFit], points: Mapping[str, Sequence[Point]], level: float, seed: int
+    families: Sequence[FamilyFit], points: Mapping[str, Sequence[Point]], level: float
 ) -> tuple[Comparison, ...]:
     """Compare every two families that were measured by the same loss on the same kind of item.
 
@@ -54,12 +49,11 @@ def compare(
         families: fitted.
         points: family → its fitted runs.
         level: of the intervals.
-        seed: of the bootstrap of the frontiers.
     """
     sides = {
         (one.family, axis): side
         for one in (families if len(families) > 1 else ())
-        for axis, side in _sides(one, points[one.family], level, seed).items()
+        for axis, side in _sides(one, points[one.family]).items()
     }
     found = []
     for one, other in combinations(families, 2):
@@ -89,11 +83,16 @@ def compare(
     return tuple(found)
 
 
-def _sides(family: FamilyFit, points: Sequence[Point], level: float, seed: int) -> dict[Axis, Side]:
+def _sides(family: FamilyFit, points: Sequence[Point]) -> dict[Axis, Side]:
     found: dict[Axis, Side] = {}
     names = {point.num_params: point.size for point in points if point.size}
     for law in family.laws:
         if law.exponent.value is None or "num_capped" in law.at:
+            continue
+        if law.axis == "flops":
+            found["flops"] = Side(
+                family.family, "the frontier", None, np.array(law.draws), law.window
+            )
             continue
         held = next(iter(law.at.values()))
         where = f"{names.get(int(held), '')} with {held:,.0f} parameters".removeprefix(" with ")
@@ -101,38 +100,7 @@ def _sides(family: FamilyFit, points: Sequence[Point], level: float, seed: int) 
             where = f"{held:,.0f} {plural(family.unit)}"
         same = held if law.axis == "num_params" else None
         found[law.axis] = Side(family.family, where, same, np.array(law.draws), law.window)
-    frontier = _frontier(family, points, level, seed)
-    return found | ({"flops": frontier} if frontier else {})
-
-
-def _frontier(family: FamilyFit, points: Sequence[Point], level: float, seed: int) -> Side | None:
-    """The law along FLOPs of the cells that no cheaper one beats; None with fewer than three."""
-    sample = Sample.of([one for one in points if one.flops], family.metric)
-    if not sample.points:
-        return None
-    counts = np.bincount(sample.cell)
-    log_flops = np.log([one.flops or 1.0 for one in sample.points])
-    cost = np.bincount(sample.cell, log_flops) / counts
-    loss = np.bincount(sample.cell, sample.log_loss) / counts
-    order = np.argsort(cost)
-    best = order[loss[order] < np.append(np.inf, np.minimum.accumulate(loss[order])[:-1])]
-    keep = np.isin(sample.cell, best)
-    if len(best) < 3:
-        return None
-    question = Question(family.family, family.metric, family.unit, level, seed, None, {}, "")
-    fitted = fit_sample(
-        cost[sample.cell[keep]][:, None],
-        sample.log_loss[keep],
-        sample.cell[keep],
-        floor=None,
-        seeds=sample.seed_scatter(),
-        rng=question.rng("flops"),
-        num_draws=400,
-    )
-    window = float(np.exp(cost[best].min())), float(np.exp(cost[best].max()))
-    if ending(fitted.quantity(2, level), math.log10(window[1] / window[0])) == "not_identified":
-        return None
-    return Side(family.family, "the frontier", None, fitted.kept_draws(), window)
+    return found
 
 
 def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Crossing:
@@ -157,7 +125,7 @@ def _cross(axis: Axis, one: Side, other: Side, unit: str, level: float) -> Cross
     log_x = np.linspace(math.log(window[0]), math.log(window[1]), 200)
     gap = _log_loss(ours, log_x) - _log_loss(theirs, log_x)
     better = one.family if gap[0, -1] < 0 else other.family
-    counted = {"num_train": plural(unit), "num_params": "parameters", "flops": "FLOPs"}[axis]
+    counted = axis_unit(axis, unit)
     at, surely = _crossing(gap, log_x, level)
     kept = float((np.sign(gap) == np.sign(gap[0, -1])).all(axis=1).mean())
     status: Literal["crosses", "none", "not_identified"] = "not_identified"

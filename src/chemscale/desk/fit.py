@@ -69,7 +69,7 @@ def fit(
         level=level,
         families=tuple(fitted),
         made=now,
-        comparisons=compare(fitted, kept, level, seed),
+        comparisons=compare(fitted, kept, level),
     )
 
 
@@ -119,6 +119,12 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         at_amount = sample.where(sample.log_train == amount, metric)
         laws.append(fit_along(at_amount, "num_params", question))
         told.append(laws[-1].sentence)
+        costed = sample.where([bool(point.flops) for point in sample.points], metric)
+        if costed.points:
+            laws.append(fit_along(costed, "flops", question))
+            told.append(laws[-1].sentence)
+            untold = len(kept) - len(costed.points)
+            told.append(f"{untold} of {len(kept)} runs tell no FLOPs" if untold else "")
         surface = fit_surface(sample, question)
         told.append(surface.sentence if surface else "too few sizes or num_train for a surface")
         fitted = [*laws, *([surface] if surface else [])]

@@ -202,7 +202,9 @@ def predict(
     """
     refusals: list[str] = []
     elsewhere: list[str] = []
-    laws: list[SurfaceFit | LawFit] = [law for law in family_fit.laws if "num_capped" not in law.at]
+    laws: list[SurfaceFit | LawFit] = [
+        law for law in family_fit.laws if law.axis != "flops" and "num_capped" not in law.at
+    ]
     for law in [family_fit.surface, *laws]:
         if law is None:
             continue

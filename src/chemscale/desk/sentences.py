@@ -29,8 +29,8 @@ def plural(unit: str) -> str:
 
 
 def axis_unit(axis: str, unit: str) -> str:
-    """What an axis counts, in the plural: parameters, molecules."""
-    return plural(unit) if axis == "num_train" else "parameters"
+    """What an axis counts, in the plural: parameters, molecules, FLOPs."""
+    return {"num_params": "parameters", "flops": "FLOPs"}.get(axis, plural(unit))
 
 
 def interval_words(interval: Interval, spec: str = "") -> str:

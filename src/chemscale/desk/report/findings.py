@@ -126,12 +126,16 @@ def _among(clause: str, unknown: list[str]) -> bool:
 
 def _facts(page: Page, fitted: FamilyFit) -> list[Fact]:
     facts = []
-    for axis, name in (("num_train", "data exponent"), ("num_params", "size exponent")):
+    for axis, name in (
+        ("num_train", "data exponent"),
+        ("num_params", "size exponent"),
+        ("flops", "compute exponent"),
+    ):
         law = _main_law(fitted, axis)
         surface = fitted.surface
         if law and law.exponent.value is not None:
             facts.append(_exponent(name, law.exponent, law_name(page, law), law.decades))
-        elif surface and surface.status == "converged":
+        elif surface and surface.status == "converged" and axis != "flops":
             both = surface.data_exponent if axis == "num_train" else surface.size_exponent
             if both.value is not None:
                 facts.append(_exponent(name, both, "both axes fitted at once", None))

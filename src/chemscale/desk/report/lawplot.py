@@ -58,7 +58,7 @@ def law_figure(page: Page, family: str, prefix: str = "") -> Drawn | None:
     axes_shown = ["num_train"]
     if len({point.num_params for point in points}) > 1:
         axes_shown.append("num_params")
-    if fitted and any(law.axis == "flops" for law in fitted.laws):
+    if fitted and any(law.axis == "flops" and _drawable(law) for law in fitted.laws):
         axes_shown.append("flops")
     metric = page.metric(family)
     values = [point.losses[metric] for point in points]
@@ -97,7 +97,8 @@ def _caption(page: Page, family: str, hollow: int) -> list[str]:
     level = f"{100 * page.fit.level:g} %" if page.fit else ""
     if any(_drawable(law) for law in fitted.laws):
         said.append(
-            "Solid: a law fitted along this axis, inside its window (grey), with the "
+            "Solid: a law fitted along this axis (FLOPs: on the frontier), inside its window "
+            "(grey), with the "
             f"{level} interval of the law, not of a new run; fine dashes: beyond the window."
         )
     if fitted.surface and fitted.surface.status == "converged":
@@ -121,7 +122,8 @@ def _panel(axes: Axes, page: Page, family: str, axis: str) -> None:
         drawn |= {line.key} if line else set()
     for line in lines:
         if line.key not in drawn and not (surface and _draw_surface(axes, surface, axis, line)):
-            mine = [point for point in points if _key(point, axis) == line.key]
+            # Seeds of one cell differ in FLOPs: there is no mean to join.
+            mine = [p for p in points if axis != "flops" and _key(p, axis) == line.key]
             _join_means(axes, page, mine, axis, line)
     for line in lines:
         mine = [point for point in points if _key(point, axis) == line.key]

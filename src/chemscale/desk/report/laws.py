@@ -15,6 +15,7 @@ from chemscale.desk.report.words import (
     axis_label,
     number,
     plural,
+    scientific,
     share,
     short,
     signed,
@@ -55,12 +56,13 @@ def laws_table(page: Page, family: FamilyFit) -> Table | None:
 
 
 def _law_row(page: Page, law: LawFit) -> tuple[Cell, ...]:
+    low, high = map(scientific if law.axis == "flops" else short, law.window)
     return (
         Cell(law_name(page, law), note=_law_note(law)),
         Cell(status(law.status)),
         Cell(quantity_words(law.exponent)),
         Cell("none assumed" if law.law == "power" else quantity_words(law.irreducible_loss)),
-        Cell(f"{short(law.window[0])}–{short(law.window[1])}"),
+        Cell(f"{low}–{high}"),
         Cell(number(law.decades, 2)),
         Cell(str(len(law.points))),
         Cell(share(law.residual)),
@@ -81,6 +83,7 @@ def law_name(page: Page, law: LawFit) -> str:
         for axis, value in law.at.items() if axis != "num_capped"
     ]  # fmt: skip
     start = f"along {axis_label(law.axis, page.unit)}"
+    start += ", on the frontier" * (law.axis == "flops")
     start = f"{start}, at {' and '.join(held)}" if held else start
     return f"{start}, runs that were not capped" if "num_capped" in law.at else start
 
