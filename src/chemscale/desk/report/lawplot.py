@@ -132,7 +132,7 @@ def _panel(axes: Axes, page: Page, family: str, axis: str) -> None:
     axes.set_xlabel(label)
     if points:
         shown = [_x(point, axis) for point in points] + [_end(law) for law in laws]
-        log_axis(axes, "x", shown, counts=True)
+        log_axis(axes, "x", shown, counts=axis != "flops")
     _legend(axes, lines)
 
 
