@@ -120,6 +120,8 @@ def test_a_floor_is_found_where_there_is_one_and_not_where_there_is_none():
     assert plain.law == "power"
     assert plain.irreducible_loss.value is None
     assert "no floor seen" in plain.sentence
+    few = law(fit(one_size(num_train=amounts[:5], scatter=0.01, seeds=1)))
+    assert "assuming no floor" in few.sentence
 
 
 def test_four_values_of_x_are_too_few_to_look_for_a_floor():

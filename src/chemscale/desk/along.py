@@ -19,6 +19,8 @@ from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number, plural
 from chemscale.table.results import FitStatus, Knee, LawFit, LeftOut, Quantity
 
+TELLING = 7  # runs, from which on a floor can be told from none
+
 
 @dataclass(frozen=True)
 class Question:
@@ -119,7 +121,9 @@ def fit_along(
         law="power-floor" if fitted and fitted.floor else "power",
         at=at,
         status=status,
-        sentence=_law_words(question, axis, xs, status, exponent, floor, where, caveat),
+        sentence=_law_words(
+            question, axis, xs, len(sample.points), status, exponent, floor, where, caveat
+        ),
         exponent=exponent if known else Quantity(),
         coefficient=fitted.quantity(1, question.level) if fitted and known else Quantity(),
         irreducible_loss=floor if known else Quantity(),
@@ -149,6 +153,7 @@ def _law_words(
     question: Question,
     axis: str,
     xs: Sequence[float],
+    runs: int,
     status: FitStatus,
     exponent: Quantity,
     floor: Quantity,
@@ -172,7 +177,8 @@ def _law_words(
     if floor.value is not None and floor.interval is not None:
         falls += f" towards a floor of {number(floor.value)} ({interval_words(floor.interval)})"
     else:
-        falls += ", no floor seen," if len(xs) >= 5 else ", assuming no floor,"
+        looked = len(xs) >= 5 and runs >= TELLING  # from fewer the criterion never asks for one
+        falls += ", no floor seen," if looked else ", assuming no floor,"
     if status == "too_short":
         return (
             f"{metric} fell {falls} {span}: less than a decade, "
