@@ -72,6 +72,9 @@ def plan(
     device: Annotated[
         str | None, typer.Option(help="Of a study, as in ladder.json: cpu, h200, ….")
     ] = None,
+    joules: Annotated[
+        float | None, typer.Option(help="Budget in joules, where runs tell theirs.")
+    ] = None,
     money: Annotated[float | None, typer.Option(help="Budget in money, by the prices.")] = None,
     label_price: Annotated[float | None, typer.Option(help="Per new training item.")] = None,
     hour_price: Annotated[float | None, typer.Option(help="Per hour (on --device).")] = None,
@@ -114,7 +117,8 @@ def plan(
         "hour_price": hour_price,
     }
     if pilot:
-        if at is None or tenfold or seeds != 1 or target is not None or family is not None:
+        others = (target, family, joules)
+        if at is None or tenfold or seeds != 1 or any(other is not None for other in others):
             raise UsageError(
                 "--pilot goes with --at and --num-train, and one of --flops, --hours and --money"
             )
@@ -133,7 +137,7 @@ def plan(
             tables.print_pilots(ranked, path)
         return
     if tenfold:
-        if any(wish is not None for wish in (at, target, *budget.values())):
+        if any(wish is not None for wish in (at, target, joules, *budget.values())):
             raise UsageError("--tenfold makes no plan: leave out what it would be made for")
         rows = planning.tenfold(study, family=family, **table)
         if as_json:
@@ -146,6 +150,7 @@ def plan(
         at=at,
         num_train=num_train,
         device=device,
+        joules=joules,
         target=target,
         family=family,
         seeds=seeds,

@@ -49,8 +49,8 @@ class _Grounds:
             told["available"] = available  # type: ignore[assignment]
             if given := [name for name, value in told.items() if value]:
                 raise UsageError(f"{', '.join(given)}: of tables and logs; a study tells its own")
-            costs = StudyCosts(one.study(), one.sizes(), device)
             points = points_of(one.trained())
+            costs = StudyCosts(one.study(), one.sizes(), device, points)
             return cls(verbs.fitted(one), costs, points, one.available(), one)
         points = read_points(one, verbs.columns_of(columns, constants))
         ended = [p for p in points if p.status == "finished" and p.cooled and p.role == "sweep"]
@@ -81,8 +81,8 @@ def plan(
         available: of tables, how many training items there are; by default the largest num_train.
         device: of a study, with hours or an hour_price.
         seeds: how many to train.
-        **wish: `at` with `num_train`, `flops`, `hours`, `money` or `target`, these two with
-            `label_price` and `hour_price`; `family` (`desk.plan.forecast`).
+        **wish: `at` with `num_train`, `flops`, `hours`, `joules`, `money` or `target`, the last
+            two with `label_price` and `hour_price`; `family` (`desk.plan.forecast`).
 
     Returns:
         The forecast, and the plan's file.

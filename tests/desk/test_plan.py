@@ -343,12 +343,29 @@ def test_what_runs_of_a_table_took_is_followed_to_other_sizes_and_amounts(fitted
         costs.rung("painn", "w9")
 
 
+def test_electricity_is_a_budget_where_runs_tell_theirs(fitted):
+    costs = tabled(joules=lambda n, d: 1e-3 * n**0.7 * d)
+    found = forecast(fitted, costs, joules=3e4, available=10_000, now=NOW)
+    assert 1e-3 * found.num_params**0.7 * found.num_train <= 3e4
+    assert "the best forecast within 30,000 J" in found.why
+    seen = [
+        point.model_copy(update={"items_seen": 5000, "joules": 5000 * 2e-6 * point.num_params})
+        for point in points()
+    ]
+    study = StudyCosts(STUDY, LADDER, points=seen)
+    size = study.rung("painn", "w64")  # 10,000 items and a cooldown of 2,000
+    assert study.joules(size, 300) == pytest.approx(12_000 * 2e-6 * PARAMS["w64"])
+    with pytest.raises(NotIdentified, match="no run of the study tells its electricity"):
+        forecast(fitted, StudyCosts(STUDY, LADDER), joules=1.0, now=NOW)
+
+
 def test_a_cost_that_a_table_does_not_tell_names_the_column_and_a_target_goes_by_size_and_data(
     fitted,
 ):
     for wish, words in {
         "hours": "no column seconds, no column hours, nor items_per_second with items_seen",
         "flops": "no column flops",
+        "joules": "no column joules",
     }.items():
         with pytest.raises(NotIdentified, match=words):
             forecast(fitted, tabled(), now=NOW, **{wish: 1.0})

@@ -21,15 +21,17 @@ class Candidate:
     size: Rung
     num_train: int
     prediction: Prediction
-    flops: float | None  # for all its seeds; None where nobody knows, as with hours
+    flops: float | None  # for all its seeds; None where nobody knows, as with these two
     hours: float | None
+    joules: float | None
     money: float = 0.0  # labels and training of all its seeds; 0 without prices
 
     def cost(self, unit: str) -> float:
-        """In flops, hours, money or work, which is parameters times training items."""
+        """In flops, hours, joules, money or work, which is parameters times training items."""
         found = {
             "flops": self.flops,
             "hours": self.hours,
+            "joules": self.joules,
             "money": self.money,
             "work": float(self.size.num_params) * self.num_train,
         }[unit]
@@ -121,14 +123,16 @@ def candidate_at(
 ) -> Candidate:
     """Cost and forecast of a run; NotIdentified where the fit does not answer."""
     costs.refuse(one)
-    flops, hours = costs.flops(size, num_train), costs.hours(size, num_train)
+    one_seed = (ask(size, num_train) for ask in (costs.flops, costs.hours, costs.joules))
+    flops, hours, joules = (None if cost is None else seeds * cost for cost in one_seed)
     return Candidate(
         fit=one,
         size=size,
         num_train=num_train,
         prediction=predict(one, size.num_params, num_train),
-        flops=None if flops is None else seeds * flops,
-        hours=None if hours is None else seeds * hours,
+        flops=flops,
+        hours=hours,
+        joules=joules,
         money=costs.money(size, num_train, prices, seeds) if prices is not None else 0.0,
     )
 

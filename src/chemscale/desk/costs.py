@@ -1,4 +1,4 @@
-"""What a run that is planned costs, in FLOPs, hours and money, and which sizes it may have."""
+"""What a planned run costs, in FLOPs, hours, joules and money, and which sizes it may have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chemscale.desk.forecast import reach
 from chemscale.desk.sentences import number
 from chemscale.table.errors import NotIdentified, UnknownName
 from chemscale.table.records import Prices, Study
-from chemscale.table.results import Array, FamilyFit, Point, Size
+from chemscale.table.results import FamilyFit, Point, Size
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class TableRung:
 
 Rung = Size | TableRung  # a size that a run may have
 R = TypeVar("R", Size, TableRung)
+Plane = tuple[float, ...]
 
 
 def words(unit: str, amount: float, device: str | None = None) -> str:
-    """An amount of flops, hours, money or work."""
-    names = {"flops": "FLOPs", "hours": "h", "money": "in money", "work": "parameters times items"}
-    name = names[unit]
+    """An amount of flops, hours, joules, money or work."""
+    names = {"flops": "FLOPs", "hours": "h", "joules": "J", "money": "in money"}
+    name = names.get(unit, "parameters times items")
     return f"{number(amount)} {name}" + (f" on {device}" if unit == "hours" and device else "")
 
 
@@ -61,8 +62,12 @@ class Costs(ABC):
         """Hours of training; None where nobody knows."""
 
     @abstractmethod
+    def joules(self, size: Rung, num_train: int) -> float | None:
+        """Electricity of training; None where nobody knows."""
+
+    @abstractmethod
     def missing(self, what: str) -> str:
-        """How to come to know the flops or hours."""
+        """How to come to know the flops, hours or joules."""
 
     @abstractmethod
     def words(self, flops: float | None, hours: float | None) -> str:
@@ -87,6 +92,7 @@ class StudyCosts(Costs):
     study: Study
     sizes: Sequence[Size]
     device: str | None = None  # as in `Size.items_per_second`
+    points: Sequence[Point] = ()  # what was trained, for its electricity
 
     def rungs(self, family: str) -> Sequence[Size]:
         """The sizes of the ladder."""
@@ -115,8 +121,24 @@ class StudyCosts(Costs):
         speed = size.items_per_second.get(self.device or "")
         return self.items(size) / speed / 3600 if speed else None
 
+    def joules(self, size: Rung, num_train: int) -> float | None:
+        """By what an item took in the family's runs, as a power of `num_params`."""
+        assert isinstance(size, Size)
+        rows = [
+            (1.0, math.log(point.num_params), math.log(point.joules / point.items_seen))
+            for point in self.points
+            if point.family == size.family and point.joules and point.items_seen
+        ]
+        plane = _plane(rows)
+        return None if plane is None else self.items(size) * _at(plane, size.num_params)
+
     def missing(self, what: str) -> str:
         """The command that measures."""
+        if what == "joules":
+            return (
+                "no run of the study tells its electricity: this takes an NVIDIA GPU, or an Intel "
+                "processor whose counters may be read. Plan by --flops or --hours"
+            )
         known = sorted({name for size in self.sizes for name in size.items_per_second})
         have = f" (measured so far: {', '.join(known)})" if known else ""
         return (
@@ -175,8 +197,17 @@ class TableCosts(Costs):
         seconds = self._value("seconds", size, num_train)
         return None if seconds is None else seconds / 3600
 
+    def joules(self, size: Rung, num_train: int) -> float | None:
+        """By the column joules."""
+        return self._value("joules", size, num_train)
+
     def missing(self, what: str) -> str:
         """The column."""
+        if what == "joules":
+            return (
+                "the table does not tell the electricity of its runs: no column joules, or an "
+                "empty one. Add it, or name it: --columns joules=ITS-NAME"
+            )
         if what == "flops":
             return (
                 "the table does not tell the training FLOPs of its runs: no column flops. Add it, "
@@ -195,25 +226,34 @@ class TableCosts(Costs):
 
     def _value(self, what: str, size: Rung, num_train: int) -> float | None:
         plane = self._planes.get((size.family, what))
-        if plane is None:
-            return None
-        return float(np.exp(plane @ [1.0, math.log(size.num_params), math.log(num_train)]))
+        return None if plane is None else _at(plane, size.num_params, num_train)
 
     @cached_property
-    def _planes(self) -> dict[tuple[str, str], Array]:
-        found = {}
-        for family in {point.family for point in self.points}:
-            for what in ("flops", "seconds"):
-                rows = [
+    def _planes(self) -> dict[tuple[str, str], Plane | None]:
+        return {
+            (family, what): _plane(
+                [
                     (1.0, *np.log([point.num_params, point.num_train, cost]))
                     for point in self.points
                     if point.family == family and (cost := getattr(point, what) or 0.0) > 0
                 ]
-                if rows:
-                    x, y = np.array(rows)[:, :3], np.array(rows)[:, 3]
-                    x[:, 1:] *= np.ptp(x[:, 1:], axis=0) > 0  # what does not vary tells nothing
-                    found[family, what] = np.linalg.lstsq(x, y)[0]
-        return found
+            )
+            for family in {point.family for point in self.points}
+            for what in ("flops", "seconds", "joules")
+        }
+
+
+def _plane(rows: Sequence[tuple[float, ...]]) -> Plane | None:
+    """Factors of 1 and of logarithms, by least squares; the last of a row is the result's."""
+    if not rows:
+        return None
+    x, y = np.array(rows)[:, :-1], np.array(rows)[:, -1]
+    x[:, 1:] *= np.ptp(x[:, 1:], axis=0) > 0  # what does not vary tells nothing
+    return tuple(np.linalg.lstsq(x, y)[0].tolist())
+
+
+def _at(plane: Plane, *amounts: int) -> float:
+    return math.exp(sum(map(math.prod, zip(plane, (1.0, *map(math.log, amounts)), strict=True))))
 
 
 def round_numbers(there: Iterable[int], last: float | None = None) -> list[int]:

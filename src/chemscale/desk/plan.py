@@ -32,6 +32,7 @@ def forecast(
     flops: float | None = None,
     hours: float | None = None,
     device: str | None = None,
+    joules: float | None = None,
     money: float | None = None,
     label_price: float | None = None,
     hour_price: float | None = None,
@@ -43,12 +44,13 @@ def forecast(
 ) -> Forecast:
     """Choose the next run and forecast it.
 
-    Exactly one of five wishes:
+    Exactly one of six wishes:
 
     * `at` ("painn:w48", with `num_train`, by default the largest fitted): forecast there.
     * `flops`: the lowest forecast whose training costs no more, all seeds together.
     * `hours` (of a study, on a `device`): the same by measured items per second, of a table by what
       its runs took; evaluation is not counted.
+    * `joules`: the same by the electricity that runs took, where they tell it.
     * `money`: the same by `label_price` and `hour_price`; it may buy labels that are not there yet.
     * `target`: the cheapest run forecast to reach this loss, at even odds; it may need more
       training items than there are, and says how many. Cheapest in money where a price is given,
@@ -66,6 +68,7 @@ def forecast(
         flops: budget.
         hours: budget, with `device`.
         device: of a study, as named in `Size.items_per_second`.
+        joules: budget.
         money: budget, in the currency of the prices.
         label_price: money per training item beyond those `available`.
         hour_price: money per hour of training (on `device`); free where not given.
@@ -81,12 +84,12 @@ def forecast(
         NotIdentified: the fit cannot answer, nothing fits the budget, or nothing reaches the
             target; with what would help.
     """
-    wishes = {"at": at, "flops": flops, "hours": hours, "money": money, "target": target}
+    wishes = {"at": at, "flops": flops, "hours": hours, "joules": joules}
+    wishes |= {"money": money, "target": target}
     given = [name for name, value in wishes.items() if value is not None]
     if len(given) != 1:
-        raise UsageError(
-            f"give exactly one of at, flops, hours, money and target, not {given or 'none'}"
-        )
+        names = f"{', '.join([*wishes][:-1])} and target"
+        raise UsageError(f"give exactly one of {names}, not {given or 'none'}")
     timed = hours is not None or hour_price is not None
     refuse_device(costs, device, timed)
     priced = label_price is not None or hour_price is not None
@@ -102,7 +105,7 @@ def forecast(
         return promise(asked, costs, now, f"at {at}")
 
     fits = families(fit, family)
-    what = "hours" if timed else "flops" if flops is not None else None
+    what = "hours" if timed else given[0] if given[0] in ("flops", "joules") else None
     all_rungs = [(one, size) for one in fits for size in costs.rungs(one.family)]
     rungs = all_rungs if what is None else known(all_rungs, costs, what)
     left_out = _left_out(all_rungs, rungs)
@@ -202,12 +205,12 @@ def prices_of(
 def known(
     rungs: Sequence[tuple[FamilyFit, Rung]], costs: Costs, what: str
 ) -> list[tuple[FamilyFit, Rung]]:
-    """The sizes whose flops or hours are known.
+    """The sizes whose flops, hours or joules are known.
 
     Raises:
         NotIdentified: none is; says how to come to know them.
     """
-    ask = costs.flops if what == "flops" else costs.hours
+    ask = {"flops": costs.flops, "hours": costs.hours, "joules": costs.joules}[what]
     found = [(one, size) for one, size in rungs if ask(size, 1) is not None]
     if not found:
         raise NotIdentified(costs.missing(what))
