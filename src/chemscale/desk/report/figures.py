@@ -9,6 +9,7 @@ import numpy as np
 
 from chemscale.desk.report.drawing import (
     INK,
+    MOST_SAID,
     MUTED,
     PAPER,
     Drawn,
@@ -17,6 +18,7 @@ from chemscale.desk.report.drawing import (
     log_axis,
     ordered_looks,
     series_looks,
+    spread_out,
     style,
 )
 from chemscale.desk.report.evaluation import evaluation_figure
@@ -64,7 +66,7 @@ def curves_figure(page: Page, prefix: str = "") -> Drawn | None:
     if not shown:
         return None
     families = [f for f in page.families if any(one.run.trunk.family == f for one in shown)]
-    amounts = _spread_out(sorted({one.run.trunk.num_train for one in shown}))
+    amounts = spread_out(sorted({one.run.trunk.num_train for one in shown}), MOST_COLUMNS)
     with style():
         figure, grid = blank(
             max(4.5, min(8.8, 1.2 + 1.9 * len(amounts))),
@@ -116,13 +118,6 @@ def _first_visible(grid: Any, axes: Axes) -> Axes:
     return shown[0] if shown else axes
 
 
-def _spread_out(amounts: list[int]) -> list[int]:
-    if len(amounts) <= MOST_COLUMNS:
-        return amounts
-    places = np.linspace(0, len(amounts) - 1, MOST_COLUMNS).round().astype(int)
-    return [amounts[place] for place in places]
-
-
 def _size_looks(page: Page, runs: Sequence[Trained]) -> dict[str, Look]:
     sizes = {one.run.size: one.run.trunk.family for one in runs}
     order = sorted(sizes, key=lambda size: (page.num_params_total(sizes[size], size) or 0, size))
@@ -142,7 +137,7 @@ def _size_legend(page: Page, family: str, axes: Axes, looks: dict[str, Look]) ->
                 marker=look.marker,
                 label=page.size_label(family, size),
             )
-            for size, look in looks.items()
+            for size, look in spread_out([*looks.items()], MOST_SAID)
         ],
         loc="lower left",
         fontsize=6.8,

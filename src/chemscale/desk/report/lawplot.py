@@ -12,6 +12,7 @@ from chemscale.desk.forecast import reach
 from chemscale.desk.laws import additive_surface, power_floor
 from chemscale.desk.report.drawing import (
     INK,
+    MOST_SAID,
     PAPER,
     SHADE,
     Drawn,
@@ -20,6 +21,7 @@ from chemscale.desk.report.drawing import (
     log_axis,
     ordered_looks,
     series_looks,
+    spread_out,
     style,
 )
 from chemscale.desk.report.page import Page
@@ -120,7 +122,7 @@ def _panel(axes: Axes, page: Page, family: str, axis: str) -> None:
         line = _line_of(law, lines, points)
         _draw_law(axes, law, line.look if line else Look(INK, "o", "-"))
         drawn |= {line.key} if line else set()
-    for line in lines:
+    for line in spread_out(lines, MOST_SAID):
         if line.key not in drawn and not (surface and _draw_surface(axes, surface, axis, line)):
             # Seeds of one cell differ in FLOPs: there is no mean to join.
             mine = [p for p in points if axis != "flops" and _key(p, axis) == line.key]
@@ -291,7 +293,7 @@ def _legend(axes: Axes, lines: Sequence[Line]) -> None:
     axes.legend(
         handles=[
             Line2D([], [], color=line.look.color, marker=line.look.marker, label=line.label)
-            for line in lines
+            for line in spread_out(lines, MOST_SAID)
         ],
         loc="lower left",
         bbox_to_anchor=(-0.01, 1.0),

@@ -144,10 +144,9 @@ class Page:
         return next((p.num_params_total or p.num_params for p in found), None)
 
     def size_label(self, family: str, size: str) -> str:
-        """A size and its parameters, unless its name tells them."""
-        if size.endswith(" parameters"):
-            return size
-        return f"{size} · {short(self.num_params_total(family, size))}"
+        """A size and its parameters; of one without a name these alone."""
+        count = short(self.num_params_total(family, size))
+        return count if size.endswith(" parameters") else f"{size} · {count}"
 
     def law_size(self, law: LawFit) -> str | None:
         """The size that a law along num_train was fitted to."""
