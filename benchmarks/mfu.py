@@ -22,7 +22,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.training.measure import Workbench, device_name, start_model
@@ -128,35 +127,15 @@ def workbench(options: argparse.Namespace) -> Workbench:
 
 def peer(model: LanguageModel, recipe: Recipe, batches: list[Any]) -> Callable[[int], None]:
     """The same steps by transformers, on batches that lie ready on the GPU."""
-    import transformers
+    from worker_transformers import GPTNeo
 
-    config = transformers.GPTNeoConfig(**model.counterpart.to_config(model.config), use_cache=False)
-    theirs = transformers.GPTNeoForCausalLM(config).to(GPU).train()
-    optimizer = torch.optim.AdamW(theirs.parameters(), lr=recipe.learning_rate, fused=True)
-    padded = [_padded(batch, config.pad_token_id) for batch in batches]
-
-    def step(k: int) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = theirs(**padded[k]).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), recipe.clip)
-        optimizer.step()
-
-    return step
-
-
-def _padded(batch: Any, pad: int) -> dict[str, torch.Tensor]:
-    """(M, longest) ids, mask and labels; the labels are shifted inside the model."""
-    lengths = batch.lengths.tolist()
-    pairs = zip(batch.tokens.split(lengths), batch.targets.split(lengths), strict=True)
-    whole = [torch.cat((tokens, targets[-1:])) for tokens, targets in pairs]
-    ones = [torch.ones_like(ids) for ids in whole]
-    return {
-        "input_ids": pad_sequence(whole, batch_first=True, padding_value=pad).to(GPU),
-        "attention_mask": pad_sequence(ones, batch_first=True).to(GPU),
-        "labels": pad_sequence(whole, batch_first=True, padding_value=-100).to(GPU),
+    job = {
+        "config": model.counterpart.to_config(model.config),
+        "recipe": recipe.model_dump(),
+        "autocast": recipe.precision == "bfloat16",
+        "device": GPU.type,
     }
+    return GPTNeo(job, [(one.tokens, one.targets, one.lengths) for one in batches]).step
 
 
 def seconds(work: Callable[[], Any]) -> float:

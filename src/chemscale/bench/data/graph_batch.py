@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chemscale.bench.data.moving import onto
+from chemscale.bench.data.moving import grain, onto
 from chemscale.bench.nn import native
 from chemscale.bench.nn.messages import Links
 
@@ -169,8 +169,7 @@ class GraphBatch:
 
 def _rounded(count: int) -> int:
     """Up to one of eight numbers between powers of two."""
-    step = 1 << max(0, count.bit_length() - 4)
-    return -(-count // step) * step
+    return count + -count % grain(count, 4)
 
 
 def _deformed(vectors: Tensor, strain: Tensor, structure: Tensor) -> Tensor:

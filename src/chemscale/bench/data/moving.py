@@ -1,4 +1,4 @@
-"""Batches on their way to the device they are trained on."""
+"""Batches on their way to the device they are trained on, where few sizes of them are wanted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from torch import Tensor
 def onto(device: torch.device, tensor: Tensor) -> Tensor:
     """Move a tensor; to a GPU, nobody waits for it."""
     return (locked(tensor) if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def grain(count: int, bits: int, least: int = 1) -> int:
+    """Steps in which a count is rounded up: all but its leading bits are lost, or `least`."""
+    return max(least, 1 << max(0, count.bit_length() - bits))
 
 
 def locked(tensor: Tensor) -> Tensor:

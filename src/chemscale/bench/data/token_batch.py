@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chemscale.bench.data.moving import onto
+from chemscale.bench.data.moving import grain, onto
 from chemscale.bench.nn.attention import bounds_of
 
 PAD, BOS, EOS, UNK = range(4)
@@ -88,9 +88,9 @@ class TokenBatch:
         The padding is molecules of its own, whose targets count in no loss.
         """
         count = len(self.tokens)
-        grain = 1 << max(4, (count // 32).bit_length())
-        room = -count % grain
-        lengths = (room - torch.arange(0, grain, PIECE)).clamp(0, PIECE)
+        step = grain(count, 5, least=16)
+        room = -count % step
+        lengths = (room - torch.arange(0, step, PIECE)).clamp(0, PIECE)
         more = self.num_molecules + torch.arange(len(lengths)).repeat_interleave(lengths)
         whole = torch.cat((self.lengths, lengths))
         return TokenBatch(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from chemscale.desk.report.drawing import Drawn, blank, log_axis, ordered_looks, style
+from chemscale.desk.report.drawing import (
+    Drawn,
+    blank,
+    log_axis,
+    ordered_looks,
+    spread_out,
+    style,
+)
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.words import counted
 
@@ -25,8 +32,7 @@ def tabled_figure(page: Page, prefix: str = "") -> Drawn | None:
         for axes, family in zip(grid[0], families, strict=True):
             mine = [curve for curve in page.curves if curve.family == family]
             mine.sort(key=lambda curve: (curve.num_params or 0, float(curve.val_loss[-1])))
-            places = np.linspace(0, len(mine) - 1, min(len(mine), MOST_CURVES)).round()
-            mine = [mine[int(place)] for place in places]
+            mine = spread_out(mine, MOST_CURVES)
             sizes = list(dict.fromkeys(curve.size for curve in mine))
             looks = dict(zip(sizes, ordered_looks(len(sizes)), strict=True))
             losses: list[float] = []
