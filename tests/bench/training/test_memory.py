@@ -81,6 +81,17 @@ def test_more_width_and_more_items_take_more(folder: Path, family: str):
     assert peaks[-1] > made.size(family, "w128").bytes_training
 
 
+def test_a_tensor_that_is_made_elsewhere_hinders_no_prediction(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Once transformers has loaded a model, the meta device may no longer be that of linspace."""
+    expected = bench(folder).peak_bytes("schnet", "w16", 8)
+    assert expected
+    linspace = torch.linspace
+    monkeypatch.setattr(torch, "linspace", lambda *args: linspace(*args, device="cpu"))
+    assert bench(folder).peak_bytes("schnet", "w16", 8) == expected
+
+
 def test_forces_take_more_than_energies(folder: Path):
     with_forces = bench(folder, "painn").peak_bytes("painn", "w16", 128)
     alone = bench(folder, "painn", recipe="energy").peak_bytes("painn", "w16", 128)

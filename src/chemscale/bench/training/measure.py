@@ -284,7 +284,8 @@ class Workbench:
         recipe = self.study.recipe.resolve().model_copy(update={"batch_size": batch_size})
         dtype = DTYPES[recipe.precision]
         with memory.META:
-            model = kind(config).to(dtype)
+            # Said twice: once transformers has loaded a model, torch may make a tensor elsewhere.
+            model = kind(config).to(memory.META, dtype)
         if (name, batch_size) not in self._largest:
             self._largest[name, batch_size] = self._find_largest(model, recipe)
         collate = self.dataset.collate(config)
