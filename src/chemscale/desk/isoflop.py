@@ -1,0 +1,163 @@
+"""IsoFLOP curves: the best size at each of several budgets of compute, and how it grows.
+
+Hoffmann et al. 2022, approach 2, with the curve of Porian et al. 2024: at each budget the losses
+are joined over log N by Akima's interpolant, which a point far from the minimum does not bend, and
+its lowest place is sought, in draws with the scatter between runs. The best size is their median;
+a minimum at the smallest or the largest size is none. Then
+
+    N_best = G·C^a,    D_best = H·C^b
+
+by least squares of the logs, each budget weighted by its draws and by how closely its sizes lie:
+where between two of them a curve is lowest is not known better than to their distance over √12.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.interpolate import Akima1DInterpolator
+
+from chemscale.desk.frontier import ALIKE
+from chemscale.table.errors import DataError
+from chemscale.table.results import Array, Interval, Quantity
+
+LEAST = 4  # sizes at a budget: the best is none of the two at the ends
+STEPS = 25  # places between two sizes at which a curve is looked at
+
+
+@dataclass(frozen=True)
+class BestSize:
+    """What the losses at one budget say of the best size; nothing where they have no minimum.
+
+    at_smallest, at_largest: more than half of the draws are lowest there. too_few: under four.
+    """
+
+    flops: float
+    num_sizes: int
+    status: Literal["seen", "at_smallest", "at_largest", "too_few"]
+    num_params: Quantity = Quantity()
+    num_train: Quantity = Quantity()
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class IsoFlop:
+    """Best sizes, cheapest budget first, and exponents of compute; none from fewer than three."""
+
+    budgets: tuple[BestSize, ...]
+    size_exponent: Quantity
+    data_exponent: Quantity
+
+
+def isoflop(
+    flops: Array,
+    num_params: Array,
+    num_train: Array,
+    loss: Array,
+    *,
+    scatter: float,
+    rng: np.random.Generator,
+    level: float = 0.9,
+    num_draws: int = 1000,
+) -> IsoFlop:
+    """Find the best size at each budget, and with which power of compute it and its data grow.
+
+    Args:
+        flops: (n,) of each run; those up to a fifth apart are one budget.
+        num_params: (n,).
+        num_train: (n,) or tokens, or whatever the data are counted in.
+        loss: (n,); replicates of a size at a budget count by the mean of their logs.
+        scatter: of the log loss from run to run. Where it is not known, 0: intervals of the
+            exponents then go by how far the best sizes lie from a straight line alone, and those
+            of the best sizes say nothing.
+        rng: of the draws.
+        level: of the intervals.
+        num_draws: how many.
+
+    Raises:
+        DataError: a value that has no logarithm.
+    """
+    values = np.stack([flops, num_params, num_train, loss], axis=1)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise DataError(
+            "IsoFLOP curves need flops, num_params, num_train and loss above 0 in every row: leave "
+            "out the runs that did not end with a loss"
+        )
+    log = np.log(values[np.argsort(flops, kind="stable")])
+    budgets, seen = [], []
+    while len(log):
+        same = log[:, 0] <= log[0, 0] + math.log(ALIKE)
+        budget, gap, draws = _best_size(log[same], scatter, rng, level, num_draws)
+        budgets.append(budget)
+        if budget.status == "seen":
+            seen.append((math.log(budget.flops), gap, draws))
+        log = log[~same]
+    if len(seen) < 3:
+        return IsoFlop(tuple(budgets), Quantity(), Quantity())
+    log_flops, gaps = np.array([one[:2] for one in seen]).T
+    size, data = np.stack([draws for _, _, draws in seen], axis=-1)  # (S, budgets) each
+    return IsoFlop(
+        tuple(budgets),
+        _exponent(log_flops, size, gaps, rng, level),
+        _exponent(log_flops, data, gaps, rng, level),
+    )
+
+
+def _best_size(
+    log: Array, scatter: float, rng: np.random.Generator, level: float, num_draws: int
+) -> tuple[BestSize, float, Array]:
+    """What one budget says, the distance of its sizes, draws (2, S) of log best size and data.
+
+    Draws whose lowest place lies at an end are nan.
+    """
+    log_size, which, count = np.unique(log[:, 1], return_inverse=True, return_counts=True)
+    _, _, log_data, log_loss = (np.bincount(which, one) / count for one in log.T)
+    flops, num_sizes = math.exp(log[:, 0].mean()), len(log_size)
+    if num_sizes < LEAST:
+        return BestSize(flops, num_sizes, "too_few"), math.nan, np.zeros((2, 0))
+    ticks = np.linspace(0, num_sizes - 1, STEPS * (num_sizes - 1) + 1)
+    places = np.interp(ticks, np.arange(num_sizes), log_size)
+    drawn = log_loss + scatter * rng.standard_normal((num_draws, num_sizes)) / np.sqrt(count)
+    curves = Akima1DInterpolator(log_size, drawn.T)(places)  # (places, S)
+    lowest = curves.argmin(axis=0)
+    inside = (lowest > 0) & (lowest < len(places) - 1)
+    if 2 * inside.sum() <= num_draws:
+        low = 2 * (lowest == 0).sum() > num_draws - inside.sum()
+        ending = BestSize(flops, num_sizes, "at_smallest" if low else "at_largest")
+        return ending, math.nan, np.zeros((2, 0))
+    sizes = np.where(inside, places[lowest], np.nan)
+    gap = np.gradient(log_size)[np.abs(log_size - np.median(sizes[inside])).argmin()]
+    draws = np.stack([sizes, np.interp(sizes, log_size, log_data)])
+    size, data = (
+        Quantity(value=math.exp(np.median(one)), interval=Interval.of(np.exp(one), level))
+        for one in draws[:, inside]
+    )
+    best = math.exp(np.median(curves.min(axis=0)))
+    return BestSize(flops, num_sizes, "seen", size, data, best), float(gap), draws
+
+
+def _exponent(
+    log_flops: Array, draws: Array, gaps: Array, rng: np.random.Generator, level: float
+) -> Quantity:
+    """Slope of the weighted straight line through log best sizes (S, budgets), nan where none is.
+
+    Where they lie farther from the line than the draws tell, the interval is wider by as much.
+    """
+    inside, best = ~np.isnan(draws), np.nanmedian(draws, axis=0)
+    weights = inside.mean(axis=0) ** 2 / (np.nanvar(draws, axis=0) + gaps**2 / 12)
+    chosen = np.vstack([np.ones_like(best, bool), inside[inside.sum(axis=1) >= 3]])
+    values = np.vstack([best, np.nan_to_num(draws[inside.sum(axis=1) >= 3])])
+    share = weights * chosen
+    share /= share.sum(axis=1, keepdims=True)
+    away = log_flops - (share * log_flops).sum(axis=1, keepdims=True)
+    slopes = (share * away * values).sum(axis=1) / (share * away**2).sum(axis=1)
+    off = best - (share[0] * best).sum() - slopes[0] * away[0]
+    freedom = len(best) - 2
+    told = (share[0] * off**2).sum() / (share[0] * away[0] ** 2).sum() / freedom
+    told = told * freedom / rng.chisquare(freedom, len(slopes) - 1)
+    more = np.sqrt(np.maximum(0.0, told - slopes[1:].var()))
+    drawn = slopes[1:] - np.median(slopes[1:]) + more * rng.standard_normal(len(more))
+    return Quantity(value=float(slopes[0]), interval=Interval.of(slopes[0] + drawn, level))

@@ -1,0 +1,101 @@
+"""The best size at each budget of compute, and how it grows."""
+
+import csv
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chemscale.desk.isoflop import IsoFlop, isoflop
+from chemscale.desk.laws import additive_surface
+from chemscale.table.errors import DataError
+
+SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
+HOFFMANN = (1.69, 406.4, 0.34, 410.7, 0.28)  # E, A, a, B, b
+EXPONENT = 0.28 / 0.62
+
+
+def best(flops: float) -> float:
+    return (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62) * (flops / 6) ** EXPONENT
+
+
+def studied(scatter: float, seed: int, told: float | None = None, seeds: int = 1) -> IsoFlop:
+    """Seven budgets of seven sizes, the best of which lies anywhere in the middle."""
+    rng = np.random.default_rng(seed)
+    flops = np.repeat(np.geomspace(1e17, 1e20, 7), 7)
+    off = np.repeat(rng.uniform(-0.5, 0.5, 7), 7)
+    sizes = best(flops) * np.exp(off) * 2.0 ** np.tile(np.arange(-3, 4), 7)
+    flops, sizes = np.repeat(flops, seeds), np.repeat(sizes, seeds)
+    loss = additive_surface(sizes, flops / 6 / sizes, *HOFFMANN)
+    loss *= np.exp(scatter * rng.standard_normal(len(loss)))
+    return isoflop(
+        flops, sizes, flops / 6 / sizes, loss, scatter=scatter if told is None else told, rng=rng
+    )
+
+
+def test_without_noise_the_best_sizes_of_hoffmanns_law_come_back():
+    found = studied(0.0, 0)
+    ratios = [one.num_params.value / best(one.flops) for one in found.budgets]
+    np.testing.assert_allclose(ratios, 1, atol=0.05)
+    assert found.size_exponent.value == pytest.approx(EXPONENT, abs=0.005)
+    assert found.data_exponent.value == pytest.approx(1 - EXPONENT, abs=0.005)
+    for one in found.budgets:
+        data = one.flops / 6 / one.num_params.value
+        assert one.num_train.value == pytest.approx(data, rel=1e-6)
+        truth = additive_surface(one.num_params.value, data, *HOFFMANN)
+        assert one.loss == pytest.approx(float(truth), rel=1e-3)
+
+
+@pytest.mark.parametrize("told", [0.003, 0.0], ids=["scatter told", "scatter not known"])
+def test_a_90_percent_interval_holds_the_exponent_about_90_percent_of_the_time(told):
+    held = 0
+    for seed in range(40):
+        span = studied(0.003, seed, told).size_exponent.interval
+        held += span.low <= EXPONENT <= span.high
+    assert 33 <= held <= 40
+
+
+def test_seeds_of_a_size_make_its_budget_surer():
+    few, many = (studied(0.01, 0, seeds=seeds).budgets for seeds in (1, 9))
+    widths = [
+        np.mean([math.log(b.num_params.interval.high / b.num_params.interval.low) for b in one])
+        for one in (few, many)
+    ]
+    assert widths[1] < 0.6 * widths[0]
+
+
+def test_a_minimum_at_an_end_of_the_sizes_is_none_and_is_told():
+    sizes = np.tile(np.geomspace(1e6, 1e8, 8), 4)
+    flops = np.repeat([1e13, 6e17, 6e18, 6e22], 8)
+    loss = additive_surface(sizes, flops / 6 / sizes, *HOFFMANN)
+    how = {"scatter": 0.001, "rng": np.random.default_rng(0)}
+    found = isoflop(flops, sizes, flops / 6 / sizes, loss, **how)
+    assert [one.status for one in found.budgets] == ["at_smallest", "seen", "seen", "at_largest"]
+    assert found.budgets[0].num_params.value is None and found.size_exponent.value is None
+    three = isoflop(flops[:3], sizes[:3], sizes[:3], loss[:3], **how)
+    assert [one.status for one in three.budgets] == ["too_few"]
+    with pytest.raises(DataError, match="did not end with a loss"):
+        isoflop(flops, sizes, sizes, loss * np.nan, **how)
+
+
+@pytest.mark.skipif(not (SHARED / "scaling-data").is_dir(), reason="no scaling data here")
+def test_the_exponents_of_porian_et_al_2024_come_back_from_their_losses_at_any_scatter():
+    rung = ("table", "hparams", "warmup", "decay", "param_count", "val")
+    folder = SHARED / "scaling-data/compute-optimal"
+    with (folder / "porian_rw_isoflop.csv").open() as file:
+        losses = list(csv.DictReader(file))
+    with (folder / "porian_rw_published_fits.csv").open() as file:
+        fits = list(csv.DictReader(file))
+    assert len(fits) == 10
+    for fit in fits:
+        rows = [row for row in losses if all(row[one] == fit[one] for one in rung)]
+        columns = [
+            np.array([float(row[one]) for row in rows]) for one in ("flops", "N", "tokens", "loss")
+        ]
+        for scatter in (0.0, 0.0006, 0.002):
+            found = isoflop(*columns, scatter=scatter, rng=np.random.default_rng(0), num_draws=400)
+            published = float(fit["w_n_exponent"])
+            assert found.size_exponent.value == pytest.approx(published, abs=0.01)
+            assert found.data_exponent.value == pytest.approx(float(fit["w_t_exponent"]), abs=0.01)
