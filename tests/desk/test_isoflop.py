@@ -68,7 +68,7 @@ def test_seeds_of_a_size_make_its_budget_surer():
 
 def test_a_minimum_at_an_end_of_the_sizes_is_none_and_is_told():
     sizes = np.tile(np.geomspace(1e6, 1e8, 8), 4)
-    flops = np.repeat([1e13, 6e17, 6e18, 6e22], 8)
+    flops = np.repeat([1e13, 1e16, 1e17, 6e22], 8)
     loss = additive_surface(sizes, flops / 6 / sizes, *HOFFMANN)
     how = {"scatter": 0.001, "rng": np.random.default_rng(0)}
     found = isoflop(flops, sizes, flops / 6 / sizes, loss, **how)
