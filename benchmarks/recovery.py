@@ -27,10 +27,10 @@ from chemscale.desk.forecast import extrapolate
 from chemscale.desk.laws import ALONG, Law, bnsl
 from chemscale.desk.profile import FittedLaw, fit_law
 from chemscale.desk.solve import log_law
-from chemscale.desk.surfaces import SURFACES, data_constrained
+from chemscale.desk.surfaces import SURFACES
 
 SCATTER, SEEDS, LEVEL = 0.02, 2, 0.9
-LAWS = {law.name: law for law in (*ALONG, bnsl(2), *SURFACES, data_constrained)}
+LAWS = {law.name: law for law in (*ALONG, bnsl(2), *SURFACES)}
 # Shape parameters; x counts from its largest value.
 THETA = {
     "power": (0.4,),
@@ -41,10 +41,15 @@ THETA = {
     "additive": (0.45, 0.35),
     "over-training": (0.4,),
     "kaplan": (0.5, 0.4, 0.5),
-    "broken-in-data": (0.5, 0.15, 0.3, -2.0, 0.3),
+    "width-depth": (0.5, 0.7, 0.35),
     "data-constrained": (0.35, 0.35, 2.7, 1.7, 1.0, 1.0),
+    "broken-in-data": (0.5, 0.15, 0.3, -2.0, 0.3),
+    "over-training-broken-in-data": (0.25, 0.3, -2.0, 0.3),
+    "kaplan-broken-in-data": (0.5, 0.2, 0.3, -2.0, 0.3, 0.5),
+    "width-depth-broken-in-data": (0.5, 0.7, 0.15, 0.3, -2.0, 0.3),
+    "data-constrained-broken-in-data": (0.35, 0.2, 0.3, -2.0, 0.3, 2.7, 1.7, 1.0, 1.0),
 }
-SLOW = ("m4", "bnsl-2", "broken-in-data", "data-constrained")
+SLOW = ("m4", "bnsl-2", *(one for one in THETA if "constrained" in one or "broken-in" in one))
 AHEAD, AVERAGE = "loss at 4 times the range", "averaged forecast"
 CHOSEN = {"fit-hidden-floor": 2.0, "fit-no-floor": 0.0}
 
@@ -57,6 +62,9 @@ def study(law: Law) -> np.ndarray:
     if law.num_axes == 2:
         grid = np.meshgrid(np.geomspace(1e-2, 1, 5), np.geomspace(1e-3, 1, 7))
         return np.log(np.stack([side.ravel() for side in grid], axis=1))
+    if not law.tied:
+        axes = np.geomspace(1e-1, 1, 4), np.geomspace(1e-1, 1, 4), np.geomspace(1e-3, 1, 7)
+        return np.log(np.stack([side.ravel() for side in np.meshgrid(*axes)], axis=1))
     sizes = amounts = np.geomspace(1e-2, 1, 4)
     return np.log([[n, u * e / 64, u / 64] for n in sizes for u in amounts for e in (1, 4, 16, 64)])
 
@@ -71,7 +79,9 @@ class Simulated:
         self.log_x = np.repeat(cells, SEEDS, axis=0)
         self.cell = np.repeat(np.arange(len(cells)), SEEDS)
         last = np.stack(law.log_shapes(cells, theta), axis=-1)[0].max(axis=0)
-        shares = np.array({1: [3.0], 2: [2.0, 1.0], 3: [2.0, 1.0, 0.3]}[law.num_shapes])
+        shares = np.array(
+            {1: [3.0], 2: [2.0, 1.0], 3: [2.0, 1.0, 0.3 if law.tied else 1.0]}[law.num_shapes]
+        )
         # E = 1, and each term at most its share: like a loss that falls from a few nats to one
         self.truth = np.concatenate([[1.0], shares / np.exp(last), theta[0]])
         self.far = law.end(self.log_x)[None] + math.log(4)

@@ -51,10 +51,10 @@ def test_without_noise_the_best_sizes_of_hoffmanns_law_come_back():
 @pytest.mark.parametrize("told", [0.003, 0.0], ids=["scatter told", "scatter not known"])
 def test_a_90_percent_interval_holds_the_exponent_about_90_percent_of_the_time(told):
     held = 0
-    for seed in range(40):
+    for seed in range(30):
         span = studied(0.003, seed, told).size_exponent.interval
         held += span.low <= EXPONENT <= span.high
-    assert 33 <= held <= 40
+    assert held >= 24
 
 
 def test_seeds_of_a_size_make_its_budget_surer():

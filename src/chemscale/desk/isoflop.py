@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.interpolate import Akima1DInterpolator
 
 from chemscale.desk.frontier import ALIKE
 from chemscale.table.errors import DataError
@@ -113,6 +112,8 @@ def _best_size(
 
     Draws whose lowest place lies at an end are nan.
     """
+    from scipy.interpolate import Akima1DInterpolator  # which alone takes half a second
+
     log_size, which, count = np.unique(log[:, 1], return_inverse=True, return_counts=True)
     _, _, log_data, log_loss = (np.bincount(which, one) / count for one in log.T)
     flops, num_sizes = math.exp(log[:, 0].mean()), len(log_size)
