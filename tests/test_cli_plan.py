@@ -106,6 +106,13 @@ def test_a_table_is_planned_from_as_a_study_is_and_nothing_is_written(
     assert work <= 50e6
     assert f"about {number(6.0 * work)} FLOPs and {number(work / 1e6)} h" in forecast["why"]
     assert not (table.parent / "plans").exists()
+    for written, end in (
+        ("1e3", (0, "")),
+        ("1.5", (2, "'1.5' is no whole number; write it as 100")),
+    ):
+        wish = ("--flops", "1e9", "--available", written)
+        code, _, err = chemscale("plan", table, *wish, *known)
+        assert code == end[0] and end[1] in err
     code, out, err = chemscale("plan", table, "--hours", "50", *MAPPED)
     assert (code, out) == (4, "")
     assert "no column seconds, no column hours, nor items_per_second with items_seen" in err
@@ -120,7 +127,7 @@ def test_what_is_of_tables_is_refused_for_a_study(chemscale: Chemscale, fitted: 
 def test_tenfold_takes_a_table(chemscale: Chemscale, fitted: Path):
     code, out, _ = chemscale("plan", fitted / "curves.csv", "--tenfold")
     assert code == 0
-    assert "10x data (120,000 parameters on 10,000): " in out
+    assert "10x data (120,000 parameters on 10,000 training items): " in out
 
 
 def test_money_is_planned_by_its_prices_and_the_plan_keeps_them(chemscale: Chemscale, fitted: Path):

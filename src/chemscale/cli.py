@@ -249,7 +249,8 @@ cli_planning.register(app)
 def report(
     sources: Sources,
     output: Annotated[
-        Path | None, typer.Option(help="Where; by default report.html in STUDY, or beside a table.")
+        Path | None,
+        typer.Option(help="Default: report.html in STUDY, TABLE-report.html beside a table."),
     ] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for SVG and PNG figures.")] = None,
     metric: Annotated[str | None, typer.Option(help="The loss to fit in tables and logs.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -21,3 +22,14 @@ Constants = Annotated[
     typer.Option("--set", help="Of tables and logs, the same in all rows: family=painn."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def whole(text: str) -> int:
+    """A number of items as people write it: 1000000 or 1e6."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number.is_integer():
+        raise ValueError(f"{text!r} is no whole number; write it as 1000000 or 1e6")
+    return int(number)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.cli_options import AsJson, ColumnNames, Constants
+from chemscale.cli_options import AsJson, ColumnNames, Constants, whole
 from chemscale.table.columns import pairs
 from chemscale.table.errors import UsageError
 
@@ -66,7 +66,9 @@ def plan(
     at: Annotated[
         str | None, typer.Option(help="Forecast at family:size, of tables family:parameters.")
     ] = None,
-    num_train: Annotated[int | None, typer.Option(help="With --at.")] = None,
+    num_train: Annotated[
+        int | None, typer.Option(parser=whole, metavar="<int>", help="With --at.")
+    ] = None,
     flops: Annotated[float | None, typer.Option(help="Budget in training FLOPs.")] = None,
     hours: Annotated[float | None, typer.Option(help="Budget in hours (on --device).")] = None,
     device: Annotated[
@@ -88,7 +90,12 @@ def plan(
         bool, typer.Option("--pilot", help="What narrows the forecast --at most for its cost.")
     ] = False,
     available: Annotated[
-        int | None, typer.Option(help="Of tables: training items there are; default as fitted.")
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="<int>",
+            help="Of tables: training items there are; default as fitted.",
+        ),
     ] = None,
     metric: Annotated[str | None, typer.Option(help="The loss to fit in tables and logs.")] = None,
     columns: ColumnNames = None,

@@ -180,7 +180,7 @@ def print_estimate(found: Estimate, choices: Sequence[Choice] | None) -> None:
             "below best": [
                 "" if row.chance is None else f"{100 * row.chance:.0f} %" for row in family.rows
             ],
-            "ended": [row.status for row in family.rows],
+            "ended": [row.status or "" for row in family.rows],
         }
         told = {name: cells for name, cells in columns.items() if any(cells)}
         _print(tuple(told), list(zip(*told.values(), strict=True)))
@@ -212,8 +212,8 @@ def print_plan(forecast: Forecast, path: Path | None) -> None:
     size = forecast.size.removesuffix(" parameters")
     print(
         f"{forecast.family} {f'{size} ' * (size == forecast.size)}({forecast.num_params:,} "
-        f"parameters) on {forecast.num_train:,}: {forecast.metric} {_number(forecast.value)} "
-        f"({levels})"
+        f"parameters) on {forecast.num_train:,} training items: {forecast.metric} "
+        f"{_number(forecast.value)} ({levels})"
     )
     print(f"  by {forecast.law}; {forecast.why}")
     linked = [
@@ -238,8 +238,9 @@ def print_pilots(found: Design, path: Path | None) -> None:
     """The first ten pilot runs, their cost and the interval expected after each."""
     now, target = found.interval, found.target
     print(
-        f"{target.fit.family} {target.size.size} on {target.num_train:,}: {target.fit.metric} "
-        f"{_number(target.prediction.value)} ({100 * now.level:g} %: {_range(now.low, now.high)})"
+        f"{target.fit.family} {target.size.size} on {target.num_train:,} training items: "
+        f"{target.fit.metric} {_number(target.prediction.value)} "
+        f"({100 * now.level:g} %: {_range(now.low, now.high)})"
     )
     rows = [
         (
@@ -288,7 +289,7 @@ def print_tenfold(found: Mapping[str, Sequence[Tenfold]]) -> None:
         print(family)
         for row in rows:
             label = row.resource if row.resource == "now" else f"10x {row.resource}"
-            place = f"{row.num_params:,.0f} parameters on {row.num_train:,.0f}"
+            place = f"{row.num_params:,.0f} parameters on {row.num_train:,.0f} training items"
             if isinstance(row.answer, str):
                 print(f"  {label} ({place}): not identified: {row.answer}")
                 continue

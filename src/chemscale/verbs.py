@@ -266,7 +266,7 @@ def report(
 
     Args:
         source: one or several study folders, tables, or logs of other trainers.
-        output: where; default `report.html` in the first folder.
+        output: where; default `report.html` in the first folder, of a file `NAME-report.html`.
         figures: a folder for the figures as SVG and PNG files.
         columns: of tables, as in `fit`.
         constants: of tables, as in `fit`.
@@ -307,7 +307,9 @@ def report(
         pages.insert(0, _together(sources, pages, metric))
     html = render(pages, title=names, made=now(), version=__version__)
     first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0]
-    target = output or (first if first.is_dir() else first.parent) / "report.html"
+    stem = Path(first.name.removesuffix(".gz")).stem
+    beside = first.with_name(f"{stem}-report.html")  # of each table its own
+    target = output or (first / "report.html" if first.is_dir() else beside)
     write_whole(target, html.encode())
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_fit import NUM_TRAIN, study
 
-from chemscale.desk.costs import StudyCosts, TableCosts
+from chemscale.desk.costs import StudyCosts, TableCosts, round_numbers
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict, reach
 from chemscale.desk.plan import as_study, forecast
@@ -341,6 +341,15 @@ def test_what_runs_of_a_table_took_is_followed_to_other_sizes_and_amounts(fitted
         forecast(fitted, costs, hours=1.0, device="cpu", now=NOW)
     with pytest.raises(UnknownName, match="no size, or a number of parameters named 'w9'"):
         costs.rung("painn", "w9")
+
+
+def test_of_very_many_sizes_only_round_ones_are_forecast_and_what_limits_the_items_is_said(fitted):
+    assert round_numbers(range(1234, 4321), 5000) == [1234, 1500, 2000, 3000, 4320, 5000]
+    assert round_numbers([1234, 4320], 5000) == [1234, 1500, 2000, 3000, 4320, 5000]
+    costs = tabled(flops=lambda n, d: 6 * n * d)
+    limited = "on as many items as a run of the table had (--available"
+    assert limited in forecast(fitted, costs, now=NOW, flops=1e12).why
+    assert limited not in forecast(fitted, costs, now=NOW, flops=1e12, available=3000).why
 
 
 def test_electricity_is_a_budget_where_runs_tell_theirs(fitted):

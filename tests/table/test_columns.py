@@ -56,6 +56,19 @@ def test_a_missing_column_says_how_to_give_it(tmp_path: Path):
         read_points(table(tmp_path, THEIRS))
 
 
+def test_commas_in_a_name_are_part_of_it_and_its_words_and_quotes_are_told(tmp_path: Path):
+    theirs = "N, total"
+    assert pairs([f"num_params={theirs},num_train=D"], "--columns") == {
+        "num_params": theirs,
+        "num_train": "D",
+    }
+    path = table(tmp_path, 'model,"total, params",D,rmse\na,1,2,0.5\n')
+    with pytest.raises(DataError) as caught:
+        read_points(path)
+    assert "there are model, 'total, params', D, rmse" in str(caught.value)
+    assert "--columns 'family=model,num_params=total, params,num_train=D'" in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["num_train", "=x", "num_train=", "a=b,,c=d", "a=b,a=c"])
 def test_pairs_that_cannot_be_read_are_told(text: str):
     with pytest.raises(UsageError, match="--columns"):

@@ -48,7 +48,8 @@ def test_curves_of_equal_length_are_ranked_and_it_is_said_which_to_finish(tmp_pa
     [family] = estimate(
         table(tmp_path, {run: (10, level) for run, (_, level) in FINISHED.items()})
     ).families
-    assert all(row.final_loss is None and row.forecast is None for row in family.rows)
+    ends = {(row.final_loss, row.forecast, row.status) for row in family.rows}
+    assert ends == {(None, None, None)}
     assert "to forecast the others, finish run b, run d, run c, run a" in family.sentence
     assert "compared at 10 epochs, as far as any went" in family.sentence
 
@@ -68,7 +69,7 @@ def test_a_loss_that_ends_as_no_number_diverged_and_a_gap_on_the_way_is_none(tmp
         "b,3,2.500000", "b,3,nan"))  # fmt: skip
     [family] = estimate(path).families
     assert [(row.run, row.status, row.rank) for row in family.rows] == [
-        ("b", "stopped_early", 1),
+        ("b", None, 1),
         ("a", "diverged", 2),
     ]
 
@@ -108,6 +109,10 @@ def test_sizes_and_amounts_are_ranked_apart_and_compared_as_far_as_the_family_ha
         (
             "run,val_loss\na,0.5\n",
             "no column step; there are run, val_loss. Required: val_loss; items_seen, epoch",
+        ),
+        (
+            "tokens,big,small\n1,2.5,3.5\n",
+            r"Where each run has a column .* table.melt\('tokens', var_name='run', val",
         ),
         (
             "epoch,val_loss\n1,0.5\n",

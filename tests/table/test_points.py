@@ -197,6 +197,7 @@ def test_spreadsheet_habits_do_no_harm(tmp_path: Path, text: str):
         ("# mine\n" + PLAIN, "line 1: begins with #"),
         ("Runs of May,,,,\n" + PLAIN, "line 1: names one of 5 columns, 'Runs of May'"),
         (PLAIN.split("\n", 1)[1], "line 1: holds numbers .1e3, 10, 0.5"),
+        ("N,1e4,2e4\n1e3,2.5,2.4\n", r"line 1: holds numbers .* table.melt\('N', var_name='num_t"),
         (PLAIN.replace(",", " "), "line 1: one column only, 'family num_params"),
         (PLAIN + "painn,1e3\n", "line 4: 2 cells, and 5 names in the header .comma"),
         (PLAIN + "painn,1,1,a,2,3\n", "line 4: 6 cells"),

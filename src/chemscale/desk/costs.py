@@ -29,6 +29,7 @@ class TableRung:
 
 Rung = Size | TableRung  # a size that a run may have
 R = TypeVar("R", Size, TableRung)
+MANY = 40  # sizes, or amounts
 Plane = tuple[float, ...]
 
 
@@ -257,12 +258,17 @@ def _at(plane: Plane, *amounts: int) -> float:
 
 
 def round_numbers(there: Iterable[int], last: float | None = None) -> list[int]:
-    """What is there, and round numbers between and beyond, up to `last` or as far as laws reach."""
+    """What is there, and round numbers between and beyond, up to `last` or as far as laws reach.
+
+    Only round ones where there are very many, as of runs that all differ: each is forecast.
+    """
+    there = {*there}
     low, high = min(there), max(there)
     last = math.floor(reach((low, high))[1]) if last is None else last
     powers = 10 ** np.arange(math.floor(math.log10(low)), math.log10(max(last, 1)) + 1)
     between = {round(step * power) for power in powers for step in (1, 1.5, 2, 3, 5, 7)}
-    return sorted(amount for amount in {*there, *between} if low <= amount <= last)
+    kept = there if len(there) <= MANY else {low, high}
+    return sorted(amount for amount in {*kept, *between} if low <= amount <= last)
 
 
 def _unnamed(family: str, count: int) -> TableRung:

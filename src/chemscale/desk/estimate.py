@@ -271,7 +271,7 @@ class _Line:
 def _size_words(
     size: str, settings: Sequence[Setting], rows: Sequence[EstimateRow], line: _Line | None
 ) -> str:
-    lost = sum(row.status not in ("finished", "stopped_early") for row in rows)
+    lost = sum(row.status not in ("finished", "stopped_early", None) for row in rows)
     count = f"{len(rows)} setting{'' if len(rows) == 1 else 's'}"
     best, where = rows[0], f"at {size} " * bool(size)
     if best.early_loss is None:

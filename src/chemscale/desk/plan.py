@@ -153,6 +153,9 @@ def forecast(
     training = common_unit(affordable)
     best = min(affordable, key=lambda o: (o.prediction.value, o.money, o.cost(training)))
     why = f"the best forecast within {words(unit, budget, device)}{left_out}"
+    most = max((cell[1] for cell in best.fit.observed), default=0)
+    if costs.study is None and (available, prices, best.num_train) == (None, None, most):
+        why += " on as many items as a run of the table had (--available: how many there are)"
     return promise(best, costs, now, why, prices)
 
 

@@ -25,7 +25,7 @@ class Setting:
     num_train: int
     learning_rate: float | None
     batch_size: int | None
-    status: Status
+    status: Status | None  # None: nobody says
     items_seen: int | None
     early_loss: float | None  # on validation, of the part that is compared; None if it diverged
     final_loss: float | None  # on validation, where it was finished
@@ -142,12 +142,14 @@ def _group(curves: Sequence[TabledCurve], cooled: bool, least: float) -> tuple[l
             return one.cooled
         return ends[id(one)] >= 0.99 * longest and longest > 1.01 * shared
 
-    settings = []
+    settings, told = [], cooled or longest > 1.01 * shared
     for one in curves:
         part = one.seen <= shared
         alive = id(one) in ends and ends[id(one)] >= shared
         done = alive and finished(one)
-        unsaid: Status = "finished" if done else "stopped_early" if id(one) in ends else "diverged"
+        unsaid: Status | None = "finished" if done else "stopped_early" if told else None
+        if id(one) not in ends:
+            unsaid = "diverged"
         settings.append(
             Setting(
                 run=one.run,

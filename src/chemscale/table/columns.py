@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,15 +56,15 @@ def _says(cell: Any) -> bool:
 
 
 def pairs(given: Iterable[str], option: str) -> dict[str, str]:
-    """Read `a=b,c=d`, in one text or several.
+    """Read `a=b,c=d`, in one text or several; a comma that no `name=` follows is part of a name.
 
     Raises:
         UsageError: not of that form, or a name twice.
     """
     found: dict[str, str] = {}
-    for text in (part for whole in given for part in whole.split(",")):
+    for text in (part for whole in given for part in re.split(r",(?=\s*[\w./-]+\s*=)", whole)):
         name, equals, value = (piece.strip() for piece in text.partition("="))
-        if not (name and equals and value):
+        if not (name and equals and value) or value.endswith(","):
             raise UsageError(f"{option} {text!r}: write name=value, several with commas between")
         if name in found:
             raise UsageError(f"{option}: {name} is given twice")

@@ -185,7 +185,7 @@ class EstimateRow(Record):
     size: str
     learning_rate: float | None  # None: a table that does not tell
     batch_size: int | None
-    status: Status
+    status: Status | None  # None: a table that does not tell
     items_seen: int | None
     tse: float | None = None  # sum of the mean training losses of the epochs so far
     tse_e: float | None = None  # of the last epoch only

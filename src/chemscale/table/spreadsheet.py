@@ -8,6 +8,7 @@ import gzip
 import io
 import math
 import re
+import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -121,7 +122,12 @@ def _check_header(names: list[str], where: str) -> None:
     if numbers := [name for name in names if is_number(name)]:
         raise DataError(
             f"{where}: holds numbers ({', '.join(numbers[:3])}) where the names of the columns "
-            "should be. Write a first line such as family,num_params,num_train,seed,test_loss"
+            "should be. "
+            + (
+                "Write a first line such as family,num_params,num_train,seed,test_loss"
+                if is_number(names[0])
+                else f"If they are amounts or sizes, {_melt(names, 'num_train', 'test_loss')}"
+            )
         )
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
@@ -176,25 +182,44 @@ def require(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: str,
     missing = [name for name in names if name not in rows[0]]
     if not missing:
         return
-    there = {name.lower(): name for name in rows[0]}
-    guesses = {name: there[near] for name in missing if (near := _alike(name, there))}
+    guesses = {name: near for name in missing if (near := _alike(name, rows[0]))}
     mapped = ",".join(f"{name}={theirs}" for name, theirs in guesses.items())
     fixed = next((name for name in missing if name not in {*VARYING, *guesses}), None)
+    mapped = shlex.quote(mapped or f"{missing[0]}=ITS-NAME")
+    told = f"Where it has another name: --columns {mapped}"
+    if {"val_loss", "run"} <= {*missing} - {*guesses} and len(rows[0]) > 2:
+        told += ". Where each run has a column of its own: " + _melt([*rows[0]], "run", "val_loss")
+    elif fixed:
+        told += f"; where it is the same for all rows: --set {fixed}=VALUE"
     raise DataError(
         f"{where}: no column {', '.join(missing)}; there are {_told(rows[0])}. Required: {all_}. "
-        f"Where it has another name: --columns {mapped or f'{missing[0]}=ITS-NAME'}"
-        + (f"; where it is the same for all rows: --set {fixed}=VALUE" if fixed else "")
+        + told
     )
 
 
-def _alike(name: str, there: Mapping[str, str]) -> str | None:
-    """Which of the names, in lower case, another one is likely to stand for."""
-    called = [other for other in OFTEN_CALLED.get(name, ()) if other in there]
-    return next(iter(called or difflib.get_close_matches(name, there, n=1, cutoff=0.75)), None)
+def _melt(names: Sequence[str], across: str, value: str) -> str:
+    """How a wide table becomes a long one."""
+    call = f"table.melt({names[0]!r}, var_name={across!r}, value_name={value!r})"
+    return f"give each of its values a row (pandas: {call}.dropna())"
+
+
+def _alike(name: str, there: Iterable[str]) -> str | None:
+    """Which of the names another one is likely to stand for."""
+    plain = {re.sub(r"\W+", "_", theirs.lower()).strip("_"): theirs for theirs in there}
+    called = (name, *OFTEN_CALLED.get(name, ()))
+    found = [plain[other] for other in called if other in plain]
+    near = difflib.get_close_matches(name, plain, n=1, cutoff=0.75)
+    said = [  # "params, total"
+        theirs
+        for other in called
+        for alike, theirs in plain.items()
+        if len(other) > 2 and other in alike.split("_")
+    ]
+    return next(iter([*found, *(plain[one] for one in near), *said]), None)
 
 
 def _told(names: Iterable[str], most: int = 80) -> str:
-    shown = [*names]
+    shown = [name if re.fullmatch(r"\S+(?<!,)", name) else repr(name) for name in names]
     more = f" and {len(shown) - most} more (`fit --table` writes all)" if len(shown) > most else ""
     return ", ".join(shown[:most]) + more
 
@@ -214,6 +239,7 @@ def float_in(where: str, number: int, row: Mapping[str, Any], name: str) -> floa
         return float(value)
     except (TypeError, ValueError):
         raise DataError(
-            f"{where} row {number}: {name} is not a number: {value!r}. Write it as 12000, 0.012 or "
-            "1.2e4, without a unit or signs for thousands; leave the cell empty where there is none"
+            f"{where} row {number}: {name} is not a number: {value!r}. Write it as 12000, 1.2e4 or "
+            "0.012 (0,012 in a table of decimal commas), without a unit or signs for thousands; "
+            "leave the cell empty where there is none"
         ) from None

@@ -66,15 +66,10 @@ def found(page: Page) -> Found:
 
 
 def _counts(page: Page) -> str:
-    amounts: Counter[str] = Counter(
-        [one.outcome.status for one in page.trained]
-        or [  # curves in a table tell which went to the end
-            row.status
-            for one in (page.estimate.families if page.estimate else ())
-            for row in one.rows
-        ]
-        or [point.status for point in page.points]
-    )
+    ranked = page.estimate.families if page.estimate else ()
+    ends: list[str | None] = [one.outcome.status for one in page.trained]
+    ends = ends or [row.status for one in ranked for row in one.rows]  # of curves in a table
+    amounts = Counter(ends or [point.status for point in page.points])
     wait = "have" if page.num_waiting > 1 else "has"
     still = f" {page.num_waiting:,} more asked for {wait} not ended." * bool(page.num_waiting)
     if page.num_unfitted:
@@ -84,6 +79,7 @@ def _counts(page: Page) -> str:
     words = {
         "finished": "finished", "stopped_early": "stopped early", "diverged": "diverged",
         "out_of_memory": "ran out of memory", "failed": "failed",
+        None: "whose end is not told",
     }  # fmt: skip
     parts = [f"{amounts[key]:,} {word}" for key, word in words.items() if amounts[key]]
     noun = "run" if page.trained else "trained model"

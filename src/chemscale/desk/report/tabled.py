@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chemscale.desk.report.drawing import (
+    MOST_SAID,
     Drawn,
     blank,
     log_axis,
@@ -57,7 +58,7 @@ def tabled_figure(page: Page, prefix: str = "") -> Drawn | None:
             high = min(max(losses, default=1.0), 5 * float(np.median(losses or [1.0])))
             log_axis(axes, "y", [min(losses, default=0.1), high])
             if len(sizes) > 1:
-                for size in sizes:
+                for size in spread_out(sizes, MOST_SAID):
                     axes.plot([], [], color=looks[size].color, label=size)
                 axes.legend(loc="upper right", fontsize=6.8)
     coloured = " Colours are sizes." * (len({curve.size for curve in page.curves}) > 1)
