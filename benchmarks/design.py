@@ -32,7 +32,8 @@ from chemscale.desk.design import expected
 from chemscale.desk.forecast import predict
 from chemscale.desk.sample import Sample
 from chemscale.table.errors import NotIdentified
-from chemscale.table.results import FamilyFit, Point, SurfaceFit
+from chemscale.table.fits import FamilyFit, SurfaceFit
+from chemscale.table.results import Point
 
 ORDERS = ("fixed", "designed")
 Cell = tuple[int, int]

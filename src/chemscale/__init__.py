@@ -19,8 +19,9 @@ _ROOMS = {
     "preparation": "prepare",
     "table.errors": "ChemscaleError",
     "table.evaluation": "Evaluation",
+    "table.fits": "Fit",
     "table.records": "Run Study",
-    "table.results": "Curve Estimate Fit Outcome Point",
+    "table.results": "Curve Estimate Outcome Point",
     "table.store": "StudyFolder",
     "using": "calculator embed generate load_model probe",
     "verbs": "estimate expand fit report train",
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
     from chemscale.preparation import prepare as prepare
     from chemscale.table.errors import ChemscaleError as ChemscaleError
     from chemscale.table.evaluation import Evaluation as Evaluation
+    from chemscale.table.fits import Fit as Fit
     from chemscale.table.records import Run as Run
     from chemscale.table.records import Study as Study
     from chemscale.table.results import Curve as Curve
     from chemscale.table.results import Estimate as Estimate
-    from chemscale.table.results import Fit as Fit
     from chemscale.table.results import Outcome as Outcome
     from chemscale.table.results import Point as Point
     from chemscale.table.store import StudyFolder as StudyFolder

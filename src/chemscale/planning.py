@@ -17,9 +17,10 @@ from chemscale.desk.plan import as_study, forecast
 from chemscale.desk.tenfold import Tenfold
 from chemscale.desk.utility import utility
 from chemscale.table.errors import UnknownName, UsageError
+from chemscale.table.fits import Fit
 from chemscale.table.points import points_of, read_points
 from chemscale.table.records import Forecast, Study
-from chemscale.table.results import Fit, Point
+from chemscale.table.results import Point
 from chemscale.table.store import StudyFolder
 
 
@@ -45,8 +46,8 @@ class _Grounds:
     ) -> _Grounds:
         [one] = verbs.sources_of(source)
         if isinstance(one, StudyFolder):
-            told = {"columns": columns, "constants": constants, "metric": metric}
-            told["available"] = available  # type: ignore[assignment]
+            told: dict[str, Any] = {"columns": columns, "constants": constants, "metric": metric}
+            told["available"] = available
             if given := [name for name, value in told.items() if value]:
                 raise UsageError(f"{', '.join(given)}: of tables and logs; a study tells its own")
             points = points_of(one.trained())

@@ -78,9 +78,8 @@ class _Chapter:
     def take(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "chapter":
-                self.__init__()  # type: ignore[misc]
                 self.names, self.total = event["names"], event["total"]
-                self.done, self.cost = event["done"], event["cost"]
+                self.done, self.cost, self.share = event["done"], event["cost"], {}
             case "progress":
                 self.share[event["run"]] = event["share"]
             case "end":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from chemscale import verbs
+from chemscale.progress import Watch
 from chemscale.table.errors import NotIdentified, StoreError
 from chemscale.tables import wrapped
 
@@ -46,9 +45,7 @@ items = 3_000
 """
 
 
-def run(
-    folder: Path | None, workers: int | None, watch: Callable[[dict[str, Any]], None]
-) -> tuple[Path, list[str]]:
+def run(folder: Path | None, workers: int | None, watch: Watch) -> tuple[Path, list[str]]:
     """Search, sweep, fit, plan and report two small studies.
 
     Returns:

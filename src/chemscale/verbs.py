@@ -22,12 +22,13 @@ from chemscale.table.curves import holds_curves, read_curves
 from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.files import table as as_csv
 from chemscale.table.files import write as write_whole
+from chemscale.table.fits import Fit
 from chemscale.table.joining import join
 from chemscale.table.logs.rows import alike
 from chemscale.table.points import REQUIRED, points_in, points_of, read_rows, write_points
 from chemscale.table.records import Run
 from chemscale.table.registry import executors
-from chemscale.table.results import Estimate, Fit, Point
+from chemscale.table.results import Estimate, Point
 from chemscale.table.store import StudyFolder
 from chemscale.work import Work
 

@@ -3,7 +3,8 @@
 from test_fit import one_size, point
 
 from chemscale.desk.fit import fit
-from chemscale.table.results import Point, Reported
+from chemscale.table.fits import Reported
+from chemscale.table.results import Point
 
 
 def filled(points: list[Point]) -> dict[str, Reported]:

@@ -9,7 +9,8 @@ from test_fit import point
 from chemscale.desk.fit import fit
 from chemscale.desk.report import Page
 from chemscale.desk.report.laws import savings_table
-from chemscale.table.results import Comparison, Point
+from chemscale.table.fits import Comparison
+from chemscale.table.results import Point
 
 AMOUNTS = (30, 100, 300, 1000)
 

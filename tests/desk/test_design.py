@@ -11,8 +11,9 @@ from chemscale.desk.design import design as designing
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict
 from chemscale.table.errors import NotIdentified
+from chemscale.table.fits import Fit
 from chemscale.table.records import Study
-from chemscale.table.results import Fit, Size
+from chemscale.table.results import Size
 
 PARAMS = {
     "w8": 2_000,
@@ -119,7 +120,7 @@ def test_the_first_pilot_is_forecast_and_another_seed_where_one_is_there(runs):
     assert made is not None
     assert (made.size, made.num_train) == order(found)[0]
     assert "narrows the forecast of painn:w96 on 3,000 structures most per FLOP" in made.why
-    there = {cell[:2]: cell[3] for cell in runs.families[0].observed}
+    there = {cell.key: cell.num_runs for cell in runs.families[0].observed}
     everything = design(runs, STUDY, ladder(), "painn:w96", 3000, least=0.0)
     for pilot in everything.pilots:
         cell = (pilot.candidate.size.num_params, pilot.candidate.num_train)

@@ -12,8 +12,9 @@ from chemscale.desk.fit import fit
 from chemscale.desk.report.build import render
 from chemscale.desk.report.page import Page
 from chemscale.table.errors import DataError
+from chemscale.table.fits import FamilyFit, Fit
 from chemscale.table.points import read_points
-from chemscale.table.results import FamilyFit, Fit, Point
+from chemscale.table.results import Point
 
 AMOUNTS = (10, 30, 100, 300, 1000, 3000)
 

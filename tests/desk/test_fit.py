@@ -9,7 +9,8 @@ from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.fit import fit
 from chemscale.desk.sample import Sample
 from chemscale.table.errors import DataError, UsageError
-from chemscale.table.results import Fit, Point
+from chemscale.table.fits import Fit
+from chemscale.table.results import Point
 
 SIZES = {"w8": 2_000, "w16": 6_000, "w32": 22_000, "w64": 80_000}
 NUM_TRAIN = (30, 100, 300, 1000, 3000)

@@ -13,7 +13,8 @@ from chemscale.desk.report import Page
 from chemscale.desk.report.findings import found as found_in
 from chemscale.desk.report.laws import laws_table
 from chemscale.desk.sample import Sample
-from chemscale.table.results import LawFit, Point
+from chemscale.table.fits import LawFit
+from chemscale.table.results import Point
 
 
 def with_flops(points: list[Point]) -> list[Point]:

@@ -9,8 +9,9 @@ from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict, reach
 from chemscale.desk.plan import as_study, forecast
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
+from chemscale.table.fits import Fit
 from chemscale.table.records import Study
-from chemscale.table.results import Fit, Point, Size
+from chemscale.table.results import Point, Size
 
 PARAMS = {"w8": 2_000, "w16": 6_000, "w32": 22_000, "w48": 50_000, "w64": 80_000, "w512": 5_000_000}
 

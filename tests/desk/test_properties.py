@@ -14,8 +14,8 @@ from chemscale.desk.average import average
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import Extrapolation, extrapolate, predict
 from chemscale.table.errors import DataError, NotIdentified
+from chemscale.table.fits import FamilyFit, LawFit
 from chemscale.table.points import read_points
-from chemscale.table.results import FamilyFit, LawFit
 
 FEW = settings(max_examples=3, deadline=None, derandomize=True)
 MANY = settings(max_examples=20, deadline=None, derandomize=True)

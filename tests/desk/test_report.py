@@ -11,6 +11,7 @@ import pytest
 from chemscale.desk.fit import fit
 from chemscale.desk.report import Page, figures, render, save
 from chemscale.desk.report.words import duration, metric_label, number, short, spread
+from chemscale.table.fits import FamilyFit, Fit, LawFit
 from chemscale.table.points import points_of
 from chemscale.table.records import Forecast, Length, Recipe, Run, Study, Trunk
 from chemscale.table.results import (
@@ -19,10 +20,7 @@ from chemscale.table.results import (
     Estimate,
     EstimateRow,
     FamilyEstimate,
-    FamilyFit,
-    Fit,
     Interval,
-    LawFit,
     Outcome,
     Point,
     Quantity,

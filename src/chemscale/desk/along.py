@@ -6,7 +6,6 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -17,7 +16,8 @@ from chemscale.desk.knee import find_knee
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number, plural
-from chemscale.table.results import FitStatus, Knee, LawFit, LeftOut, Quantity
+from chemscale.table.fits import Axis, FitStatus, Knee, LawFit, LeftOut
+from chemscale.table.results import Quantity
 
 TELLING = 7  # runs, from which on a floor can be told from none
 
@@ -49,7 +49,7 @@ class Question:
 
 def fit_along(
     sample: Sample,
-    axis: Literal["num_train", "num_params", "flops"],
+    axis: Axis,
     question: Question,
     *,
     uncapped: bool = False,

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from chemscale.desk.costs import Costs, Rung, round_numbers
 from chemscale.desk.forecast import Prediction, predict, reach
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
+from chemscale.table.fits import Cell, FamilyFit, Fit
 from chemscale.table.records import Prices
-from chemscale.table.results import FamilyFit, Fit, Point
+from chemscale.table.results import Point
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def named(
         plain = size.removesuffix(" parameters").replace(",", "")
         raise UsageError(f"at {at!r}: give family:size, such as {first}:{plain}")
     [one] = families(fit, family)
-    amount = num_train or max((cell[1] for cell in one.observed), default=0)
+    amount = num_train or max((cell.num_train for cell in one.observed), default=0)
     return candidate_at(one, costs, costs.rung(family, name), amount, seeds, prices)
 
 
@@ -97,7 +98,7 @@ def candidates(
     found: list[Candidate] = []
     reasons = ["no sizes"]
     for one, size in rungs:
-        trained = {cell[:2] for cell in trained_cells(one, bought)}
+        trained = {cell.key for cell in trained_cells(one, bought)}
         amounts = _amounts(one, limit(size), available)
         if not amounts:
             reasons.append(f"{one.family}: there are fewer items to train on than any run had")
@@ -139,7 +140,7 @@ def candidate_at(
 
 def _amounts(one: FamilyFit, limit: float | None, available: int | None) -> list[int]:
     """Fitted values of `num_train`, round ones between and beyond, all there are, and the limit."""
-    fitted = {cell[1] for cell in one.observed}
+    fitted = {cell.num_train for cell in one.observed}
     if not fitted:
         return []
     farthest = math.floor(reach((min(fitted), max(fitted)))[1])
@@ -148,11 +149,10 @@ def _amounts(one: FamilyFit, limit: float | None, available: int | None) -> list
     return sorted({*round_numbers(fitted, last), *more})
 
 
-def trained_cells(one: FamilyFit, bought: Sequence[Point]) -> list[tuple[int, int, float]]:
-    """Parameters, `num_train` and loss of what was trained: by the sweep, then by plans."""
-    swept = [cell[:3] for cell in one.observed]
-    return swept + [
-        (point.num_params, point.num_train, point.losses[one.metric])
+def trained_cells(one: FamilyFit, bought: Sequence[Point]) -> list[Cell]:
+    """What was trained: the cells of the sweep, then each run of a plan."""
+    return [*one.observed] + [
+        Cell(point.num_params, point.num_train, point.losses[one.metric], 1)
         for point in bought
         if point.family == one.family
         and point.role.startswith("plans/")

@@ -13,7 +13,8 @@ import numpy as np
 from chemscale.desk.bootstrap import NUM_DRAWS, TOLERANCE
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import excluded_words, number, plural
-from chemscale.table.results import LawFit, Point, Reported, SurfaceFit
+from chemscale.table.fits import LawFit, Reported, SurfaceFit
+from chemscale.table.results import Point
 
 Law = LawFit | SurfaceFit
 

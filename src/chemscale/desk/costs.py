@@ -14,8 +14,9 @@ import numpy as np
 from chemscale.desk.forecast import reach
 from chemscale.desk.sentences import number
 from chemscale.table.errors import NotIdentified, UnknownName
+from chemscale.table.fits import FamilyFit
 from chemscale.table.records import Prices, Study
-from chemscale.table.results import FamilyFit, Point, Size
+from chemscale.table.results import Point, Size
 
 
 @dataclass(frozen=True)

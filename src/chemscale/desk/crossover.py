@@ -15,18 +15,8 @@ from typing import Literal
 import numpy as np
 
 from chemscale.desk.sentences import axis_unit, interval_words, number, plural
-from chemscale.table.results import (
-    Array,
-    Comparison,
-    Crossing,
-    FamilyFit,
-    Interval,
-    Point,
-    Quantity,
-    Saving,
-)
-
-Axis = Literal["num_train", "num_params", "flops"]
+from chemscale.table.fits import Axis, Comparison, Crossing, FamilyFit, Saving
+from chemscale.table.results import Array, Interval, Point, Quantity
 
 
 @dataclass(frozen=True)

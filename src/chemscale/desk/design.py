@@ -26,11 +26,13 @@ import numpy as np
 from chemscale.desk.candidates import Candidate, candidate_at, common_unit, named, trained_cells
 from chemscale.desk.costs import Costs, Rung, words
 from chemscale.desk.forecast import Prediction
+from chemscale.desk.laws import additive_surface, power_floor
 from chemscale.desk.plan import known, prices_of, promise, refuse_amounts, refuse_device
 from chemscale.desk.sentences import number, plural
 from chemscale.table.errors import NotIdentified, UsageError
+from chemscale.table.fits import FamilyFit, Fit, LawFit, SurfaceFit
 from chemscale.table.records import Forecast, Prices
-from chemscale.table.results import Array, FamilyFit, Fit, Interval, LawFit, Point, SurfaceFit
+from chemscale.table.results import Array, Interval, Point
 
 RATES = {
     "flops": "per FLOP",
@@ -140,7 +142,7 @@ def design(
         rungs = known(rungs, costs, what)
         known([(one, target.size)], costs, what)
     budget = given.get(unit, target.cost(unit))
-    there = max(cell[1] for cell in one.observed) if available is None else available
+    there = max(cell.num_train for cell in one.observed) if available is None else available
     if label_price is not None:
         there = max(there, target.num_train)
     found = [
@@ -179,7 +181,7 @@ def expected(one: FamilyFit, places: Array, predictions: Sequence[Prediction]) -
     shared = off.T @ off[:, 0] / (len(off) - 1)  # (1 + C,) covariance with the target
     own = (off**2).sum(axis=0) / (len(off) - 1)
     spread = np.array([_spread(prediction) for prediction in predictions])
-    fitted = {cell[:2]: cell[3] for cell in one.observed}
+    fitted = {cell.key: cell.num_runs for cell in one.observed}
     seeds = np.array([fitted.get(tuple(place), 0) for place in places])
     form = np.sqrt(np.maximum(spread**2 - own - noise**2, 0.0)) * (seeds == 0)
     distance = np.abs(np.log10(places / places[0])).sum(axis=1)
@@ -219,8 +221,8 @@ def _candidates(
     prices: Prices | None,
 ) -> Iterator[tuple[Candidate, int]]:
     """Runs that the fit can answer for, with how many seeds of them it was fitted to."""
-    fitted = {cell[:2]: cell[3] for cell in one.observed}
-    trained = {cell[:2] for cell in trained_cells(one, bought)}
+    fitted = {cell.key: cell.num_runs for cell in one.observed}
+    trained = {cell.key for cell in trained_cells(one, bought)}
     study = costs.study
     amounts = {amount for _, amount in fitted} | {target.num_train, there}
     amounts |= {*study.num_train} if study else set()
@@ -249,15 +251,12 @@ def _law(one: FamilyFit, held: object) -> SurfaceFit | LawFit:
 
 def _log_loss(law: SurfaceFit | LawFit, places: Array) -> Array:
     """Log loss (S, T) of each draw at num_params and num_train (T, 2)."""
-    rows = np.array(law.draws[1:], float)  # the first is the best fit
-    axes = [0, 1]
+    draws = np.array(law.draws[1:], float).T[:, :, None]  # the first is the best fit
     if isinstance(law, LawFit):
-        axes = [("num_params", "num_train").index(law.axis)]
-    value = np.repeat(rows[:, :1], len(places), axis=1)
-    for term, axis in enumerate(axes):
-        coefficient, exponent = rows[:, 1 + 2 * term, None], rows[:, 2 + 2 * term, None]
-        value += coefficient * places[:, axis] ** -exponent
-    return np.asarray(np.log(np.maximum(value, 1e-300)))
+        loss = power_floor(places[:, ("num_params", "num_train").index(law.axis)], *draws)
+    else:
+        loss = additive_surface(*places.T, *draws)
+    return np.asarray(np.log(np.maximum(loss, 1e-300)))
 
 
 def _interval(prediction: Prediction) -> Interval:

@@ -16,7 +16,8 @@ from chemscale.desk.laws import Law
 from chemscale.desk.sentences import metric_words, number, plural
 from chemscale.desk.surfaces import additive, broken_in_data, kaplan
 from chemscale.table.errors import NotIdentified, UsageError
-from chemscale.table.results import Array, FamilyFit, FitStatus, Interval, LawFit, SurfaceFit
+from chemscale.table.fits import Cell, FamilyFit, FitStatus, LawFit, SurfaceFit
+from chemscale.table.results import Array, Interval
 
 # --- anybody's curve -----------------------------------------------------------------------------
 
@@ -309,12 +310,11 @@ def _predict(
     asked = {"num_params": num_params, "num_train": num_train}
     windows = _windows(law)
     axes = list(windows)
-    place = {"num_params": 0, "num_train": 1}
     held = law.at if isinstance(law, LawFit) else {}
     cells = tuple(
-        (*(float(cell[place[axis]]) for axis in axes), *cell[2:])
+        (*(float(getattr(cell, axis)) for axis in axes), cell.loss, cell.num_runs)
         for cell in fit.observed
-        if all(cell[place[axis]] == value for axis, value in held.items())
+        if all(getattr(cell, axis) == value for axis, value in held.items())
     )
     found = _averaged(cells, fit.seed_scatter)
     x = np.array([[asked[axis] for axis in axes]])
@@ -326,7 +326,7 @@ def _predict(
     outside = 0.0
     for axis, window in windows.items():
         outside += abs(math.log10(asked[axis] / float(np.clip(asked[axis], *window))))
-    last = _last(fit, num_params, num_train)
+    last = _last(fit.observed, num_params, num_train)
     return Prediction(
         value=float(value[0]),
         intervals=tuple(
@@ -337,8 +337,8 @@ def _predict(
         f"from {len(law.points)} runs",
         fitted_runs=law.points,
         beyond=outside,
-        last_observation=last[2],
-        last_observed_at=last[:2],
+        last_observation=last.loss,
+        last_observed_at=last.key,
         held=held,
     )
 
@@ -350,12 +350,12 @@ def _words(law: SurfaceFit | LawFit) -> str:
     return f"{law.axis} at {held}"
 
 
-def _last(fit: FamilyFit, num_params: float, num_train: float) -> tuple[int, int, float]:
+def _last(observed: Sequence[Cell], num_params: float, num_train: float) -> Cell:
     """The nearest cell observed with no more parameters and data, else the nearest of all."""
 
-    def distance(cell: tuple[int, int, float, int]) -> float:
-        return abs(math.log(cell[0] / num_params)) + abs(math.log(cell[1] / num_train))
+    def distance(cell: Cell) -> float:
+        size, amount = math.log(cell.num_params / num_params), math.log(cell.num_train / num_train)
+        return abs(size) + abs(amount)
 
-    within = [cell for cell in fit.observed if cell[0] <= num_params and cell[1] <= num_train]
-    nearest = min(within or fit.observed, key=distance)
-    return nearest[:3]
+    within = [c for c in observed if c.num_params <= num_params and c.num_train <= num_train]
+    return min(within or observed, key=distance)

@@ -13,7 +13,8 @@ from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import number, plural
 from chemscale.desk.solve import Objective, solve
 from chemscale.desk.surfaces import additive
-from chemscale.table.results import Array, LawFit, LeftOut, Quantity, SurfaceFit
+from chemscale.table.fits import LawFit, LeftOut, SurfaceFit
+from chemscale.table.results import Array, Quantity
 
 if TYPE_CHECKING:
     from chemscale.desk.along import Question

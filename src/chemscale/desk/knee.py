@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from chemscale.desk.bootstrap import criterion, resample, scatter
 from chemscale.desk.sentences import axis_unit, interval_words, number
 from chemscale.desk.solve import influence
-from chemscale.table.results import Array, Interval, Knee, LawFit, Quantity
+from chemscale.table.fits import Knee, LawFit
+from chemscale.table.results import Array, Interval, Quantity
 
 LEAST = 6  # different x: two on each side, and two for the knee to lie between
 

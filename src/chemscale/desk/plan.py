@@ -18,8 +18,9 @@ from chemscale.desk.candidates import (
 from chemscale.desk.costs import Costs, Rung, bill, words
 from chemscale.desk.sentences import metric_words, number, plural
 from chemscale.table.errors import NotIdentified, UsageError
+from chemscale.table.fits import FamilyFit, Fit
 from chemscale.table.records import Forecast, Prices, Study
-from chemscale.table.results import FamilyFit, Fit, Point
+from chemscale.table.results import Point
 
 
 def forecast(
@@ -131,7 +132,7 @@ def forecast(
     if target is not None:
 
         def again(one: Candidate, amount: int) -> Candidate | None:
-            if (one.size.num_params, amount) in {c[:2] for c in trained_cells(one.fit, bought)}:
+            if (one.size.num_params, amount) in {c.key for c in trained_cells(one.fit, bought)}:
                 return None  # and it did not reach the target
             return candidate_at(one.fit, costs, one.size, amount, seeds, prices)
 
@@ -196,7 +197,7 @@ def prices_of(
     for name, price in {"label_price": label_price, "hour_price": hour_price}.items():
         if price is not None and not 0 <= price < math.inf:
             raise UsageError(f"{name} must be 0 or more, not {price:g}")
-    there = max((cell[1] for one in fit.families for cell in one.observed), default=0)
+    there = max((cell.num_train for one in fit.families for cell in one.observed), default=0)
     return Prices(
         label=label_price or 0.0,
         hour=hour_price or 0.0,
@@ -265,12 +266,12 @@ def _refuse_reached(
     """Tell of a trained run that reached the target, so that none is bought again."""
     names = {(size.family, size.num_params): size.size for size in sizes}
     for one in fits:
-        for num_params, num_train, loss in trained_cells(one, bought):
-            if loss <= target:
-                size = names.get((one.family, num_params), f"{num_params:,} parameters")
+        for cell in trained_cells(one, bought):
+            if cell.loss <= target:
+                size = names.get((one.family, cell.num_params), f"{cell.num_params:,} parameters")
                 raise UsageError(
-                    f"{one.family}:{size} on {num_train:,} {plural(one.unit)} reached "
-                    f"{number(loss)} already: give a target below that"
+                    f"{one.family}:{size} on {cell.num_train:,} {plural(one.unit)} reached "
+                    f"{number(cell.loss)} already: give a target below that"
                 )
 
 

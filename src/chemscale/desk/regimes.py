@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from chemscale.desk.sample import Sample
-from chemscale.table.results import Array, Interval, Limit, Quantity, Regime, SurfaceFit
+from chemscale.table.fits import Limit, Regime, SurfaceFit
+from chemscale.table.results import Array, Interval, Quantity
 
 
 def regimes(
@@ -96,19 +97,19 @@ def _local(sample: Sample, seeds: tuple[float, int], level: float) -> dict[int, 
     """Slopes between neighbouring cells, of every cell that has some along both axes."""
     from scipy.special import stdtrit
 
-    cells = np.array([one[:2] for one in sample.observed()], float)
-    means = np.log([one[2] for one in sample.observed()])
-    counts = np.array([one[3] for one in sample.observed()], float)
+    *cells, means, counts = np.array(sample.observed()).T
+    log_loss = np.log(means)
     reach = float(stdtrit(seeds[1], (1 + level) / 2)) * seeds[0]
-    size, data = (_differences(np.log(cells), axis) for axis in (0, 1))
+    log_cells = np.log(cells).T
+    size, data = (_differences(log_cells, axis) for axis in (0, 1))
     found = {}
-    for place in range(len(cells)):
+    for place in range(len(log_cells)):
         if not (size[place].any() and data[place].any()):
             continue
         told = []
         for row in (data[place], size[place], data[place] - size[place], data[place] + size[place]):
             half = reach * math.sqrt(float((row**2 / counts).sum()))
-            value = -float(row @ means)
+            value = -float(row @ log_loss)
             interval = Interval(low=value - half, high=value + half, level=level)
             told.append(Quantity(value=value, interval=interval))
         found[place] = told

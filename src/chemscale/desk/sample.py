@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.table.errors import DataError, UsageError, hint
+from chemscale.table.fits import Cell
 from chemscale.table.results import Array, Point
 
 LAW_METRICS = {"molecule": "nats_per_molecule", "structure": "force_mae"}
@@ -70,13 +71,13 @@ class Sample:
             deviation = np.minimum(deviation, 4 * robust * unbiased)
         return math.sqrt(float((deviation**2).sum()) / freedom), freedom
 
-    def observed(self) -> tuple[tuple[int, int, float, int], ...]:
-        """(num_params, num_train, geometric mean loss, number of runs) of every cell."""
+    def observed(self) -> tuple[Cell, ...]:
+        """What was measured in every cell."""
         counts = np.bincount(self.cell)
         means = np.exp(np.bincount(self.cell, self.log_loss) / counts)
         first = np.unique(self.cell, return_index=True)[1]
         return tuple(
-            (self.points[i].num_params, self.points[i].num_train, float(mean), int(count))
+            Cell(self.points[i].num_params, self.points[i].num_train, float(mean), int(count))
             for i, mean, count in zip(first, means, counts, strict=True)
         )
 

@@ -11,7 +11,8 @@ from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.influence import leave_out
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number
-from chemscale.table.results import FitStatus, Quantity, SurfaceFit
+from chemscale.table.fits import FitStatus, SurfaceFit
+from chemscale.table.results import Quantity
 
 
 def fit_surface(sample: Sample, question: Question) -> SurfaceFit | None:

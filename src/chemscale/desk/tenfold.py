@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chemscale.desk.forecast import Prediction, predict
 from chemscale.table.errors import NotIdentified
-from chemscale.table.results import FamilyFit
+from chemscale.table.fits import FamilyFit
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def tenfold(one: FamilyFit) -> list[Tenfold]:
     """
     if not one.observed:
         raise NotIdentified(f"{one.family}: nothing was fitted; train the study first")
-    num_params, num_train = max((cell[:2] for cell in one.observed), key=math.prod)
+    num_params, num_train = max((cell.key for cell in one.observed), key=math.prod)
     root = math.sqrt(10)
     steps = {"now": (1, 1), "size": (10, 1), "data": (1, 10), "data and size": (root, root)}
     rows = []

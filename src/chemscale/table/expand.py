@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from chemscale.table.errors import ChemscaleError, DataError, StudyError, UnknownName
@@ -56,18 +57,11 @@ def validate(study: Study, bench: Bench, where: str) -> None:
         StudyError: every mistake, one line each.
         DataError: likewise, when all is well with the study but not with its data.
     """
-    checks: list[Callable[[], object]] = [
-        lambda family=family, size=size: bench.size(family, size)  # type: ignore[misc]
-        for family, sizes in study.families.items()
-        for size in sizes
-    ]
-    checks += [
-        lambda family=family, size=size: bench.start_from(family, size)  # type: ignore[misc]
-        for family, sizes in study.families.items()
-        for size in sizes
-        if study.recipe.start_from is not None
-    ]
-    checks.append(lambda: bench.fingerprint(max(study.num_train), 0))
+    sizes = [(family, size) for family, names in study.families.items() for size in names]
+    checks: list[Callable[[], object]] = [partial(bench.size, *one) for one in sizes]
+    if study.recipe.start_from is not None:
+        checks += [partial(bench.start_from, *one) for one in sizes]
+    checks.append(partial(bench.fingerprint, max(study.num_train), 0))
     errors = [error for check in checks for error in _mistake(check)]
     settings = _too_short(study)
     if study.search and study.recipe.resolve().schedule == "cosine":

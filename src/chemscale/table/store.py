@@ -34,17 +34,9 @@ from chemscale.table.files import (
     write_json,
     writing,
 )
+from chemscale.table.fits import Fit
 from chemscale.table.records import Run, Study
-from chemscale.table.results import (
-    CURVE_COLUMNS,
-    Choice,
-    Curve,
-    Estimate,
-    Fit,
-    Outcome,
-    Size,
-    Trained,
-)
+from chemscale.table.results import CURVE_COLUMNS, Choice, Curve, Estimate, Outcome, Size, Trained
 from chemscale.table.toml import dump_toml, read_toml
 
 LEFT_BEHIND = 3600.0  # seconds after which a half-written file of the study has no writer any more

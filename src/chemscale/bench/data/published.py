@@ -134,9 +134,7 @@ class PublishedTokenizer:
 
 
 def old_symbol(symbol: str) -> str:
-    """How SELFIES 1 spells a symbol of SELFIES 2: `[=Branch1]` as `[Branch1_2]`, `[O-1]` as
-    `[O-expl]`.
-    """  # noqa: D205
+    """A symbol of SELFIES 2 in SELFIES 1: `[=Branch1]` is `[Branch1_2]`, `[O-1]` is `[O-expl]`."""
     inner = symbol[1:-1]
     bond = inner[:1] if inner[:1] in ("=", "#", "/", "\\") else ""
     atom = inner[len(bond) :]

@@ -255,14 +255,11 @@ class Molecules(Dataset):
             DataError: a model of this config has another vocabulary, or is too short.
         """
         size, longest = len(self.tokenizer.symbols), int(self._length.max()) + 1
-        if getattr(config, "vocab_size", size) != size:
+        if (made_for := getattr(config, "vocab_size", size)) != size:
+            raise DataError(f"{self.where}: {size} symbols, but the model was made for {made_for}")
+        if (most := getattr(config, "max_length", longest)) < longest:
             raise DataError(
-                f"{self.where}: {size} symbols, but the model was made for {config.vocab_size}"  # type: ignore[attr-defined]
-            )
-        if getattr(config, "max_length", longest) < longest:
-            raise DataError(
-                f"{self.where}: a molecule of {longest} tokens, but the model takes at most "
-                f"{config.max_length}"  # type: ignore[attr-defined]
+                f"{self.where}: a molecule of {longest} tokens, but the model takes at most {most}"
             )
 
         def batch(items: Indices) -> TokenBatch:

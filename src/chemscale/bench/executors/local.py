@@ -113,9 +113,9 @@ class _Process:
         self.process.wait()
         self._listener.join(timeout=5)
         self._stderr.join(timeout=5)
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+        for pipe in filter(None, (self.process.stdin, self.process.stdout, self.process.stderr)):
             with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+                pipe.close()
 
 
 def visible_gpus() -> list[str]:

@@ -254,10 +254,10 @@ class _Training:
         self.state.flops_spent = self.state.flops_spent if spent is None else spent
         self.place.log(f"goes on from step {self.state.step}" if found else "starts")
 
-    def _adopt(self) -> bool:
-        """Start from the trunk of a run that differs only in length."""
+    def _adopt(self) -> None:
+        """Start from the trunk of a run that differs only in length, where there is one."""
         if self.recipe.schedule != "constant":
-            return False
+            return
         for other in self.folder.siblings(self.run):
             trunk = other.checkpoints("trunk")
             if other.outcome() is None or not trunk:
@@ -270,8 +270,7 @@ class _Training:
             for path in trunk.values():
                 self.place.adopt(path)
             self.place.log(f"starts from the trunk of {other.path.name}")
-            return True
-        return False
+            return
 
     # --- the end ---
 

@@ -73,8 +73,8 @@ def _read(folder: Path) -> Found:
     told = _read_json(folder, "config.json")
     weights = _weights(folder)
     name, counterpart = _family(told)
-    config = counterpart.from_config(told)
-    ours = counterpart.ours(weights, config.num_layers)  # type: ignore[attr-defined]
+    config: Any = counterpart.from_config(told)
+    ours = counterpart.ours(weights, config.num_layers)
     ours = {key: value.float() for key, value in ours.items()}
     kind = load_family(name)
     with torch.device("meta"):

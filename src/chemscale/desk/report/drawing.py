@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -153,7 +154,7 @@ def log_axis(
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     say: Callable[[float], str] = short if counts else tick
     if counts and high > 1e13:
-        say = lambda value: scientific(value, 1)  # noqa: E731
+        say = partial(scientific, digits=1)
     axis.set_major_locator(FixedLocator(round_ticks(low, high, most)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: say(value)))
     axis.set_minor_locator(NullLocator())

@@ -20,7 +20,8 @@ from chemscale.desk.report.words import (
     status,
     with_unit,
 )
-from chemscale.table.results import FamilyFit, LawFit, Quantity
+from chemscale.table.fits import FamilyFit, LawFit
+from chemscale.table.results import Quantity
 
 MOST_UNKNOWNS = 5  # the rest stand in the table of laws
 

@@ -34,7 +34,8 @@ from chemscale.desk.report.words import (
     short,
     with_unit,
 )
-from chemscale.table.results import Array, LawFit, Point, SurfaceFit
+from chemscale.table.fits import LawFit, SurfaceFit
+from chemscale.table.results import Array, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,7 @@ from chemscale.desk.report.words import (
     spread,
     status,
 )
-from chemscale.table.results import Comparison, FamilyFit, LawFit, LeftOut, SurfaceFit
+from chemscale.table.fits import Comparison, FamilyFit, LawFit, LeftOut, SurfaceFit
 
 
 def laws_table(page: Page, family: FamilyFit) -> Table | None:

@@ -10,8 +10,9 @@ from chemscale.desk.report.words import short
 from chemscale.desk.sample import LAW_METRICS
 from chemscale.table.curves import TabledCurve
 from chemscale.table.evaluation import Evaluation
+from chemscale.table.fits import FamilyFit, Fit, LawFit
 from chemscale.table.records import Forecast, Study
-from chemscale.table.results import Choice, Estimate, FamilyFit, Fit, LawFit, Point, Size, Trained
+from chemscale.table.results import Choice, Estimate, Point, Size, Trained
 
 
 @dataclass(frozen=True)

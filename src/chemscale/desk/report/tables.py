@@ -22,14 +22,7 @@ from chemscale.desk.report.words import (
 )
 from chemscale.table.points import point_of
 from chemscale.table.records import Forecast
-from chemscale.table.results import (
-    Choice,
-    EstimateRow,
-    FamilyEstimate,
-    Point,
-    Quantity,
-    Trained,
-)
+from chemscale.table.results import Choice, EstimateRow, FamilyEstimate, Point, Quantity, Trained
 
 BAD = ("failed", "diverged", "out_of_memory")
 

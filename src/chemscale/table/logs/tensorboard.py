@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from chemscale.table.errors import MissingPackage
 from chemscale.table.logs.lightning import hparams
@@ -63,8 +64,8 @@ def _read(folder: Path) -> Row:
     return row | settings(told) | {"step": max(steps, default=0)}
 
 
-def _contents(events: object, plugin: str) -> dict[str, bytes]:
+def _contents(events: Any, plugin: str) -> dict[str, bytes]:
     try:
-        return dict(events.PluginTagToContent(plugin))  # type: ignore[attr-defined]
+        return dict(events.PluginTagToContent(plugin))
     except KeyError:
         return {}
