@@ -28,7 +28,8 @@ from chemscale.desk.sentences import number
 from chemscale.desk.solve import Objective, influence, log_law, solve
 from chemscale.desk.walk import walk
 from chemscale.table.errors import DataError, UsageError
-from chemscale.table.results import Array, FitStatus
+from chemscale.table.fits import FitStatus
+from chemscale.table.results import Array
 
 MAX_ROWS = 600  # that are fitted, of all runs together; neighbouring rows tell nearly the same
 REACH = 10.0  # times the longest run seen
