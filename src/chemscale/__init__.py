@@ -17,6 +17,7 @@ _ROOMS = {
     "labelling": "label",
     "planning": "plan",
     "preparation": "prepare",
+    "reporting": "report",
     "table.errors": "ChemscaleError",
     "table.evaluation": "Evaluation",
     "table.fits": "Fit",
@@ -24,7 +25,7 @@ _ROOMS = {
     "table.results": "Curve Estimate Outcome Point",
     "table.store": "StudyFolder",
     "using": "calculator embed generate load_model probe",
-    "verbs": "estimate expand fit report train",
+    "verbs": "estimate expand fit train",
 }
 _WHERE = {name: f"chemscale.{room}" for room, names in _ROOMS.items() for name in names.split()}
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from chemscale.labelling import label as label
     from chemscale.planning import plan as plan
     from chemscale.preparation import prepare as prepare
+    from chemscale.reporting import report as report
     from chemscale.table.errors import ChemscaleError as ChemscaleError
     from chemscale.table.evaluation import Evaluation as Evaluation
     from chemscale.table.fits import Fit as Fit
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from chemscale.verbs import estimate as estimate
     from chemscale.verbs import expand as expand
     from chemscale.verbs import fit as fit
-    from chemscale.verbs import report as report
     from chemscale.verbs import train as train
 
 

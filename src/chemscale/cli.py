@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 
-class _Sample(StrEnum):
+class _Kind(StrEnum):
     families = "families"
     datasets = "datasets"
     executors = "executors"
@@ -261,12 +261,12 @@ def report(
 
     Example: chemscale report my-study
     """
-    from chemscale import verbs
+    from chemscale import reporting
 
     mapped = pairs(columns or (), "--columns")
     constant = pairs(constants or (), "--set")
     print(
-        verbs.report(
+        reporting.report(
             sources,
             output=output,
             figures=figures,
@@ -279,7 +279,7 @@ def report(
 
 @app.command("list")
 def list_(
-    what: Annotated[_Sample | None, typer.Argument(help="One kind only.")] = None,
+    what: Annotated[_Kind | None, typer.Argument(help="One kind only.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Name the families, datasets, executors and recipes there are.

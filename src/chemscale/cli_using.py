@@ -79,7 +79,7 @@ def generate(
     from chemscale.progress import watching
 
     with watching() as watch:
-        trained = using._loaded(model, watch)
+        trained = using.language_model(model, watch)
         samples = using.generate(
             trained, count, prompts=prompt or (), temperature=temperature, top_k=top_k,
             top_p=top_p, seed=seed, batch_size=batch_size, max_length=max_length, watch=watch,
@@ -195,7 +195,7 @@ def embed(
     texts = read_smiles(molecules, column)
     settings: dict[str, Any] = {"layer": layer, "pooling": pooling.value, "unknown": unknown.value}
     with watching() as watch:
-        trained = using._loaded(model, watch)
+        trained = using.language_model(model, watch)
         asked = None
         if nearest:
             asked = using.embed(trained, nearest, max_rejected=0, source="--nearest", **settings)
@@ -239,7 +239,7 @@ def probe(
 
     Example: chemscale probe my-study esol.csv --target solubility
     """
-    from chemscale import tables, using
+    from chemscale import tables, tables_using, using
     from chemscale.progress import watching
 
     if not target:
@@ -258,7 +258,7 @@ def probe(
         counts = {"num_molecules": found.num_molecules, "num_unknown": found.num_unknown}
         tables.print_json({**counts, "scores": found.scores})
     else:
-        tables.print_probed(found)
+        tables_using.print_probed(found)
 
 
 def _some(path: Path, column: str, count: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chemscale.progress import Watch, quiet
 from chemscale.table.adopted import FILE, Adopted, Gate, read
 from chemscale.table.errors import DataError, MissingPackage, UsageError
-from chemscale.using import _language, need_bench
+from chemscale.using import language_model, need_bench
 
 if TYPE_CHECKING:
     from chemscale.bench.using.metatomic import Agreement
@@ -103,7 +103,7 @@ def refuse(potential: TrainedPotential) -> None:
 def _transformers(path: Path, folder: Path, watch: Watch) -> Gate:
     from chemscale.bench.using import card, exchange, gate, trained
 
-    model = _language(path, watch)
+    model = language_model(path, watch)
     seen = gate.pass_gate(model)
     if (path / FILE).is_file():
         told = read(path)

@@ -62,10 +62,8 @@ class Expansion:
 
 def open_workbench(folder: StudyFolder, watch: Watch) -> Workbench:
     """Open a study's dataset and families, after a look at their names."""
-    try:
+    with MissingPackage.told("train", "training"):
         from chemscale.bench.training.measure import Workbench
-    except ModuleNotFoundError as error:
-        raise MissingPackage.of(str(error.name), "train", "training") from error
 
     study = folder.study()
     unknown = expanding.unknown_families(study)

@@ -71,12 +71,10 @@ def label(
     ):
         if not value > 0:
             raise UsageError(f"--{name} {value}: must be above zero")
-    try:
+    with MissingPackage.told("train", "labelling"):
         from chemscale.bench.data.encoding import num_cores
         from chemscale.bench.using import label as bench
         from chemscale.bench.using.conformers import Shape
-    except ModuleNotFoundError as error:
-        raise MissingPackage.of(str(error.name), "train", "labelling") from error
 
     shape = None
     if bench.is_molecules(source):

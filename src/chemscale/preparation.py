@@ -46,13 +46,11 @@ def prepare(
         DataError: a file cannot be read, lacks a column, or holds no molecule.
         StoreError: the folder holds something else.
     """
-    try:
+    with MissingPackage.told("train", "preparing molecules"):
         from chemscale.bench.data.base import resolve_paths
         from chemscale.bench.data.encoding import Choices
         from chemscale.bench.data.molecule_files import FORMS, form_of
         from chemscale.bench.data.prepare import prepare as encode_once
-    except ModuleNotFoundError as error:
-        raise MissingPackage.of(str(error.name), "train", "preparing molecules") from error
 
     choices = Choices(notation, fragments, charges, stereo, group)  # type: ignore[arg-type]
     given = [source] if isinstance(source, str | Path) else list(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chemscale import verbs
+from chemscale import reporting, verbs
 from chemscale.progress import Watch
 from chemscale.table.errors import NotIdentified, StoreError
 from chemscale.tables import wrapped
@@ -62,7 +62,7 @@ def run(folder: Path | None, workers: int | None, watch: Watch) -> tuple[Path, l
         (place / "study.toml").write_text(text)
         verbs.train(place, workers=workers, watch=watch)
         words += [f"{name}:", *wrapped(str(verbs.fit(place))), *wrapped(_plan(place))]
-    report = verbs.report([folder / name for name in studies], output=folder / "report.html")
+    report = reporting.report([folder / name for name in studies], output=folder / "report.html")
     return report, words
 
 

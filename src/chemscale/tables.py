@@ -19,7 +19,6 @@ from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
     from chemscale.bench.data.prepare import Card
-    from chemscale.bench.using.probe import Probed
     from chemscale.desk.design import Design
     from chemscale.desk.tenfold import Tenfold
     from chemscale.expansion import Expansion
@@ -54,7 +53,7 @@ def print_card(card: Card, folder: Path) -> None:
         return
     print()
     spreads = {"symbols": card.lengths, "heavy atoms": card.heavy_atoms}
-    _print(
+    print_columns(
         ("of a molecule", "smallest", "mean", "largest"),
         [(name, str(s.smallest), f"{s.mean:.1f}", str(s.largest)) for name, s in spreads.items()],
     )
@@ -77,7 +76,7 @@ def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
         for line in expansion.rejects:
             print(f"    {line}")
     print()
-    _print(
+    print_columns(
         ("family", "size", "parameters", "non-embedding", "memory (batch)", "FLOPs an item",
          "items/s"),
         [
@@ -110,7 +109,7 @@ def print_expansion(expansion: Expansion, *, rejects: bool = False) -> None:
     if expansion.waiting:
         count, flops = f"{expansion.waiting}", f"{expansion.waiting_flops:.3g}"
         rows.append(("sweep + check", count, "–", flops, "after the search"))
-    _print(("chapter", "runs", "done", "FLOPs at most", "core time at most"), rows)
+    print_columns(("chapter", "runs", "done", "FLOPs at most", "core time at most"), rows)
     print(f"\n{expansion.changed}.")
     for name in expansion.unused:
         print(f"  unused: {name}")
@@ -170,25 +169,25 @@ def print_estimate(found: Estimate, choices: Sequence[Choice] | None) -> None:
             "rate": [f"{row.learning_rate:g}" if row.learning_rate else "" for row in family.rows],
             "batch": [str(row.batch_size or "") for row in family.rows],
             "rank": [str(row.rank) if row.rank else "–" for row in family.rows],
-            "early": [_number(row.early_loss) for row in family.rows],
-            "forecast": [_number(row.forecast) for row in family.rows],
+            "early": [number(row.early_loss) for row in family.rows],
+            "forecast": [number(row.forecast) for row in family.rows],
             "90 % interval": [
                 _range(row.interval.low, row.interval.high) if row.interval else "–"
                 for row in family.rows
             ],
-            "final": [_number(row.final_loss) for row in family.rows],
+            "final": [number(row.final_loss) for row in family.rows],
             "below best": [
                 "" if row.chance is None else f"{100 * row.chance:.0f} %" for row in family.rows
             ],
             "ended": [row.status or "" for row in family.rows],
         }
         told = {name: cells for name, cells in columns.items() if any(cells)}
-        _print(tuple(told), list(zip(*told.values(), strict=True)))
+        print_columns(tuple(told), list(zip(*told.values(), strict=True)))
         print()
     if choices is None:
         return
     print("Chosen:")
-    _print(
+    print_columns(
         ("family", "size", "rate", "batch", ""),
         [(c.family, c.size, f"{c.learning_rate:g}", str(c.batch_size), c.source) for c in choices],
     )
@@ -213,11 +212,11 @@ def print_plan(forecast: Forecast, path: Path | None) -> None:
     print(
         f"{forecast.family} {f'{size} ' * (size == forecast.size)}({forecast.num_params:,} "
         f"parameters) on {forecast.num_train:,} training items: {forecast.metric} "
-        f"{_number(forecast.value)} ({levels})"
+        f"{number(forecast.value)} ({levels})"
     )
     print(f"  by {forecast.law}; {forecast.why}")
     linked = [
-        f"{metric} {_number(value)} (90 %: {_range(low, high)})"
+        f"{metric} {number(value)} (90 %: {_range(low, high)})"
         for metric, (value, low, high) in (forecast.utility or {}).items()
     ]
     if linked:
@@ -239,7 +238,7 @@ def print_pilots(found: Design, path: Path | None) -> None:
     now, target = found.interval, found.target
     print(
         f"{target.fit.family} {target.size.size} on {target.num_train:,} training items: "
-        f"{target.fit.metric} {_number(target.prediction.value)} "
+        f"{target.fit.metric} {number(target.prediction.value)} "
         f"({100 * now.level:g} %: {_range(now.low, now.high)})"
     )
     rows = [
@@ -247,7 +246,7 @@ def print_pilots(found: Design, path: Path | None) -> None:
             pilot.candidate.size.size,
             f"{pilot.candidate.num_train:,}",
             f"seed {pilot.trained + 1}" if pilot.trained else "new",
-            _number(pilot.candidate.cost(found.unit)),
+            number(pilot.candidate.cost(found.unit)),
             _range(pilot.interval.low, pilot.interval.high),
             f"{100 * pilot.narrower:.0f} %",
         )
@@ -255,7 +254,7 @@ def print_pilots(found: Design, path: Path | None) -> None:
     ]
     if rows:
         unit = {"flops": "FLOPs", "work": "size x data"}.get(found.unit, found.unit)
-        _print(("size", "num_train", "run", unit, "interval after", "narrower"), rows)
+        print_columns(("size", "num_train", "run", unit, "interval after", "narrower"), rows)
     print("\n".join(wrapped(found.sentence[0].upper() + found.sentence[1:] + ".")))
     if found.pilots:
         _print_place(path)
@@ -295,31 +294,13 @@ def print_tenfold(found: Mapping[str, Sequence[Tenfold]]) -> None:
                 continue
             last = row.answer.intervals[-1]
             print(
-                f"  {label} ({place}): {_number(row.answer.value)} "
+                f"  {label} ({place}): {number(row.answer.value)} "
                 f"({100 * last.level:g} %: {_range(last.low, last.high)})"
             )
 
 
-def print_probed(found: Probed) -> None:
-    """How well properties are told from embeddings, and from fingerprints."""
-    metric = found.scores[0].metric if found.scores else ""
-    _print(
-        ("features", "model", metric, "spread over splits"),
-        [
-            (one.features, one.model, _number(one.value), f"{one.spread:.2g}")
-            for one in found.scores
-        ],
-    )
-    print(
-        f"\n{found.num_molecules:,} molecules, split by scaffold; lower rmse, higher roc_auc win."
-    )
-    if found.num_unknown:
-        print(f"{found.num_unknown:,} of them have symbols that the model does not know.")
-    if found.num_left_out:
-        print(f"{found.num_left_out} targets of a split had one class only and were left out.")
-
-
-def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table whose columns are as wide as what is in them."""
     table = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     for row in table:
@@ -336,7 +317,7 @@ def _hours(expansion: Expansion, runs: Sequence[Run]) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{_number(low)} to {_number(high)}"
+    return f"{number(low)} to {number(high)}"
 
 
 def _bytes(amount: float) -> str:
@@ -347,5 +328,6 @@ def _bytes(amount: float) -> str:
     return f"{amount:.3g} TB"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Four digits; "–" where there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chemscale.table.evaluation import ErrorSettings, Evaluated, Evaluation
 from chemscale.table.store import StudyFolder
-from chemscale.tables import _number, _print
+from chemscale.tables import number, print_columns
+
+if TYPE_CHECKING:
+    from chemscale.bench.using.probe import Probed
 
 
 def print_evaluation(found: Evaluation, path: Path) -> None:
@@ -32,11 +36,11 @@ def print_evaluation(found: Evaluation, path: Path) -> None:
         rows.append((test.get("nats_per_molecule", math.inf), name, one.metrics))
     rows.sort(key=lambda row: (-row[0], row[1]))
     cells = [
-        (name, _number(loss), *(_number(metrics.get(key)) for key in shown))
+        (name, number(loss), *(number(metrics.get(key)) for key in shown))
         for loss, name, metrics in rows
     ]
-    floor = ("training molecules", "–", *(_number(found.floor.get(key)) for key in shown))
-    _print(("run", "nats/molecule", *shown.values()), [*cells, floor])
+    floor = ("training molecules", "–", *(number(found.floor.get(key)) for key in shown))
+    print_columns(("run", "nats/molecule", *shown.values()), [*cells, floor])
     print(f"\n{found.settings.num_samples:,} samples of each model, against {reference}.")
     print("More in evaluation.json; `chemscale report` draws it against the loss.")
 
@@ -58,7 +62,7 @@ def _print_errors(found: Evaluation, names: dict[str, str]) -> None:
     shifted = [name for name in shown if any(f"shift_{name}" in one.metrics for one in runs)]
     keys = [*shown, *(f"shift_{name}" for name in shifted)]
     head = [*(ERRORS[name] for name in shown), *(f"shift: {ERRORS[name]}" for name in shifted)]
-    _print(
+    print_columns(
         ("run", *head),
         [
             (names.get(one.run, one.run), *(_cell(key, one.metrics.get(key)) for key in keys))
@@ -69,16 +73,32 @@ def _print_errors(found: Evaluation, names: dict[str, str]) -> None:
         best = runs[-1].metrics
         start = f"force_mae.{what}."
         rows = [
-            (name.removeprefix(start), _number(value))
+            (name.removeprefix(start), number(value))
             for name, value in best.items()
             if name.startswith(start)
         ]
         if rows:
             print(f"\n  of the best, {names.get(runs[-1].run, runs[-1].run)}:")
-            _print((title, "force MAE, meV/Å"), rows)
+            print_columns((title, "force MAE, meV/Å"), rows)
 
 
 def _cell(key: str, value: float | None) -> str:
     if key == "nve_stable" and value is not None:
         return "yes" if value else "no"
-    return _number(value)
+    return number(value)
+
+
+def print_probed(found: Probed) -> None:
+    """How well properties are told from embeddings, and from fingerprints."""
+    metric = found.scores[0].metric if found.scores else ""
+    print_columns(
+        ("features", "model", metric, "spread over splits"),
+        [(one.features, one.model, number(one.value), f"{one.spread:.2g}") for one in found.scores],
+    )
+    print(
+        f"\n{found.num_molecules:,} molecules, split by scaffold; lower rmse, higher roc_auc win."
+    )
+    if found.num_unknown:
+        print(f"{found.num_unknown:,} of them have symbols that the model does not know.")
+    if found.num_left_out:
+        print(f"{found.num_left_out} targets of a split had one class only and were left out.")

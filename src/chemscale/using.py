@@ -32,7 +32,7 @@ def load_model(path: str | Path, *, watch: Watch = quiet) -> TrainedModel | Trai
     need_bench()
     from chemscale.bench.using.trained import load_potential, unit_of
 
-    return load_potential(path) if unit_of(path) == "structure" else _language(path, watch)
+    return load_potential(path) if unit_of(path) == "structure" else language_model(path, watch)
 
 
 def calculator(
@@ -85,7 +85,7 @@ def generate(
         watch: told about progress.
         **settings: prompts, temperature, top_k, top_p, seed, batch_size, max_length.
     """
-    trained = _loaded(model, watch)
+    trained = language_model(model, watch)
     from chemscale.bench.using.generate import generate as generating
 
     total = count * max(1, len(settings.get("prompts") or ()))
@@ -108,7 +108,7 @@ def embed(
         watch: told about progress.
         **settings: layer, pooling, unknown, max_rejected.
     """
-    trained = _loaded(model, watch)
+    trained = language_model(model, watch)
     from chemscale.bench.using.embed import embed as embedding
 
     with counting(watch, len(smiles)) as counter:
@@ -132,23 +132,22 @@ def probe(
         watch: told about progress.
         **settings: num_splits, layer, pooling, unknown, max_rejected.
     """
-    trained = _loaded(model, watch)
+    trained = language_model(model, watch)
     from chemscale.bench.using.probe import probe as probing
 
     with preparing(watch) as progress:
         return probing(trained, smiles, targets, progress=progress, **settings)
 
 
-def _loaded(model: str | Path | TrainedModel, watch: Watch) -> TrainedModel:
+def language_model(model: str | Path | TrainedModel, watch: Watch) -> TrainedModel:
+    """The language model of a run, a study or an adopted folder; one that is loaded, as it is."""
     need_bench()
-    return _language(model, watch) if isinstance(model, str | Path) else model
-
-
-def _language(path: str | Path, watch: Watch) -> TrainedModel:
+    if not isinstance(model, str | Path):
+        return model
     from chemscale.bench.using.trained import load
 
     with preparing(watch) as progress:
-        return load(path, progress=progress)
+        return load(model, progress=progress)
 
 
 def need_bench() -> None:
@@ -157,8 +156,6 @@ def need_bench() -> None:
     Raises:
         MissingPackage: either is.
     """
-    try:
+    with MissingPackage.told("train", "using a trained model"):
         import rdkit  # noqa: F401
         import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingPackage.of(str(error.name), "train", "using a trained model") from error

@@ -1,39 +1,35 @@
 """The verbs, where table, bench and desk meet; the command line is a thin coat over them.
 
-Each takes a study folder (or its file), does one stage and writes that stage's file. `fit`, `plan`
-and `report` run without torch.
+Each takes a study folder (or its file), does one stage and writes that stage's file. `fit` runs
+without torch. Verbs with a file of their own: see `chemscale.__init__`.
 """
 
 from __future__ import annotations
 
 import csv
-import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chemscale.expansion import Expansion, expand_with, open_workbench
 from chemscale.progress import Watch, quiet
 from chemscale.table import expand as expanding
 from chemscale.table.columns import Columns
-from chemscale.table.curves import holds_curves, read_curves
+from chemscale.table.curves import read_curves
 from chemscale.table.errors import DataError, StoreError, UsageError
 from chemscale.table.files import table as as_csv
 from chemscale.table.files import write as write_whole
 from chemscale.table.fits import Fit
 from chemscale.table.joining import join
 from chemscale.table.logs.rows import alike
-from chemscale.table.points import REQUIRED, points_in, points_of, read_rows, write_points
+from chemscale.table.points import points_in, points_of, read_rows, write_points
 from chemscale.table.records import Run
 from chemscale.table.registry import executors
 from chemscale.table.results import Estimate, Point
 from chemscale.table.store import StudyFolder
 from chemscale.work import Work
-
-if TYPE_CHECKING:
-    from chemscale.desk.report import Page
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -236,7 +232,7 @@ def fitted(folder: StudyFolder) -> Fit:
     found = folder.fit()
     if found is None:
         return fit(folder.path)
-    if late := _ended_since(folder, points_of(folder.trained())):
+    if late := ended_since(folder, points_of(folder.trained())):
         raise UsageError(
             f"{folder.path}: {late:,} of the sweep's runs ended after the fit was made; run "
             "`chemscale fit` again, then this"
@@ -244,7 +240,7 @@ def fitted(folder: StudyFolder) -> Fit:
     return found
 
 
-def _ended_since(folder: StudyFolder, points: Sequence[Point]) -> int:
+def ended_since(folder: StudyFolder, points: Sequence[Point]) -> int:
     """How many runs of the sweep are not in `points.csv`, which `fit` writes beside its fit."""
     try:
         with (folder.path / "points.csv").open(newline="") as stream:
@@ -252,110 +248,6 @@ def _ended_since(folder: StudyFolder, points: Sequence[Point]) -> int:
     except FileNotFoundError:  # a fit from elsewhere
         return 0
     return len({point.run for point in points if point.role == "sweep"} - known)
-
-
-def report(
-    source: Paths,
-    *,
-    output: Path | None = None,
-    figures: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    constants: Mapping[str, Any] | None = None,
-    metric: str | None = None,
-) -> Path:
-    """Write one HTML file on study folders, tables or logs; returns where.
-
-    Args:
-        source: one or several study folders, tables, or logs of other trainers.
-        output: where; default `report.html` in the first folder, of a file `NAME-report.html`.
-        figures: a folder for the figures as SVG and PNG files.
-        columns: of tables, as in `fit`.
-        constants: of tables, as in `fit`.
-        metric: the loss to fit in tables and logs; a study has its own fit.
-    """
-    from chemscale import __version__
-    from chemscale.desk.report import Page, render, save
-    from chemscale.desk.report import figures as drawing
-
-    sources = sources_of(source)
-    pages = []
-    for one in sources:
-        if isinstance(one, StudyFolder):
-            trained = tuple(one.trained())
-            points = tuple(points_of(trained))
-            asked = {run for ids in one.index().values() for run in ids}
-            pages.append(
-                Page(
-                    folder=one.path.name,
-                    study=one.study(),
-                    trained=trained,
-                    points=points,
-                    estimate=one.estimate(),
-                    choices=tuple(one.choices()),
-                    fit=one.fit(),
-                    plans=tuple(one.plans().items()),
-                    sizes=tuple(one.sizes()),
-                    notes=tuple(one.notes()),
-                    evaluation=one.evaluation(),
-                    num_waiting=len(asked - {run.run.id for run in trained}),
-                    num_unfitted=_ended_since(one, points) if one.fit() else 0,
-                )
-            )
-        else:
-            pages.append(_table_page(one, columns_of(columns, constants), metric))
-    names = ", ".join(page.name for page in pages)
-    if len(pages) > 1 and len({page.unit for page in pages}) == 1:
-        pages.insert(0, _together(sources, pages, metric))
-    html = render(pages, title=names, made=now(), version=__version__)
-    first = sources[0].path if isinstance(sources[0], StudyFolder) else sources[0]
-    stem = Path(first.name.removesuffix(".gz")).stem
-    beside = first.with_name(f"{stem}-report.html")  # of each table its own
-    target = output or (first / "report.html" if first.is_dir() else beside)
-    write_whole(target, html.encode())
-    if figures is not None:
-        figures.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawing(pages).items():
-            # Brackets tell families of several studies apart.
-            stem = re.sub(r"[^\w.-]+", "-", name).strip("-")
-            save(figure, figures / f"{stem}.svg")
-            save(figure, figures / f"{stem}.png")
-    return target
-
-
-def _table_page(path: Path, columns: Columns, metric: str | None) -> Page:
-    """What a table or logs say: laws of its ends, a ranking where it holds curves, or both."""
-    from chemscale.desk.estimate import estimate as estimating
-    from chemscale.desk.report import Page
-    from chemscale.desk.settings import tabled
-
-    name = path.resolve().name
-    curves = read_curves(path, columns) if holds_curves(path, columns) else []
-    ranking = estimating(*tabled(curves), now=now()) if curves else None
-    rows = read_rows(path, columns)
-    if ranking and not {*REQUIRED} <= {*rows[0]}:
-        return Page(name, curves=tuple(curves), estimate=ranking)  # sizes, amounts are not told
-    points = tuple(points_in(rows, str(path)))
-    found = fit(points, metric=metric)
-    return Page(name, points=points, fit=found, curves=tuple(curves), estimate=ranking)
-
-
-def _together(sources: list[StudyFolder | Path], pages: Sequence[Page], metric: str | None) -> Page:
-    """All points in one table, whose families can be compared."""
-    from chemscale.desk.report import Page
-
-    studies = {}
-    points: list[Point] = []
-    for one, page in zip(sources, pages, strict=True):
-        if isinstance(one, StudyFolder) and page.study is not None:
-            studies[one.path] = page.study, list(page.points)
-        else:
-            points += page.points
-    points += join(studies)
-    try:
-        found = fit(points, metric=metric)
-    except DataError:  # nothing to fit yet, as the studies' own sections say
-        found = None
-    return Page("Together", points=tuple(points), fit=found, joins=True)
 
 
 def sources_of(source: Paths) -> list[StudyFolder | Path]:

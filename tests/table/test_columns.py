@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chemscale import tables, verbs
+from chemscale import reporting, tables, verbs
 from chemscale.cli import app
 from chemscale.table.columns import Columns, pairs
 from chemscale.table.errors import DataError, UsageError
@@ -92,5 +92,5 @@ def test_a_report_reads_other_names_too(tmp_path: Path):
     path = table(tmp_path, rows)
     said = {"columns": NAMES, "constants": {"family": "painn"}}
     with pytest.raises(UsageError, match="Say --metric. Known: loss, mae"):
-        verbs.report(path, **said)
-    assert "test mae of 3 painn runs" in verbs.report(path, metric="mae", **said).read_text()
+        reporting.report(path, **said)
+    assert "test mae of 3 painn runs" in reporting.report(path, metric="mae", **said).read_text()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from chemscale.reporting import report
 from chemscale.table.errors import DataError
-from chemscale.verbs import estimate, report
+from chemscale.verbs import estimate
 
 Loss = Callable[[int], float]
 HEADER = "run,epoch,val_loss\n"

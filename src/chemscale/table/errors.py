@@ -14,7 +14,8 @@ ChemscaleError             exit 1   a failure with a sentence for the reader
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class ChemscaleError(Exception):
@@ -74,6 +75,15 @@ class MissingPackage(ChemscaleError):
     def of(cls, package: str, extra: str, purpose: str) -> MissingPackage:
         """Name the package, what needs it, and the exact line that installs it."""
         return cls(f"{purpose} needs {package}: pip install 'chemscale[{extra}]'")
+
+    @classmethod
+    @contextmanager
+    def told(cls, extra: str, purpose: str) -> Iterator[None]:
+        """Say so of a package that the block imports and that is not there."""
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise cls.of(str(error.name), extra, purpose) from error
 
 
 class Stopped(ChemscaleError):

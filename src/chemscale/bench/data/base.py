@@ -203,7 +203,7 @@ def open_dataset(spec: DatasetSpec, folder: Path, progress: Progress = silent) -
         options = spec.model_dump(exclude_unset=True, exclude={"name"})
         dataset: Dataset = datasets.load(spec.name)(progress=progress, **options)
         return dataset
-    try:
+    with MissingPackage.told("train", "reading data"):
         if spec.format in MOLECULE_FORMATS:
             from chemscale.bench.data.tokens import Molecules
 
@@ -212,8 +212,6 @@ def open_dataset(spec: DatasetSpec, folder: Path, progress: Progress = silent) -
             from chemscale.bench.data.graphs import Structures
 
             return Structures(spec, folder, progress)
-    except ModuleNotFoundError as error:
-        raise MissingPackage.of(str(error.name), "train", "reading data") from error
     raise AssertionError(spec.format)
 
 

@@ -41,10 +41,8 @@ class ChemNet:
     """
 
     def __init__(self) -> None:
-        try:
+        with MissingPackage.told("metrics", "FCD"):
             from fcd_torch import FCD
-        except ModuleNotFoundError as error:
-            raise MissingPackage.of(str(error.name), "metrics", "FCD") from error
         self.network: torch.nn.Module = FCD().model
 
     @torch.no_grad()
