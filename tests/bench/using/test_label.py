@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.io import iread, read, write
 
 from chemscale.bench.data.base import open_dataset
-from chemscale.bench.using.label import Work, labelled
+from chemscale.bench.using.single_point import labelled
 from chemscale.labelling import label
 from chemscale.table.errors import DataError, MissingPackage, UsageError
 from chemscale.table.records import DatasetSpec
@@ -32,13 +32,15 @@ def source(tmp_path):
     return path
 
 
-def test_a_structure_without_a_label_is_listed_with_its_reason(source, tmp_path):
+def test_a_structure_without_a_label_is_listed_with_its_reason(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     told = label(source, tmp_path / "out.extxyz", calculator=EMT, workers=1)
     assert (told.structures, told.rejects) == (COUNT - 1, 1)
     assert (tmp_path / "out.extxyz.rejects.csv").read_text().splitlines()[1].startswith("3,CXe,")
     first = read(tmp_path / "out.extxyz", index=0)
     assert first.get_forces().shape == (2, 3)
     assert json.loads((tmp_path / "out.extxyz.json").read_text())["elements"] == ["C", "O"]
+    assert os.environ["OMP_NUM_THREADS"] == "3"  # that of workers is theirs
 
 
 SLOW = """
@@ -129,7 +131,7 @@ def test_a_molecule_met_before_is_labelled_once_and_counted(tmp_path):
 )
 def test_what_a_structure_is_called_is_read_back_as_it_was(smiles):
     atoms = Atoms("CO", [[0, 0, 0], [0, 0, 1.1]], info={"smiles": smiles})
-    text = labelled(atoms, Work(EMT, {}, None))
+    text = labelled(atoms, EMT, {})
     for back in iread(StringIO(text * 2), format="extxyz"):
         assert type(back.info["smiles"]) is str
         assert back.info["smiles"] == smiles

@@ -10,8 +10,6 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import importlib
-import importlib.metadata
 import io
 import json
 import multiprocessing
@@ -27,22 +25,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import chemical_symbols
-from ase.io import iread, write
-from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+from ase.io import iread
 
 from chemscale.bench.data.molecule_files import form_of, read_smiles
 from chemscale.bench.data.notation import canonical
-from chemscale.bench.data.structure_files import electrons
 from chemscale.bench.using.conformers import Shape, structures
-from chemscale.table.errors import ChemscaleError, DataError, MissingPackage, UsageError
+from chemscale.bench.using.single_point import XTB, labelled, unknown_to, version_of
+from chemscale.table.errors import ChemscaleError, DataError, UsageError
 from chemscale.table.files import write as replace
 
-XTB = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
-XTB_ELEMENTS = frozenset(chemical_symbols[1:87])  # H to Rn
 MOLECULES, STRUCTURES = 8, 64  # in a chunk
 
 
@@ -83,7 +74,7 @@ def run(
         DataError: the input cannot be read, or nothing in it could be labelled.
         UsageError: the output is there with other settings, or no such calculator.
     """
-    version = check_calculator(work)
+    version = version_of(work.calculator, work.shape.elements if work.shape else ())
     if not source.is_file():
         raise DataError(f"{source}: no such file")
     settings = {
@@ -137,41 +128,6 @@ def _differences(made: dict[str, Any], asked: dict[str, Any]) -> str:
     return ", ".join(told) or "structures from another kind of input"
 
 
-def check_calculator(work: Work) -> str:
-    """Whether the calculator can be had, before compute is spent; returns its version.
-
-    Raises:
-        MissingPackage: tblite is not installed.
-        UsageError: no such calculator.
-    """
-    if work.calculator in XTB:
-        try:
-            importlib.import_module("tblite.ase")
-        except ImportError as error:
-            raise MissingPackage.of("tblite", "label", "GFN-xTB labels") from error
-        package = "tblite"
-        wanted = set(work.shape.elements if work.shape else ())
-        if odd := sorted(wanted - XTB_ELEMENTS):
-            raise UsageError(f"--elements: {work.calculator} knows H to Rn, not {' '.join(odd)}")
-    else:
-        _calculator_class(work.calculator)
-        package = work.calculator.split(".")[0].split(":")[0]
-    try:
-        return f"{package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
-        return package
-
-
-def _calculator_class(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise UsageError(f"--calculator {name}: {', '.join(XTB)}, or module:Name of a class of ASE")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--calculator {name}: {error}") from error
-
-
 # --- the input -----------------------------------------------------------------------------------
 
 
@@ -187,10 +143,8 @@ def _structures(path: Path, work: Work) -> list[Any]:
         raise DataError(f"{path}: ASE cannot read it: {type(error).__name__}: {error}") from error
     if not found:
         raise DataError(f"{path}: no structures")
-    if work.calculator in XTB:
-        odd = sorted({s for atoms in found for s in atoms.symbols} - XTB_ELEMENTS)
-        if odd:
-            raise DataError(f"{path}: {work.calculator} knows H to Rn, not {' '.join(odd)}")
+    if odd := unknown_to(work.calculator, (s for atoms in found for s in atoms.symbols)):
+        raise DataError(f"{path}: {work.calculator} knows H to Rn, not {' '.join(odd)}")
     return found
 
 
@@ -226,12 +180,13 @@ def _label_all(
     tell: Callable[[int], None],
 ) -> list[Path]:
     """Label chunk by chunk until there are enough; the parts to be joined, in order."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # inherited; threads within a molecule only lose time
     used, made = [], 0
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
     waiting: deque[tuple[Path, Future[None] | None]] = deque()
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # of workers; threads within a molecule only lose time
     try:
         while count is None or made < count:
             while len(waiting) < 4 * workers and (chunk := next(ahead, None)) is not None:
@@ -252,6 +207,8 @@ def _label_all(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        os.environ.pop("OMP_NUM_THREADS")
+        os.environ |= {} if threads is None else {"OMP_NUM_THREADS": threads}
     return used
 
 
@@ -283,52 +240,11 @@ def _label(part: Path, chunk: Chunk, work: Work) -> None:
         for atoms in made:
             kind = str(atoms.info.get("config_type", ""))
             try:
-                frames.append([kind, labelled(atoms, work)])
+                frames.append([kind, labelled(atoms, work.calculator, work.options)])
             except Exception as error:  # calculators raise whatever befalls them
                 rejects.append([row, what, f"{kind}: {_line(error)}".removeprefix(": ")])
     told = {"frames": frames, "rejects": rejects, "duplicates": len(chunk.twins)}
     replace(part, json.dumps(told).encode(), sync=False)
-
-
-def labelled(atoms: Atoms, work: Work) -> str:
-    """One structure with its labels, eV and eV/Å, as extended XYZ.
-
-    Each has a calculator of its own: what came before must not show in the last digits.
-    """
-    charge, unpaired = electrons(atoms)
-    if work.calculator in XTB:
-        from tblite.ase import TBLite
-
-        state = {"charge": charge, "multiplicity": unpaired + 1}
-        method = XTB[work.calculator]
-        calculator = TBLite(**{"method": method, "verbosity": 0, **state, **work.options})
-    else:
-        calculator = _calculator_class(work.calculator)(**work.options)
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=atoms.info)
-    bare.calc = calculator
-    energy, forces = float(bare.get_potential_energy()), np.asarray(bare.get_forces())
-    if not np.isfinite(energy) or not np.isfinite(forces).all():
-        raise ValueError("the energy or a force is not finite")
-    known = {"energy", "forces", "stress", "free_energy"}
-    bare.info = {key: _kept(value) for key, value in atoms.info.items() if key not in known}
-    bare.calc = SinglePointCalculator(bare, energy=energy, forces=forces)
-    text = io.StringIO()
-    write(text, bare, format="extxyz")
-    return text.getvalue()
-
-
-def _kept(value: Any) -> Any:
-    r"""An entry such that ASE reads back what was written.
-
-    As it stands, ASE reads the SMILES `F` as False, and loses the backslashes of `F/C=C\F`.
-    """
-    if not isinstance(value, str):
-        return value
-    written = value.replace("\\", "\\\\")
-    back = key_val_str_to_dict(key_val_dict_to_str({"key": written}))["key"]
-    if isinstance(back, str) and back == value and value.isprintable():
-        return written
-    return "_JSON " + json.dumps(value).replace("\\", "\\\\")
 
 
 def _line(error: Exception) -> str:
