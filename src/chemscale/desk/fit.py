@@ -26,7 +26,7 @@ from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select
 from chemscale.desk.sentences import excluded_words
 from chemscale.desk.surface import fit_surface
 from chemscale.table.errors import DataError, UsageError
-from chemscale.table.fits import FamilyFit, Fit, LawFit, Regime, SurfaceFit
+from chemscale.table.fits import FamilyFit, Fit, LawFit
 from chemscale.table.results import Array, Point
 
 
@@ -98,43 +98,16 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         caveat=f" at this training length{limit}" if mostly_capped else "",
     )
     laws: list[LawFit] = []
-    told: list[str | None] = []
-    fitted: list[LawFit | SurfaceFit] = []
-    surface = None
-    limits: tuple[Regime, ...] = ()
+    told: list[str | None] = [f"nothing to fit, none of {len(points)} runs gives a {metric}"]
     if kept:
-        size = _richest(sample.log_params, sample.log_train)
-        at_size = sample.where(sample.log_params == size, metric)
-        laws.append(fit_along(at_size, "num_train", question))
-        told.append(laws[-1].sentence)
-        if mostly_capped:
-            converged = _converged_law(at_size, metric, question)
-            laws += [converged] if converged else []
-            told.append(
-                converged.sentence
-                if converged
-                else "the exponent of training to convergence is not identified: it takes four "
-                "num_train over a decade at that size whose runs were not capped"
-            )
-        amount = _richest(sample.log_train, sample.log_params)
-        at_amount = sample.where(sample.log_train == amount, metric)
-        laws.append(fit_along(at_amount, "num_params", question))
-        told.append(laws[-1].sentence)
-        costed = sample.where([bool(point.flops) for point in sample.points], metric)
-        if costed.points:
-            laws.append(fit_along(costed, "flops", question))
-            told.append(laws[-1].sentence)
-            untold = len(kept) - len(costed.points)
-            told.append(f"{untold} of {len(kept)} runs tell no FLOPs" if untold else "")
-        surface = fit_surface(sample, question)
+        laws, told = _laws(sample, question, mostly_capped)
+    surface = fit_surface(sample, question)
+    fitted: list[LawFit | SurfaceFit] = [*laws, *([surface] if surface else [])]
+    limits = regimes(sample, surface, seeds, level)
+    if kept:
         told.append(surface.sentence if surface else "too few sizes or num_train for a surface")
-        fitted = [*laws, *([surface] if surface else [])]
         told += [knee_words(law, unit) for law in laws]
-        limits = regimes(sample, surface, seeds, level)
-        told += [regime_words(limits)]
-        told.append(influence_words(fitted, question))
-    else:
-        told.append(f"nothing to fit, none of {len(points)} runs gives a {metric}")
+        told += [regime_words(limits), influence_words(fitted, question)]
     check = check_words(
         [point for point in points if point.role == "check"],
         sample.points,
@@ -163,6 +136,37 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
     )
 
 
+def _laws(
+    sample: Sample, question: Question, mostly_capped: bool
+) -> tuple[list[LawFit], list[str | None]]:
+    """The laws along each axis, and what is to be said of them."""
+    laws: list[LawFit] = []
+    told: list[str | None] = []
+
+    def add(law: LawFit) -> None:
+        laws.append(law)
+        told.append(law.sentence)
+
+    at_size = sample.where(sample.log_params == _richest(sample.log_params, sample.log_train))
+    add(fit_along(at_size, "num_train", question))
+    if mostly_capped:
+        if converged := _converged_law(at_size, question):
+            add(converged)
+        else:
+            told.append(
+                "the exponent of training to convergence is not identified: it takes four "
+                "num_train over a decade at that size whose runs were not capped"
+            )
+    at_amount = sample.where(sample.log_train == _richest(sample.log_train, sample.log_params))
+    add(fit_along(at_amount, "num_params", question))
+    costed = sample.where([bool(point.flops) for point in sample.points])
+    if costed.points:
+        add(fit_along(costed, "flops", question))
+        if untold := len(sample.points) - len(costed.points):
+            told.append(f"{untold} of {len(sample.points)} runs tell no FLOPs")
+    return laws, told
+
+
 def _richest(held: Array, along: Array) -> float:
     """The largest held value with three different values along the other axis, else the largest."""
     values = np.unique(held)[::-1]
@@ -172,9 +176,9 @@ def _richest(held: Array, along: Array) -> float:
     return float(values[0])
 
 
-def _converged_law(at_size: Sample, metric: str, question: Question) -> LawFit | None:
+def _converged_law(at_size: Sample, question: Question) -> LawFit | None:
     """The data law of the runs that were not capped, where four of them span a decade."""
-    free = at_size.where([point.ending != "capped" for point in at_size.points], metric)
+    free = at_size.where([point.ending != "capped" for point in at_size.points])
     amounts = sorted({point.num_train for point in free.points})
     if len(amounts) < 4 or amounts[-1] < 10 * amounts[0]:
         return None

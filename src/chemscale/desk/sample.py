@@ -23,8 +23,9 @@ class Sample:
     A cell is a model size with a training-set size; its runs are replicates.
     """
 
+    metric: str
     points: tuple[Point, ...]
-    log_loss: Array  # (n,)
+    log_loss: Array  # (n,) of the metric
     log_params: Array  # (n,)
     log_train: Array  # (n,)
     cell: NDArray[np.intp]  # (n,)
@@ -36,6 +37,7 @@ class Sample:
         cells = sorted({(point.num_params, point.num_train) for point in kept})
         place = {cell: index for index, cell in enumerate(cells)}
         return cls(
+            metric=metric,
             points=tuple(kept),
             log_loss=np.log([point.losses[metric] for point in kept]),
             log_params=np.log([point.num_params for point in kept]),
@@ -43,9 +45,10 @@ class Sample:
             cell=np.array([place[point.num_params, point.num_train] for point in kept], np.intp),
         )
 
-    def where(self, keep: Iterable[bool], metric: str) -> Sample:
+    def where(self, keep: Iterable[bool]) -> Sample:
         """The runs marked true."""
-        return Sample.of([p for p, yes in zip(self.points, keep, strict=True) if yes], metric)
+        kept = [point for point, yes in zip(self.points, keep, strict=True) if yes]
+        return Sample.of(kept, self.metric)
 
     @property
     def runs(self) -> tuple[str, ...]:
