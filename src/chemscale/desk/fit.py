@@ -26,7 +26,7 @@ from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select
 from chemscale.desk.sentences import excluded_words
 from chemscale.desk.surface import fit_surface
 from chemscale.table.errors import DataError, UsageError
-from chemscale.table.fits import FamilyFit, Fit, LawFit
+from chemscale.table.fits import FamilyFit, Fit, LawFit, SurfaceFit
 from chemscale.table.results import Array, Point
 
 
