@@ -35,7 +35,8 @@ def estimate(
 ) -> None:
     """Rank the settings tried, forecast their ends, choose.
 
-    A table has a row for each evaluation: run, items_seen (or epoch, step), val_loss.
+    A table has a row for each evaluation: run, items_seen (or epoch, step), val_loss. With a
+    learning_rate, rows without val_loss are planned, and runs are forecast to where these lead.
 
     Example: chemscale estimate my-study, or: chemscale estimate curves.csv --columns val_loss=valid
     """

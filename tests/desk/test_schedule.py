@@ -11,6 +11,7 @@ from chemscale.desk.annealing import Schedule, multi_power
 from chemscale.desk.schedule import RatedCurve, fit_schedules
 from chemscale.desk.solve import log_law
 from chemscale.table.errors import DataError
+from chemscale.verbs import estimate, report
 
 SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -113,6 +114,46 @@ def test_what_the_law_does_not_hold_for_is_told(fitted):
     warming = RatedCurve([0, 500, 5000, 200_000], [0.0, 1e-3, 1e-3, 0.0])
     value = fitted.forecast(warming).value
     assert np.isnan(value).tolist() == [True, False, False, True]  # warm-up; ten times too long
+
+
+def table(path, runs, seen):
+    """Runs by name, with their losses up to a step."""
+    rows = [
+        f"{name},{step},{rate},{loss if step <= seen.get(name, 1e9) else ''}"
+        for name, one in runs.items()
+        for step, rate, loss in zip(one.step, one.learning_rate, one.loss, strict=True)
+    ]
+    path.write_text("run,step,learning_rate,val_loss\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_a_table_with_learning_rates_to_come_forecasts_where_they_lead(tmp_path):
+    runs = {"trunk": made(constant), "cosine": made(cosine), "stages": made(stages)}
+    plans = {"going": made(wsd), "asked": made(wsd, STEPS[:20])}
+    dip = np.where((STEPS > 3_000) & (STEPS < 5_000), 1e-4, 1e-3)
+    again = replace(made(constant), learning_rate=dip)
+    path = table(tmp_path / "a.csv", runs | plans | {"again": again}, {"going": 8_000, "asked": 0})
+    [family] = estimate(path).families
+    rows = {row.run: row for row in family.rows}
+    for name, one in plans.items():
+        assert rows[name].forecast == pytest.approx(one.loss[-1], rel=3e-3)
+        assert rows[name].interval.low < one.loss[-1] < rows[name].interval.high
+        assert (rows[name].final_loss, rows[name].status, rows[name].chance) == (None, None, None)
+    for name, one in runs.items():
+        assert (rows[name].final_loss, rows[name].status) == (float(one.loss[-1]), "finished")
+    assert rows["asked"].rank is None
+    assert "multi-power law of 4 runs" in family.sentence
+    assert "run again: the learning rate rises again" in family.sentence
+    assert "does not forecast" not in family.sentence
+    assert "Validation loss along training of 5 settings" in report(path).read_text()
+
+
+def test_a_table_of_one_schedule_says_that_cooling_was_not_seen(tmp_path):
+    path = table(tmp_path / "a.csv", {"a": made(constant), "b": made(wsd)}, {"b": 5_000})
+    [family] = estimate(path).families
+    assert {row.forecast for row in family.rows} == {None}
+    assert "what cooling is worth was not seen: the learning rate never fell" in family.sentence
+    assert "fewer than four finished" in family.sentence
 
 
 @pytest.mark.slow

@@ -77,7 +77,8 @@ def estimate(
 
     With four or more finished runs of a size, log final loss is taken as a straight line in log
     early loss, and each forecast carries the prediction interval of that line (Student t). With
-    fewer the settings are ranked only.
+    fewer the settings are ranked only. Where learning rates are planned the forecast is of
+    `planned` instead.
 
     Args:
         settings: in any order.
@@ -144,11 +145,13 @@ def _family(
             if one.early_loss is not None and one.final_loss is not None
         ]
         early, final = np.log(np.array(pairs, np.float64).reshape(-1, 2)).T
-        line = _Line.through(early, final, level) if len(pairs) >= 4 else None
+        # Runs whose learning rates are planned end elsewhere than others that are as good now.
+        alike = not any(one.planned for one in settings)
+        line = _Line.through(early, final, level) if len(pairs) >= 4 and alike else None
         ranked, best = _ranked(settings), float(final.min()) if len(final) else -math.inf
         rows += [_row(one, rank, line, best) for rank, one in enumerate(ranked, start=1)]
         calibrated[size] = early, final
-        said.append(_size_words(size, ranked, rows[-len(settings) :], line))
+        said.append(_size_words(size, ranked, rows[-len(settings) :]))
         said += _worth(size, ranked, rows[-len(settings) :], best)
     most = max(calibrated, key=lambda size: len(calibrated[size][0]))
     early, final = calibrated[most]
@@ -158,7 +161,7 @@ def _family(
     regret = float(final[early.argmin()] - final.min()) if len(early) >= 2 else None
     everything = [one for settings in groups.values() for one in settings]
     spent, all_finished = _flops(everything)
-    if len(early) < 4:
+    if len(early) < 4 and not any(one.planned for one in everything):
         said.append(
             f"with fewer than four finished runs ({len(early)}) this ranks and does not forecast"
             + _to_finish(everything)
@@ -178,7 +181,8 @@ def _family(
         family=family,
         rows=tuple(rows),
         estimator="rank: mean of the last four validation losses of the searched part; forecast: "
-        "straight line in log final over log early loss, per size, from four finished runs on",
+        "straight line in log final over log early loss, per size, from four finished runs on, or "
+        "the multi-power law along planned learning rates",
         num_finished=finished,
         spearman=agreement,
         regret=regret,
@@ -193,7 +197,9 @@ def _row(one: Setting, rank: int, line: _Line | None, best: float) -> EstimateRo
     sums: list[float | None] = [None, None, None]
     if losses.size and np.isfinite(losses).all():
         sums = [score(losses, one.steps_per_epoch) for score in (tse, tse_e, tse_ema)]
-    forecast = line.at(early) if line is not None and early is not None else None
+    forecast = one.planned
+    if forecast is None and line is not None and early is not None:
+        forecast = line.at(early)
     tried = early is not None or one.status == "diverged"
     return EstimateRow(
         run=one.run,
@@ -268,9 +274,7 @@ class _Line:
         return self.mean_final + self.slope * away, error
 
 
-def _size_words(
-    size: str, settings: Sequence[Setting], rows: Sequence[EstimateRow], line: _Line | None
-) -> str:
+def _size_words(size: str, settings: Sequence[Setting], rows: Sequence[EstimateRow]) -> str:
     lost = sum(row.status not in ("finished", "stopped_early", None) for row in rows)
     count = f"{len(rows)} setting{'' if len(rows) == 1 else 's'}"
     best, where = rows[0], f"at {size} " * bool(size)
@@ -280,7 +284,7 @@ def _size_words(
     told += f"the lowest validation loss ({number(best.early_loss)}) of {count}"
     if lost:
         told += f", {lost} of which diverged or failed"
-    if line is not None and best.forecast is not None and best.interval is not None:
+    if best.forecast is not None and best.interval is not None:
         told += f", and is forecast to end at {number(best.forecast)} "
         told += f"({interval_words(best.interval)})"
     return told

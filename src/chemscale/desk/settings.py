@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from chemscale.desk.planned import Ends, planned_ends
 from chemscale.desk.sentences import number
 from chemscale.table.curves import TabledCurve
-from chemscale.table.results import Array, Status, Trained
+from chemscale.table.results import Array, Interval, Status, Trained
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Setting:
     flops_spent: float | None  # of all that it saw
     step_losses: Array  # (steps,) training loss of each
     steps_per_epoch: int = 0
+    planned: tuple[float, Interval] | None = None  # where its planned learning rates lead
 
     @property
     def key(self) -> tuple[str, str]:
@@ -94,9 +96,11 @@ def tabled(curves: Sequence[TabledCurve]) -> tuple[list[Setting], dict[str, list
     Settings of a family, size and `num_train` are compared where three quarters or more of those
     that did not diverge have come; the others are not ranked. Where all went equally far and the
     family has others that stopped before, it is where these are compared.
-    Finished is what its `status` says, else what has a cooldown where the table tells of one, else
-    what comes within 1 % of the longest and farther than the shared part.
+    Finished is what its `status` says, else what is at the end of its learning rates where some are
+    not, else what has a cooldown where the table tells of one, else what comes within 1 % of the
+    longest and farther than the shared part. Runs of learning rates alone come last.
     """
+    planned, told_of_plans = planned_ends(curves)
     groups: dict[tuple[str, str, int | None], list[TabledCurve]] = {}
     for curve in curves:
         groups.setdefault((curve.family, curve.size, curve.num_train), []).append(curve)
@@ -109,7 +113,7 @@ def tabled(curves: Sequence[TabledCurve]) -> tuple[list[Setting], dict[str, list
         least[family] = min(least.get(family, math.inf), _shared(group))
     for (family, size, amount), group in groups.items():
         label = f"{size} on {amount:,}".strip() if amount and len(amounts) > 1 else size
-        settings, words = _group(group, cooled, least[family])
+        settings, words = _group(group, cooled, least[family], planned)
         found += [replace(setting, size=label) for setting in settings]
         places.setdefault(family, {}).setdefault(words, []).append(label)
     said = {
@@ -117,6 +121,7 @@ def tabled(curves: Sequence[TabledCurve]) -> tuple[list[Setting], dict[str, list
             words if len(told) == 1 else f"at {', '.join(labels)} {words}"
             for words, labels in told.items()
         ]
+        + told_of_plans.get(family, [])
         for family, told in places.items()
     }
     return found, said
@@ -128,28 +133,35 @@ def _shared(curves: Sequence[TabledCurve]) -> float:
     return ends[(len(ends) - 1) // 4] if ends else math.inf
 
 
-def _group(curves: Sequence[TabledCurve], cooled: bool, least: float) -> tuple[list[Setting], str]:
+def _group(
+    curves: Sequence[TabledCurve], cooled: bool, least: float, planned: Ends
+) -> tuple[list[Setting], str]:
     ends = {id(one): float(one.seen[-1]) for one in curves if _alive(one)}
     shared, longest = _shared(curves), max(ends.values(), default=0.0)
     if longest <= 1.01 * shared:
         shared = least
     short = sum(end < shared for end in ends.values())
+    going = any(one.goes_on for one in curves)
 
     def finished(one: TabledCurve) -> bool:
         if one.status is not None:
             return one.status == "finished"
+        if going:
+            return one.schedule is not None and not one.goes_on
         if cooled:
             return one.cooled
         return ends[id(one)] >= 0.99 * longest and longest > 1.01 * shared
 
-    settings, told = [], cooled or longest > 1.01 * shared
+    settings, told = [], going or cooled or longest > 1.01 * shared
     for one in curves:
         part = one.seen <= shared
         alive = id(one) in ends and ends[id(one)] >= shared
-        done = alive and finished(one)
+        done = (alive or (going and id(one) in ends)) and finished(one)
         unsaid: Status | None = "finished" if done else "stopped_early" if told else None
         if id(one) not in ends:
-            unsaid = "diverged"
+            unsaid = "diverged" if one.seen.size else None
+        elif one.goes_on:
+            unsaid = None
         settings.append(
             Setting(
                 run=one.run,
@@ -161,12 +173,13 @@ def _group(curves: Sequence[TabledCurve], cooled: bool, least: float) -> tuple[l
                 learning_rate=one.learning_rate,
                 batch_size=one.batch_size,
                 status=one.status or unsaid,
-                items_seen=round(float(one.seen[-1])) if one.by == "items" else None,
+                items_seen=round(float(one.seen.max(initial=0))) if one.by == "items" else None,
                 early_loss=early(one.seen[part], one.val_loss[part]) if alive else None,
                 final_loss=float(one.val_loss[-1]) if done else None,
                 flops=float(one.flops[part][-1]) if one.flops is not None and part.any() else None,
                 flops_spent=None if one.flops is None else float(one.flops[-1]),
                 step_losses=np.zeros(0),
+                planned=planned.get(id(one)),
             )
         )
     if not ends:
@@ -180,5 +193,6 @@ def _group(curves: Sequence[TabledCurve], cooled: bool, least: float) -> tuple[l
 
 
 def _alive(one: TabledCurve) -> bool:
-    """Not diverged: its last validation loss is a number, and its status does not say otherwise."""
-    return bool(np.isfinite(one.val_loss[-1])) and one.status in (None, "finished", "stopped_early")
+    """Begun, and its last validation loss is a number, and its status does not say otherwise."""
+    ended = bool(one.seen.size) and bool(np.isfinite(one.val_loss[-1]))
+    return ended and one.status in (None, "finished", "stopped_early")

@@ -41,6 +41,16 @@ class TabledCurve:
     seen: Array  # (m,)
     val_loss: Array  # (m,) nan or infinite where it diverged
     flops: Array | None  # (m,) nan where there is none
+    # how far, and the learning rate there, of all rows that tell it, also of those still to come
+    schedule: tuple[Array, Array] | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its schedule leads beyond its losses, by more than from one to the next."""
+        if self.schedule is None:
+            return False
+        far = np.concatenate([[0.0], self.seen])
+        return bool(self.schedule[0][-1] > far[-1] + np.diff(far, append=far[-1]).max())
 
 
 def read_curves(path: Path, columns: Columns | None = None) -> list[TabledCurve]:
@@ -49,11 +59,12 @@ def read_curves(path: Path, columns: Columns | None = None) -> list[TabledCurve]
     Raises:
         DataError: it cannot be read, or lacks a column.
     """
-    rows = read_histories(path) if path.is_dir() or format_of(path) else read_table(path)
+    logs = path.is_dir() or bool(format_of(path))
+    rows = read_histories(path) if logs else read_table(path)
     rows = (columns or Columns()).applied(rows, str(path))
     if not rows:
         raise DataError(f"{path}: the table has no rows")
-    return curves_in(rows, str(path))
+    return curves_in(rows, str(path), plans=not logs)
 
 
 def holds_curves(path: Path, columns: Columns) -> bool:
@@ -63,11 +74,19 @@ def holds_curves(path: Path, columns: Columns) -> bool:
     return False
 
 
-def curves_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[TabledCurve]:
+def curves_in(
+    rows: Sequence[Mapping[str, Any]], where: str, plans: bool = False
+) -> list[TabledCurve]:
     """The curves in rows of a table; a run is what agrees in family, size, amounts and `run`.
 
     Without `run`, in the settings. Rows without a `val_loss`, such as those that tell the training
     loss, are passed over; of several at the same place of a run the last counts.
+
+    Args:
+        rows: of the table.
+        where: for messages.
+        plans: whether rows that only tell the `learning_rate` of a `run` tell its schedule, too; a
+            run may then be without any loss.
 
     Raises:
         DataError: a column is missing, or a value cannot be used; says which row.
@@ -76,25 +95,31 @@ def curves_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[TabledCurve
     setting = next((name for name in SETTINGS if name in rows[0]), SETTINGS[0])
     needs = "val_loss; items_seen, epoch or step; run, or learning_rate or batch_size"
     require(rows, ("val_loss", by, setting), where, needs)
-    runs: dict[tuple[str, ...], Rows] = {}
+    runs: dict[tuple[str, ...], tuple[Rows, Rows]] = {}  # with a loss, and with a rate
     # A rate beside a name may be that of the schedule, and another in each row.
     told = MODEL + (SETTINGS[:1] if "run" in rows[0] else ("seed", *SETTINGS))
     for number, row in enumerate(rows, start=1):
-        if row["val_loss"] not in (None, ""):
-            runs.setdefault(tuple(str(row.get(name)) for name in told), []).append((number, row))
-    if not runs:
+        full = {name: row.get(name) not in (None, "") for name in ("val_loss", *SETTINGS, by)}
+        rated = plans and full["run"] and full["learning_rate"] and full[by]
+        if full["val_loss"] or rated:
+            losses, rates = runs.setdefault(tuple(str(row.get(name)) for name in told), ([], []))
+            losses += [(number, row)] * full["val_loss"]
+            rates += [(number, row)] * rated
+    if not any(losses for losses, _ in runs.values()):
         raise DataError(f"{where}: no row has a val_loss")
     # Steps of unequal batches are not equally far.
     batches = by == "step" and all(row.get("batch_size") not in (None, "") for row in rows)
-    return [_curve(where, mine, by, batches) for mine in runs.values()]
+    return [_curve(where, *mine, by, batches) for mine in runs.values()]
 
 
-def _curve(where: str, rows: Rows, by: str, batches: bool) -> TabledCurve:
+def _curve(where: str, rows: Rows, rated: Rows, by: str, batches: bool) -> TabledCurve:
+    first = (rows or rated)[0]
+
     def whole(name: str) -> int | None:
-        value = number_in(where, *rows[0], name)
+        value = number_in(where, *first, name)
         return None if value is None else round(value)
 
-    def column(name: str) -> Array:
+    def column(name: str, rows: Rows = rows) -> Array:
         found = [float_in(where, number, row, name) for number, row in rows]
         return np.array([math.nan if value is None else value for value in found])
 
@@ -108,28 +133,40 @@ def _curve(where: str, rows: Rows, by: str, batches: bool) -> TabledCurve:
                 "compared in logs"
             )
     order = len(seen) - 1 - np.unique(seen[::-1], return_index=True)[1]
-    last = rows[int(order[-1])]
+    last = rows[int(order[-1])] if rows else first
     status = str(last[1].get("status") or "") or None
     if status is not None and status not in get_args(Status):
         raise DataError(
             f"{where} row {last[0]}: status {status!r} is none of {', '.join(get_args(Status))}"
         )
     num_params, batch_size = whole("num_params"), whole("batch_size")
-    flops, rates = column("flops")[order], column("learning_rate")
-    cells = {name.replace("_", " "): rows[0][1].get(name) for name in SETTINGS}
+    flops, rates = column("flops")[order], column("learning_rate", [*rows, *rated])
+    scale = batch_size or 1 if batches else 1
+    cells = {name.replace("_", " "): first[1].get(name) for name in SETTINGS}
     return TabledCurve(
-        run=str(rows[0][1].get("run") or ", ".join(f"{k} {v}" for k, v in cells.items() if v)),
-        family=str(rows[0][1].get("family") or Path(where).name),
-        size=str(rows[0][1].get("size") or (num_params and f"{num_params:,} parameters") or ""),
+        run=str(first[1].get("run") or ", ".join(f"{k} {v}" for k, v in cells.items() if v)),
+        family=str(first[1].get("family") or Path(where).name),
+        size=str(first[1].get("size") or (num_params and f"{num_params:,} parameters") or ""),
         num_params=num_params,
         num_train=whole("num_train"),
         learning_rate=float(np.nanmax(rates)) if np.isfinite(rates).any() else None,
         batch_size=batch_size,
-        named=bool(rows[0][1].get("run")),
+        named=bool(first[1].get("run")),
         status=status,  # type: ignore[arg-type]
         cooled=any(row.get("phase") == "cooldown" for _, row in rows),
         by={"items_seen": "items", "epoch": "epochs"}.get(by, "items" if batches else "steps"),
-        seen=seen[order] * (batch_size or 1 if batches else 1),
+        seen=seen[order] * scale,
         val_loss=losses[order],
-        flops=flops if np.isfinite(flops).all() else None,
+        flops=flops if len(flops) and np.isfinite(flops).all() else None,
+        schedule=_schedule(scale * column(by, rated), column("learning_rate", rated)),
     )
+
+
+def _schedule(seen: Array, rate: Array) -> tuple[Array, Array] | None:
+    """In the order of progress; of several rates at one place the last counts."""
+    good = np.isfinite(rate) & np.isfinite(seen)
+    if good.sum() < 2:
+        return None
+    seen, rate = seen[good][::-1], rate[good][::-1]
+    places, first = np.unique(seen, return_index=True)
+    return places, rate[first]

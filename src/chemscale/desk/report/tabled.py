@@ -21,17 +21,18 @@ MOST_CURVES = 60  # of a family
 
 def tabled_figure(page: Page, prefix: str = "") -> Drawn | None:
     """Validation loss of each setting along training, a panel per family."""
-    if not page.curves or page.estimate is None:
+    curves = [curve for curve in page.curves if curve.seen.size]  # not those planned only
+    if not curves or page.estimate is None:
         return None
     rows = {
         (row.family, row.run, row.size): row for one in page.estimate.families for row in one.rows
     }
-    families = list(dict.fromkeys(curve.family for curve in page.curves))
+    families = list(dict.fromkeys(curve.family for curve in curves))
     drawn = 0
     with style():
         figure, grid = blank(min(8.8, 0.6 + 4.1 * len(families)), 3.3, 1, len(families))
         for axes, family in zip(grid[0], families, strict=True):
-            mine = [curve for curve in page.curves if curve.family == family]
+            mine = [curve for curve in curves if curve.family == family]
             mine.sort(key=lambda curve: (curve.num_params or 0, float(curve.val_loss[-1])))
             mine = spread_out(mine, MOST_CURVES)
             sizes = list(dict.fromkeys(curve.size for curve in mine))
@@ -61,8 +62,8 @@ def tabled_figure(page: Page, prefix: str = "") -> Drawn | None:
                 for size in spread_out(sizes, MOST_SAID):
                     axes.plot([], [], color=looks[size].color, label=size)
                 axes.legend(loc="upper right", fontsize=6.8)
-    coloured = " Colours are sizes." * (len({curve.size for curve in page.curves}) > 1)
-    of_all = f" Drawn are {drawn} of {len(page.curves)}." * (drawn < len(page.curves))
+    coloured = " Colours are sizes." * (len({curve.size for curve in curves}) > 1)
+    of_all = f" Drawn are {drawn} of {len(curves)}." * (drawn < len(curves))
     return Drawn(
         name=f"{prefix}curves",
         figure=figure,
