@@ -168,7 +168,7 @@ def test_a_few_molecules_that_cannot_be_read_are_left_out_and_listed_when_asked(
 def test_a_file_without_forces_is_refused_with_what_to_do(chemscale: Chemscale, tmp_path: Path):
     code, _, err = chemscale("expand", waters(tmp_path))
     assert code == 3
-    assert "structures have no forces, which the recipe's loss needs" in err
+    assert "structures have no forces (toy.xyz 1, " in err
     assert "forces_key" in err
 
 

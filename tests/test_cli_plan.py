@@ -20,7 +20,7 @@ families = { chemgpt = ["w16", "w32", "w64", "w128"] }
 dataset = { format = "csv", path = "toy.csv" }
 num_train = [30, 100, 300, 1000]
 recipe = "molecules"
-budget = { items = 1500 }
+budget = { items = 15000 }
 """
 NUM_PARAMS = {"w16": 2_000, "w32": 8_000, "w64": 30_000, "w128": 120_000}
 
@@ -48,9 +48,9 @@ def fitted(tmp_path: Path) -> Path:
                 num_params=params,
                 num_params_total=params,
                 bytes_training=16 * params,
-                flops_per_item=100.0 * params,
+                flops_per_item=10.0 * params,
                 flops_formula={},
-                items_per_second={"cpu": 1e6 / params},
+                items_per_second={"cpu": 1e7 / params},
             )
             for size, params in NUM_PARAMS.items()
         ]

@@ -122,10 +122,15 @@ def tenfold(
     source: str | Path, *, family: str | None = None, **table: Any
 ) -> dict[str, list[Tenfold]]:
     """What ten times more data or size buys each family of a study or table (`desk.tenfold`)."""
-    fits = {one.family: one for one in _Grounds.of(source, **table).fit.families}
+    grounds = _Grounds.of(source, **table)
+    fits = {one.family: one for one in grounds.fit.families}
     if family is not None and family not in fits:
         raise UnknownName.of("fitted family", family, fits)
-    return {name: multiplying.tenfold(one) for name, one in fits.items() if family in (None, name)}
+    return {
+        name: multiplying.tenfold(one, grounds.costs)
+        for name, one in fits.items()
+        if family in (None, name)
+    }
 
 
 def pilot(

@@ -293,9 +293,10 @@ def print_tenfold(found: Mapping[str, Sequence[Tenfold]]) -> None:
                 print(f"  {label} ({place}): not identified: {row.answer}")
                 continue
             last = row.answer.intervals[-1]
+            known = f", measured {number(row.measured)}" if row.measured else ""
             print(
                 f"  {label} ({place}): {number(row.answer.value)} "
-                f"({100 * last.level:g} %: {_range(last.low, last.high)})"
+                f"({100 * last.level:g} %: {_range(last.low, last.high)}){known}"
             )
 
 

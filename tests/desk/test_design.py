@@ -30,7 +30,7 @@ STUDY = Study.read(
         "dataset": {"format": "extxyz", "path": "alkanes.xyz"},
         "num_train": list(NUM_TRAIN),
         "recipe": "energy-and-forces",
-        "budget": {"items": 10_000},
+        "budget": {"items": 100_000},
     },
     "study.toml",
 )
@@ -42,7 +42,7 @@ def fitted(
     return fit(study(7, {size: PARAMS[size] for size in sizes}, scatter=scatter, seeds=seeds))
 
 
-def ladder(price: dict[str, float] | None = None, each: float = 100.0) -> list[Size]:
+def ladder(price: dict[str, float] | None = None, each: float = 10.0) -> list[Size]:
     """FLOPs of an item: `each` a parameter, or by size."""
     return [rung(n, count, (price or {}).get(n, each * count)) for n, count in PARAMS.items()]
 
@@ -81,7 +81,7 @@ def test_runs_are_ranked_by_what_they_narrow_per_flop_so_a_dearer_size_falls_beh
 def test_no_pilot_costs_more_than_the_budget_or_by_default_the_target(runs):
     found = design(runs, STUDY, ladder(), "painn:w64", 3000)
     assert {size for size, _ in order(found)} <= {"w8", "w16", "w32", "w64"}
-    small = 1.2 * 10_000 * 100.0 * PARAMS["w32"]
+    small = 1.2 * 100_000 * 10.0 * PARAMS["w32"]
     found = design(runs, STUDY, ladder(), "painn:w64", 3000, flops=small, least=0.0)
     assert {size for size, _ in order(found)} == {"w8", "w16", "w32"}
 

@@ -117,6 +117,8 @@ def test_settings_are_ranked_by_early_loss_and_a_diverged_one_is_last():
     assert family.rows[-1].early_loss is None
     assert "learning rate 0.001 with batch size 8" in family.sentence
     assert "1 of which diverged" in family.sentence
+    assert "widen the grid" not in family.sentence
+    assert "with the highest learning rate that was tried: widen" in str(estimate(runs[:2]))
 
 
 def test_a_run_that_failed_for_another_reason_has_no_rank():

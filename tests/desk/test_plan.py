@@ -40,13 +40,13 @@ STUDY = Study.read(
         "dataset": {"format": "extxyz", "path": "alkanes.xyz"},
         "num_train": list(NUM_TRAIN),
         "recipe": "energy-and-forces",
-        "budget": {"items": 10_000},
+        "budget": {"items": 100_000},
         "search": {"learning_rate": [1e-3, 3e-3]},
     },
     "study.toml",
 )
 LADDER = [
-    rung(size, count, 100.0 * count, **({"cpu": 2e6 / count} if size != "w64" else {}))
+    rung(size, count, 10.0 * count, **({"cpu": 2e7 / count} if size != "w64" else {}))
     for size, count in PARAMS.items()
 ]
 NOW = "2026-01-01T00:00:00Z"
@@ -63,7 +63,7 @@ def plan(fitted: Fit, study: Study, sizes: list[Size], seeds: int = 1, **wish) -
 
 
 def cost(size: str, seeds: int = 1) -> float:
-    return seeds * 10_000 * 1.2 * 100.0 * PARAMS[size]
+    return seeds * 100_000 * 1.2 * 10.0 * PARAMS[size]
 
 
 def test_a_forecast_inside_the_window_is_close_and_its_intervals_are_nested(fitted):
@@ -167,7 +167,7 @@ def test_a_flops_budget_buys_the_best_forecast_that_it_can_pay_for(fitted):
 
 
 def test_hours_on_a_device_use_its_measured_speed(fitted):
-    hours = 1.2 * 10_000 / (2e6 / PARAMS["w48"]) / 3600
+    hours = 1.2 * 100_000 / (2e7 / PARAMS["w48"]) / 3600
     made = plan(fitted, STUDY, LADDER, hours=1.01 * hours, device="cpu", now=NOW)
     assert made.families == {"painn": ("w48",)}
     assert "without painn:w64, whose" in made.forecast[0].why
@@ -241,7 +241,7 @@ def test_the_money_of_a_plan_is_its_new_labels_once_and_the_hours_of_all_its_see
     )  # fmt: skip
     [promised] = made.forecast
     assert promised.num_train > 4000
-    hours = 3 * 12_000 / (2e6 / promised.num_params) / 3600
+    hours = 3 * 120_000 / (2e7 / promised.num_params) / 3600
     assert promised.money == pytest.approx(2.5 * (promised.num_train - 4000) + 4 * hours)
     assert promised.prices is not None
     assert (promised.prices.label, promised.prices.hour, promised.prices.device) == (2.5, 4, "cpu")
@@ -268,11 +268,15 @@ def test_money_is_never_overspent_and_without_a_label_price_buys_no_labels(fitte
 
 
 def test_a_capped_fit_plans_for_the_same_training_length_only():
-    capped = fit(points(ending="capped", max_items=10_000))
+    capped = fit(points(ending="capped", max_items=100_000))
     made = plan(capped, STUDY, LADDER, at="painn:w48", now=NOW)
-    assert made.forecast[0].capped_at_items == 10_000
-    longer = STUDY.model_copy(update={"budget": STUDY.budget.model_copy(update={"items": 20_000})})
-    with pytest.raises(NotIdentified, match="capped at 10,000 items"):
+    assert made.forecast[0].capped_at_items == 100_000
+    longer = STUDY.model_copy(update={"budget": STUDY.budget.model_copy(update={"items": 200_000})})
+    with pytest.raises(
+        NotIdentified, match="120,001 structures are more than the 120,000 that a run"
+    ):
+        plan(capped, STUDY, LADDER, at="painn:w48", num_train=120_001, now=NOW)
+    with pytest.raises(NotIdentified, match="capped at 100,000 items"):
         plan(capped, longer, LADDER, at="painn:w48", now=NOW)
 
 
@@ -363,8 +367,8 @@ def test_electricity_is_a_budget_where_runs_tell_theirs(fitted):
         for point in points()
     ]
     study = StudyCosts(STUDY, LADDER, points=seen)
-    size = study.rung("painn", "w64")  # 10,000 items and a cooldown of 2,000
-    assert study.joules(size, 300) == pytest.approx(12_000 * 2e-6 * PARAMS["w64"])
+    size = study.rung("painn", "w64")  # 100,000 items and a cooldown of 20,000
+    assert study.joules(size, 300) == pytest.approx(120_000 * 2e-6 * PARAMS["w64"])
     with pytest.raises(NotIdentified, match="no run of the study tells its electricity"):
         forecast(fitted, StudyCosts(STUDY, LADDER), joules=1.0, now=NOW)
 

@@ -2,6 +2,7 @@ import pytest
 from test_fit import study
 from test_plan import loss
 
+from chemscale.desk.costs import TableCosts
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import Prediction
 from chemscale.desk.tenfold import tenfold
@@ -15,7 +16,7 @@ def points(sizes=SIZES) -> list[Point]:
 
 
 def test_ten_times_the_data_or_size_is_forecast_from_the_largest_run():
-    rows = {row.resource: row for row in tenfold(fit(points()).families[0])}
+    rows = {row.resource: row for row in tenfold(fit(points()).families[0], TableCosts(()))}
     assert (rows["now"].num_params, rows["now"].num_train) == (80_000, 3000)
     assert rows["data"].num_train == 30_000 and rows["size"].num_params == 800_000
     both = rows["data and size"]
@@ -26,7 +27,9 @@ def test_ten_times_the_data_or_size_is_forecast_from_the_largest_run():
 
 
 def test_what_is_not_identified_is_a_sentence_and_not_a_number():
-    rows = {row.resource: row for row in tenfold(fit(points(SIZES[-1:])).families[0])}
+    rows = {
+        row.resource: row for row in tenfold(fit(points(SIZES[-1:])).families[0], TableCosts(()))
+    }
     assert isinstance(rows["data"].answer, Prediction)
     assert isinstance(rows["size"].answer, str)
     assert "no forecast" in rows["size"].answer

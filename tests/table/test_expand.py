@@ -209,5 +209,10 @@ def test_a_misspelt_family_is_told_before_any_data_is_read():
 def test_the_first_evaluation_is_rounded_up_to_a_whole_batch() -> None:
     recipe = {"name": "energy", "batch_size": 32}
     asked = study(recipe=recipe, budget={"items": 1_020}, search=None)
-    with pytest.raises(StudyError, match="batch_size 32 a trunk is first evaluated at 1,024 items"):
+    with pytest.raises(
+        StudyError, match="batch_size 32 a trunk .* 1,024 items: raise it to 1,024 "
+    ):
+        expand.validate(asked, BENCH, "study.toml")
+    asked = study(search={"learning_rate": [1e-3], "fraction": 0.05})
+    with pytest.raises(StudyError, match="is 500, .* 1,000 items: raise it to 0.1 or more$"):
         expand.validate(asked, BENCH, "study.toml")

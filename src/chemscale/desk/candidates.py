@@ -99,7 +99,7 @@ def candidates(
     reasons = ["no sizes"]
     for one, size in rungs:
         trained = {cell.key for cell in trained_cells(one, bought)}
-        amounts = _amounts(one, limit(size), available)
+        amounts = _amounts(one, limit(size), available, costs.most_items)
         if not amounts:
             reasons.append(f"{one.family}: there are fewer items to train on than any run had")
         for amount in amounts:
@@ -123,7 +123,7 @@ def candidate_at(
     prices: Prices | None = None,
 ) -> Candidate:
     """Cost and forecast of a run; NotIdentified where the fit does not answer."""
-    costs.refuse(one)
+    costs.refuse(one, num_train)
     one_seed = (ask(size, num_train) for ask in (costs.flops, costs.hours, costs.joules))
     flops, hours, joules = (None if cost is None else seeds * cost for cost in one_seed)
     return Candidate(
@@ -138,13 +138,13 @@ def candidate_at(
     )
 
 
-def _amounts(one: FamilyFit, limit: float | None, available: int | None) -> list[int]:
+def _amounts(one: FamilyFit, limit: float | None, available: int | None, most: float) -> list[int]:
     """Fitted values of `num_train`, round ones between and beyond, all there are, and the limit."""
     fitted = {cell.num_train for cell in one.observed}
     if not fitted:
         return []
     farthest = math.floor(reach((min(fitted), max(fitted)))[1])
-    last = int(min(max(fitted) if limit is None else limit, farthest))
+    last = int(min(max(fitted) if limit is None else limit, farthest, most))
     more = {amount for amount in (available or last, last) if min(fitted) <= amount <= last}
     return sorted({*round_numbers(fitted, last), *more})
 

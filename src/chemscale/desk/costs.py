@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from chemscale.desk.forecast import reach
-from chemscale.desk.sentences import number
+from chemscale.desk.sentences import number, plural
 from chemscale.table.errors import NotIdentified, UnknownName
 from chemscale.table.fits import FamilyFit
 from chemscale.table.records import Prices, Study
@@ -47,6 +47,11 @@ class Costs(ABC):
     study: Study | None  # None: a table, of which nothing can be trained
     device: str | None  # that hours are on
 
+    @property
+    def most_items(self) -> float:
+        """Training items beyond these a run never sees."""
+        return math.inf
+
     @abstractmethod
     def rungs(self, family: str) -> Sequence[Rung]:
         """The sizes of a family."""
@@ -75,9 +80,9 @@ class Costs(ABC):
     def words(self, flops: float | None, hours: float | None) -> str:
         """What a run costs, in words; empty where that is not known."""
 
-    def refuse(self, one: FamilyFit) -> None:
-        """Refuse a fit that does not hold for these runs."""
-        del one
+    def refuse(self, one: FamilyFit, num_train: float) -> None:
+        """Refuse a fit that does not hold for these runs, and items that they would never see."""
+        del one, num_train
 
     def money(self, size: Rung, num_train: int, prices: Prices, seeds: int) -> float:
         """Labels beyond those there are, bought once for all seeds, and hours of training."""
@@ -95,6 +100,16 @@ class StudyCosts(Costs):
     sizes: Sequence[Size]
     device: str | None = None  # as in `Size.items_per_second`
     points: Sequence[Point] = ()  # what was trained, for its electricity
+
+    @property
+    def most_items(self) -> float:
+        """What the ceiling and the cooldown see."""
+        ceiling = self.study.budget.items
+        return (
+            math.floor(ceiling * (1 + self.study.recipe.resolve().cooldown))
+            if ceiling
+            else math.inf
+        )
 
     def rungs(self, family: str) -> Sequence[Size]:
         """The sizes of the ladder."""
@@ -152,9 +167,16 @@ class StudyCosts(Costs):
         """FLOPs."""
         return f", {number(flops or 0.0)} FLOPs at most"
 
-    def refuse(self, one: FamilyFit) -> None:
-        """Refuse a fit of capped runs for longer ones."""
+    def refuse(self, one: FamilyFit, num_train: float) -> None:
+        """Refuse a fit of capped runs for longer ones, and more items than a run sees."""
         ceiling = self.study.budget.items
+        if num_train > self.most_items:
+            raise NotIdentified(
+                f"{one.family}: {num_train:,.0f} {plural(one.unit)} are more than the "
+                f"{self.most_items:,.0f} that a run sees with budget.items = {ceiling:,} and its "
+                "cooldown, so some would never be trained on. Raise budget.items of the study, "
+                "train again (its trunks go on) and fit"
+            )
         if one.at_this_training_length and one.max_items and ceiling and ceiling > one.max_items:
             raise NotIdentified(
                 f"{one.family}: over a third of its runs were capped at {one.max_items:,} items, "

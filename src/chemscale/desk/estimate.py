@@ -282,6 +282,10 @@ def _size_words(size: str, settings: Sequence[Setting], rows: Sequence[EstimateR
         return f"{where}none of {count} survived the search"
     told = f"{where}{settings[0].name} has "
     told += f"the lowest validation loss ({number(best.early_loss)}) of {count}"
+    rates = sorted({row.learning_rate for row in rows if row.learning_rate is not None})
+    if len(rates) > 1 and best.learning_rate in (rates[0], rates[-1]):
+        end = "highest" if best.learning_rate == rates[-1] else "lowest"
+        told += f", with the {end} learning rate that was tried: widen the grid"
     if lost:
         told += f", {lost} of which diverged or failed"
     if best.forecast is not None and best.interval is not None:

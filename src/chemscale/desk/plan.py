@@ -137,7 +137,7 @@ def forecast(
             return candidate_at(one.fit, costs, one.size, amount, seeds, prices)
 
         unit = common_unit(found)
-        chosen = _cheapest(_fewest(found, target, again), target, unit)
+        chosen = _cheapest(_fewest(found, target, again), target, unit, costs)
         why = f"the cheapest run forecast to reach {number(target)}{left_out}"
         if unit == "work" and prices is None:
             why += " (by parameters times items, as nothing tells what training costs)"
@@ -154,7 +154,7 @@ def forecast(
     training = common_unit(affordable)
     best = min(affordable, key=lambda o: (o.prediction.value, o.money, o.cost(training)))
     why = f"the best forecast within {words(unit, budget, device)}{left_out}"
-    most = max((cell[1] for cell in best.fit.observed), default=0)
+    most = max((cell.num_train for cell in best.fit.observed), default=0)
     if costs.study is None and (available, prices, best.num_train) == (None, None, most):
         why += " on as many items as a run of the table had (--available: how many there are)"
     return promise(best, costs, now, why, prices)
@@ -301,7 +301,7 @@ def _two_digits(low: int, high: int) -> int:
     return round(float(f"{math.sqrt(low * high):.1e}"))
 
 
-def _cheapest(candidates: Sequence[Candidate], target: float, unit: str) -> Candidate:
+def _cheapest(candidates: Sequence[Candidate], target: float, unit: str, costs: Costs) -> Candidate:
     reaching = [one for one in candidates if one.prediction.value <= target]
     if not reaching:
         best = min(candidates, key=lambda one: one.prediction.value)
@@ -309,8 +309,12 @@ def _cheapest(candidates: Sequence[Candidate], target: float, unit: str) -> Cand
             "no run within reach of the fit is forecast to reach "
             f"{metric_words(best.fit.metric)} {number(target)}: the "
             f"lowest is {number(best.prediction.value)} ({best.size.family}:{best.size.size}, "
-            f"{best.num_train:,} {plural(best.fit.unit)}). With that run, or others towards it, in "
-            "the fit the laws reach farther"
+            f"{best.num_train:,} {plural(best.fit.unit)}). "
+            + (
+                "A run sees no more: raise budget.items of the study, train again and fit"
+                if best.num_train == costs.most_items
+                else "With that run, or others towards it, in the fit the laws reach farther"
+            )
         )
     return min(reaching, key=lambda o: (o.money, o.cost(unit), o.num_train, o.prediction.value))
 

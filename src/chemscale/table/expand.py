@@ -98,11 +98,15 @@ def _ceilings(study: Study) -> list[tuple[str, int]]:
 def _too_short(study: Study) -> list[str]:
     batch_size = max(study.batch_sizes)
     first = math.ceil(FIRST_EVALUATION / batch_size) * batch_size
+    items = study.budget.items or first
+    # Of the ceiling itself, and of the share of it that the search sees.
+    least = {"budget.items": f"{first:,}", "search": f"{math.ceil(100 * first / items) / 100:g}"}
+    smaller = ", or lower batch_size" * (first > FIRST_EVALUATION)
     return [
         f"{name} is {amount:,}, but with batch_size {batch_size} a trunk is first evaluated at "
-        f"{first:,} items: raise it, or lower batch_size"
+        f"{first:,} items: raise it to {least[name.split('.fraction')[0]]} or more{smaller}"
         for name, amount in _ceilings(study)
-        if amount < first
+        if amount < first and (name == "budget.items" or first <= items)
     ]
 
 

@@ -92,6 +92,8 @@ def test_neighbours_in_a_trajectory_share_a_split(tmp_path):
         assert len(set(dataset.split[first : first + BLOCK])) == 1
     assert len(set(dataset.split[11 * BLOCK :])) == 1, "a partial last block joins the one before"
     assert any("blocks of 100" in note for note in dataset.notes)
+    with pytest.raises(DataError, match=r"in 2 groups.*blocks of 100.*\"content\" splits frame by"):
+        read(write(tmp_path / "b.xyz", frames[: 2 * BLOCK]), group=None)
 
 
 def test_frames_are_grouped_by_an_entry_of_theirs(tmp_path):
@@ -180,7 +182,7 @@ def test_missing_forces_are_refused_when_the_loss_needs_them(tmp_path):
     dataset = read(write(tmp_path / "a.xyz", forces=None))
     family = load_family("schnet")
     dataset.check(family.needs(RECIPES["energy"]))
-    with pytest.raises(DataError, match="have no forces.*forces_key"):
+    with pytest.raises(DataError, match="have no forces .a.xyz 1, .*forces_key"):
         dataset.check(family.needs(RECIPES["energy-and-forces"]))
 
 

@@ -141,6 +141,7 @@ def test_single_oddities_are_named_and_kept(tmp_path):
     assert "forces above 100 eV/Å" in told and "a.xyz 12" in told
     assert "closer than 0.5 Å: a.xyz 14" in told
     assert len(data.split) == len(rows) and not data.rejects
+    assert "; 1 repeated, which num_train counts" in data.card.sentences()[0]
 
 
 def test_forces_that_do_not_balance_are_noticed(tmp_path):
@@ -150,6 +151,14 @@ def test_forces_that_do_not_balance_are_noticed(tmp_path):
         read(tmp_path, [frame(*row) for row in zip(x, e, f, strict=True)]).card.warnings
     )
     assert "held fixed" in told
+
+
+def test_stresses_beyond_what_solids_bear_are_taken_for_another_unit(tmp_path):
+    more = 'Lattice="6 0 0 0 6 0 0 0 6" pbc="T T T" stress="30 0 0 0 20 0 0 0 10"'
+    rows = [frame(*row, more=more) for row in zip(*methane(), strict=True)]
+    (warning,) = read(tmp_path, rows).card.warnings
+    assert "1.3e+03 eV for each atom" in warning and 'units = { stress = "GPa" }' in warning
+    assert not read(tmp_path, rows, units={"stress": "GPa"}).card.warnings
 
 
 BOX = 'Lattice="{} 0 0 0 4 0 0 0 {}" pbc="T T {}"'

@@ -165,10 +165,12 @@ class Dataset(ABC):
             )
         for name in ("train", "validation", "test"):
             if not (self.split == SPLITS.index(name)).any():
+                how = next((f" ({note})" for note in self.notes if note.startswith("split ")), "")
                 raise DataError(
                     f"{self.where}: no {name} {self.unit}s among {len(self.split):,} in "
-                    f"{len(np.unique(group)):,} groups, each of which stays whole; give more data, "
-                    f"a larger share or a file for {name}, or another group in [dataset]"
+                    f"{len(np.unique(group)):,} groups, each of which stays whole{how}. In "
+                    f"[dataset] give larger shares (here validation = {spec.validation}, test = "
+                    f"{spec.test}), a file for {name}, another group, or more data"
                 )
 
     @property

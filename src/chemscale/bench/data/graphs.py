@@ -25,7 +25,7 @@ from chemscale.bench.data.base import (
     spans,
 )
 from chemscale.bench.data.graph_batch import GraphBatch
-from chemscale.bench.data.structure_card import Card, read_card
+from chemscale.bench.data.structure_card import Card, places, read_card
 from chemscale.bench.data.structure_store import write_neighbours, write_structures
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
@@ -47,7 +47,7 @@ class Structures(Dataset):
         options |= {"validation": str(spec.validation), "test": str(spec.test)}
         self._identity = cache.key(
             [path for path, _ in sources],
-            {"kind": "structures 7", "source": [index for _, index in sources], **options},
+            {"kind": "structures 8", "source": [index for _, index in sources], **options},
         )
         made = cache.made(
             "structures",
@@ -99,13 +99,13 @@ class Structures(Dataset):
                             f"{self.where}: no {split} structure is periodic, so none has a stress "
                             "to learn; set stress_weight = 0 in [recipe]"
                         )
-                missing = int((~has[label][items]).sum())
-                if missing:
+                missing = np.sort(items[~has[label][items]])
+                if len(missing):
                     raise DataError(
-                        f"{self.where}: {missing:,} of {len(items):,} {split} structures have no "
-                        f"{label}, which the recipe's loss needs ({self.notes[0]}). Set "
-                        f"{label}_key in [dataset], drop those frames, or choose a recipe "
-                        "that does without"
+                        f"{self.where}: {len(missing):,} of {len(items):,} {split} structures have "
+                        f"no {label} ({places(self.arrays, missing)}), which the recipe's loss "
+                        f"needs ({self.notes[0]}). Set {label}_key in [dataset], drop those "
+                        "frames, or choose a recipe that does without"
                     )
 
     def subset(self, num_train: int, seed: int) -> Indices:

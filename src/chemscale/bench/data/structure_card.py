@@ -28,6 +28,7 @@ APART = 3.0  # spreads, by which two kinds of energies lie apart
 UNBALANCED = 0.1  # of what forces that have nothing to do with each other would sum to
 CLOSE = 0.5  # Å
 STRONG = 100.0  # eV/Å
+SQUEEZED = 20.0  # eV/atom, of stress times volume
 BOUND = (-20.0, 0.5)  # eV/atom against isolated atoms
 SAME = 1e-3  # eV/atom, by which labels of one structure may differ
 
@@ -65,7 +66,7 @@ class Card(Record):
             f"{', '.join(self.elements)}; "
             + ", ".join(f"{label} in {count:,}" for label, count in self.labels.items())
             + (f"; {self.periodic:,} periodic" if self.periodic else "")
-            + (f"; {self.duplicates:,} repeated" if self.duplicates else "")
+            + (f"; {self.duplicates:,} repeated, which num_train counts" if self.duplicates else "")
         ]
         if self.energy_per_atom and self.residual is not None:
             low, _, high = self.energy_per_atom
@@ -131,6 +132,7 @@ def _card(arrays: Arrays, units: dict[str, str], doubts: list[str]) -> Card:
     warnings += more
     bonds = label_checks.stretching(arrays, looked)
     told = bonds.count >= FEW_BONDS
+    warnings += _stresses(arrays, sizes)
     evidence = Evidence(
         total=float(np.median(energy[items] / label_checks.all_electrons(there, counts[items])))
         if len(items)
@@ -159,7 +161,7 @@ def _card(arrays: Arrays, units: dict[str, str], doubts: list[str]) -> Card:
     if len(near):
         near = near[np.argsort(arrays["nearest"][near])]
         warnings.append(
-            f"{len(near):,} structures have atoms closer than {CLOSE} Å: {_places(arrays, near)}"
+            f"{len(near):,} structures have atoms closer than {CLOSE} Å: {places(arrays, near)}"
         )
     configs = Counter(np.asarray(arrays["config"]).tolist()).most_common(50)
     smallest = float(arrays["nearest"].min())
@@ -194,7 +196,7 @@ def _card(arrays: Arrays, units: dict[str, str], doubts: list[str]) -> Card:
     )
 
 
-def _places(arrays: Arrays, items: Indices) -> str:
+def places(arrays: Arrays, items: Indices) -> str:
     """Where the first of some structures are."""
     named = [f"{arrays['files'][arrays['file'][i]]} {arrays['row'][i]}" for i in items[:SHOWN]]
     return ", ".join(named) + (", …" if len(items) > SHOWN else "")
@@ -229,7 +231,7 @@ def _energies(arrays: Arrays, items: Indices, residual: NDArray[np.float64]) -> 
             far = far[np.argsort(-off[far])]
             warnings.append(
                 f"{len(far):,} energies lie more than {FAR:g} typical deviations off what their "
-                f"elements explain (up to {off.max():.3g} eV/atom): {_places(arrays, items[far])}"
+                f"elements explain (up to {off.max():.3g} eV/atom): {places(arrays, items[far])}"
             )
     return warnings
 
@@ -330,9 +332,27 @@ def _forces(
         strong = strong[np.argsort(-largest[strong])]
         warnings.append(
             f"{len(strong):,} structures have forces above {STRONG:g} eV/Å (up to "
-            f"{largest.max():.3g}): {_places(arrays, items[strong])}"
+            f"{largest.max():.3g}): {places(arrays, items[strong])}"
         )
     return rms, float(largest.max()), float(net.mean()), warnings
+
+
+def _stresses(arrays: Arrays, sizes: Indices) -> list[str]:
+    """Whether stresses are larger than any solid bears, as they are in another unit."""
+    volumes = np.abs(np.linalg.det(np.asarray(arrays["cell"], dtype=np.float64)))
+    virials = np.asarray(arrays["stress"]) * (volumes / sizes)[:, None, None]  # eV for each atom
+    there = np.isfinite(virials).all(axis=(1, 2))
+    if not there.any():
+        return []
+    largest = np.abs(virials[there]).max(axis=(1, 2))
+    if (typical := float(np.median(largest))) <= SQUEEZED:
+        return []
+    return [
+        f"stresses times volume are {typical:.3g} eV for each atom (median of the largest "
+        "entries), and a solid under 100 GPa has about 5: they look like another unit. If so, set "
+        'units = { stress = "GPa" } (or "kbar") in [dataset]; an entry is taken for virials, which '
+        "are energies, where its name ends so"
+    ]
 
 
 def _duplicates(arrays: Arrays, each: NDArray[np.float64]) -> tuple[int, list[str]]:
@@ -347,5 +367,5 @@ def _duplicates(arrays: Arrays, each: NDArray[np.float64]) -> tuple[int, list[st
         return len(again), []
     return len(again), [
         f"{len(wrong):,} structures are there more than once with energies that differ by up to "
-        f"{np.nanmax(differ):.3g} eV/atom: {_places(arrays, wrong)}"
+        f"{np.nanmax(differ):.3g} eV/atom: {places(arrays, wrong)}"
     ]
