@@ -10,8 +10,9 @@ import pytest
 from chemscale.desk.annealing import Schedule, multi_power
 from chemscale.desk.schedule import RatedCurve, fit_schedules
 from chemscale.desk.solve import log_law
+from chemscale.reporting import report
 from chemscale.table.errors import DataError
-from chemscale.verbs import estimate, report
+from chemscale.verbs import estimate
 
 SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
