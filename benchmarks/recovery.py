@@ -116,7 +116,8 @@ class Simulated:
         if self.law.num_axes == 1:
             x, far = np.exp(self.log_x), np.exp(self.far)
             low, high = extrapolate(x, np.exp(log_y), far, run=range(len(log_y))).intervals[LEVEL]
-            new = math.exp(self.ahead + SCATTER * rng.standard_normal())
+            apart = np.random.default_rng([number, 1])  # so that fits do not change what is new
+            new = math.exp(self.ahead + SCATTER * apart.standard_normal())
             held[AVERAGE] = bool(low[0] <= new <= high[0])
         return held
 

@@ -35,11 +35,9 @@ class Settings:
     late: float = 1.0  # log of the weight of each origin over that of the one before
     power: float = 3.0  # weights go as rolling-origin error to minus this power
     resolution: float = 0.002  # smallest error told apart, in log y
-    # power of the likelihood over shape parameters, along one axis and over a surface: residuals of
-    # a curve are not independent
-    temper: tuple[float, float] = (0.3, 1.0)
+    alike: float = 0.3  # in log x: how near to each other along a curve residuals are correlated
     support: float = 0.5  # power of the share of its parameters that an expert has points for
-    candidates: tuple[int, int] = (250, 1000)  # shape parameters a law, along one axis, over more
+    candidates: tuple[int, int] = (500, 1000)  # shape parameters a law, along one axis, over more
     bins: int = 64  # longer curves are averaged in this many equal steps of log x
 
 
@@ -226,7 +224,7 @@ def average(
     many = settings.candidates[x.shape[1] > 1]
     experts = []
     for law in laws:
-        theta = law.candidates(40 if law.name == "power" else many, points.log_x)
+        theta = law.candidates(min(many, 200 ** len(law.parameters)), points.log_x)
         shapes = _shapes(law, points.log_x, theta)
         for floor in (False, True):
             experts += _experts(law, floor, theta, shapes, points, starts, settings)
@@ -297,7 +295,10 @@ def _experts(
     effective = total / most  # (M, O + 1, 1)
     misfit = np.maximum(total - gain, 0.0) / most
     fits = np.log(np.maximum(misfit + effective * (settings.resolution / 2) ** 2, 1e-300))
-    likelihood = -0.5 * (settings.temper[num_axes > 1] * effective + 1) * fits
+    counted = effective
+    if num_axes == 1:
+        counted = (shown @ _independent(points.order, settings.alike))[..., None] / most
+    likelihood = -0.5 * (counted + 1) * fits
     belief = np.exp(likelihood - likelihood.max(axis=2, keepdims=True))
     belief /= belief.sum(axis=2, keepdims=True)  # (M, O + 1, C)
     ahead = []  # per origin (M, 1 + hidden): the last point shown, and what was forecast after it
@@ -338,6 +339,15 @@ def _experts(
             )
         )
     return found
+
+
+def _independent(order: Array, alike: float) -> Array:
+    """What each point (n,) counts for, where residuals are correlated as exp(-distance/alike).
+
+    (1 - r)/(1 + r), as in the variance of the mean of a first-order autoregressive series.
+    """
+    step = np.diff(order, prepend=order[0] - np.diff(order[:2]).sum())
+    return np.asarray(np.tanh(step / (2 * alike)))
 
 
 def _rms(error: Array, weight: Array) -> float:
