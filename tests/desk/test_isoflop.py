@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_fit import point
 
-from chemscale.desk.isoflop import IsoFlop, isoflop
+from chemscale.desk.fit import fit
+from chemscale.desk.isoflop import isoflop, isoflop_of
 from chemscale.desk.laws import additive_surface
+from chemscale.desk.sample import Sample
 from chemscale.table.errors import DataError
+from chemscale.table.fits import IsoFlop
 
 SHARED = Path(os.environ.get("CHEMSCALE_SHARED", Path(__file__).parents[2].parent / "shared"))
 HOFFMANN = (1.69, 406.4, 0.34, 410.7, 0.28)  # E, A, a, B, b
@@ -30,9 +34,8 @@ def studied(scatter: float, seed: int, told: float | None = None, seeds: int = 1
     flops, sizes = np.repeat(flops, seeds), np.repeat(sizes, seeds)
     loss = additive_surface(sizes, flops / 6 / sizes, *HOFFMANN)
     loss *= np.exp(scatter * rng.standard_normal(len(loss)))
-    return isoflop(
-        flops, sizes, flops / 6 / sizes, loss, scatter=scatter if told is None else told, rng=rng
-    )
+    told = scatter if told is None else told
+    return isoflop(flops, sizes, flops / 6 / sizes, loss, scatter=told, rng=rng, num_draws=300)
 
 
 def test_without_noise_the_best_sizes_of_hoffmanns_law_come_back():
@@ -80,6 +83,26 @@ def test_a_minimum_at_an_end_of_the_sizes_is_none_and_is_told():
         isoflop(flops, sizes, sizes, loss * np.nan, **how)
 
 
+def test_fit_tells_the_best_sizes_of_runs_that_come_in_budgets_and_of_no_others():
+    def runs(budgets, epochs=(1.0,)):
+        found = []
+        for flops in budgets:
+            for size in best(flops) * 2.0 ** np.arange(-3, 4):
+                for data in flops / 6 / size / np.array(epochs):
+                    loss = float(additive_surface(size, data, *HOFFMANN))
+                    spent = flops * (1 + 0.01 * math.sin(size))  # whole steps
+                    told = {"run": f"{len(found)}", "flops": spent}
+                    found.append(point("", round(size), round(data), 0, loss, **told))
+        return found
+
+    (found,) = fit(runs([1e17, 1e18, 1e19])).families
+    assert found.isoflop.size_exponent.value == pytest.approx(EXPONENT, abs=0.01)
+    assert f"the best size grows as flops^{EXPONENT:.2f}" in found.sentence
+    assert "3 of 3 IsoFLOP curves have their lowest point inside" in found.sentence
+    for other in (runs([1e17, 1e18]), runs([1e17, 1e18, 1e19], (1.0, 3.0))):
+        assert isoflop_of(Sample.of(other, "force_mae"), None) is None
+
+
 @pytest.mark.skipif(not (SHARED / "scaling-data").is_dir(), reason="no scaling data here")
 def test_the_exponents_of_porian_et_al_2024_come_back_from_their_losses_at_any_scatter():
     rung = ("table", "hparams", "warmup", "decay", "param_count", "val")
@@ -89,13 +112,13 @@ def test_the_exponents_of_porian_et_al_2024_come_back_from_their_losses_at_any_s
     with (folder / "porian_rw_published_fits.csv").open() as file:
         fits = list(csv.DictReader(file))
     assert len(fits) == 10
-    for fit in fits:
-        rows = [row for row in losses if all(row[one] == fit[one] for one in rung)]
+    for published in fits:
+        rows = [row for row in losses if all(row[one] == published[one] for one in rung)]
         columns = [
             np.array([float(row[one]) for row in rows]) for one in ("flops", "N", "tokens", "loss")
         ]
         for scatter in (0.0, 0.0006, 0.002):
             found = isoflop(*columns, scatter=scatter, rng=np.random.default_rng(0), num_draws=400)
-            published = float(fit["w_n_exponent"])
-            assert found.size_exponent.value == pytest.approx(published, abs=0.01)
-            assert found.data_exponent.value == pytest.approx(float(fit["w_t_exponent"]), abs=0.01)
+            size, data = (float(published[f"w_{one}_exponent"]) for one in "nt")
+            assert found.size_exponent.value == pytest.approx(size, abs=0.01)
+            assert found.data_exponent.value == pytest.approx(data, abs=0.01)

@@ -20,6 +20,7 @@ from chemscale.desk.check import check_words
 from chemscale.desk.checklist import checklist
 from chemscale.desk.crossover import compare
 from chemscale.desk.influence import influence_words
+from chemscale.desk.isoflop import isoflop_of, isoflop_words
 from chemscale.desk.knee import knee_words
 from chemscale.desk.regimes import regime_words, regimes
 from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select
@@ -104,8 +105,10 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
     surface = fit_surface(sample, question)
     fitted: list[LawFit | SurfaceFit] = [*laws, *([surface] if surface else [])]
     limits = regimes(sample, surface, seeds, level)
+    best_sizes = isoflop_of(sample, question)
     if kept:
         told.append(surface.sentence if surface else "too few sizes or num_train for a surface")
+        told.append(isoflop_words(best_sizes))
         told += [knee_words(law, unit) for law in laws]
         told += [regime_words(limits), influence_words(fitted, question)]
     check = check_words(
@@ -132,6 +135,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         sentence=f"{family}: {'; '.join(filter(None, told))}.",
         observed=sample.observed(),
         regimes=limits,
+        isoflop=best_sizes,
         checklist=checklist(points, sample, fitted, excluded, seed),
     )
 

@@ -14,41 +14,19 @@ where between two of them a curve is lowest is not known better than to their di
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from chemscale.desk.frontier import ALIKE
+from chemscale.desk.along import Question
+from chemscale.desk.sample import Sample
+from chemscale.desk.sentences import interval_words, number
 from chemscale.table.errors import DataError
+from chemscale.table.fits import BestSize, IsoFlop
 from chemscale.table.results import Array, Interval, Quantity
 
+ALIKE = 1.05  # FLOPs of runs of one budget, which go by whole steps, differ by less
 LEAST = 4  # sizes at a budget: the best is none of the two at the ends
 STEPS = 25  # places between two sizes at which a curve is looked at
-
-
-@dataclass(frozen=True)
-class BestSize:
-    """What the losses at one budget say of the best size; nothing where they have no minimum.
-
-    at_smallest, at_largest: more than half of the draws are lowest there. too_few: under four.
-    """
-
-    flops: float
-    num_sizes: int
-    status: Literal["seen", "at_smallest", "at_largest", "too_few"]
-    num_params: Quantity = Quantity()
-    num_train: Quantity = Quantity()
-    loss: float | None = None
-
-
-@dataclass(frozen=True)
-class IsoFlop:
-    """Best sizes, cheapest budget first, and exponents of compute; none from fewer than three."""
-
-    budgets: tuple[BestSize, ...]
-    size_exponent: Quantity
-    data_exponent: Quantity
 
 
 def isoflop(
@@ -65,7 +43,7 @@ def isoflop(
     """Find the best size at each budget, and with which power of compute it and its data grow.
 
     Args:
-        flops: (n,) of each run; those up to a fifth apart are one budget.
+        flops: (n,) of each run; those up to 5 % apart are one budget.
         num_params: (n,).
         num_train: (n,) or tokens, or whatever the data are counted in.
         loss: (n,); replicates of a size at a budget count by the mean of their logs.
@@ -95,13 +73,58 @@ def isoflop(
             seen.append((math.log(budget.flops), gap, draws))
         log = log[~same]
     if len(seen) < 3:
-        return IsoFlop(tuple(budgets), Quantity(), Quantity())
+        return IsoFlop(budgets=tuple(budgets), size_exponent=Quantity(), data_exponent=Quantity())
     log_flops, gaps = np.array([one[:2] for one in seen]).T
     size, data = np.stack([draws for _, _, draws in seen], axis=-1)  # (S, budgets) each
     return IsoFlop(
-        tuple(budgets),
-        _exponent(log_flops, size, gaps, rng, level),
-        _exponent(log_flops, data, gaps, rng, level),
+        budgets=tuple(budgets),
+        size_exponent=_exponent(log_flops, size, gaps, rng, level),
+        data_exponent=_exponent(log_flops, data, gaps, rng, level),
+    )
+
+
+def isoflop_of(sample: Sample, question: Question) -> IsoFlop | None:
+    """The same of runs that come in three budgets or more of four sizes, each on one num_train."""
+    costed = [place for place, point in enumerate(sample.points) if point.flops]
+    flops = np.array([sample.points[place].flops for place in costed], float)
+    log_size, log_data, log_loss = (
+        one[costed] for one in (sample.log_params, sample.log_train, sample.log_loss)
+    )
+    order, budget = np.argsort(flops, kind="stable"), np.zeros(len(flops), np.intp)
+    for last, here in zip(order, order[1:], strict=False):
+        budget[here] = budget[last] + (flops[here] > ALIKE * flops[last])
+    cells = {(b, n, d) for b, n, d in zip(budget, log_size, log_data, strict=True)}
+    sizes = np.bincount([b for b, _ in {cell[:2] for cell in cells}], minlength=1)
+    if (sizes >= LEAST).sum() < 3 or len({cell[:2] for cell in cells}) < len(cells):
+        return None
+    kept = sizes[budget] >= LEAST
+    return isoflop(
+        flops[kept],
+        np.exp(log_size[kept]),
+        np.exp(log_data[kept]),
+        np.exp(log_loss[kept]),
+        scatter=question.seeds[0] if question.seeds else 0.0,
+        rng=question.rng("isoflop"),
+        level=question.level,
+    )
+
+
+def isoflop_words(found: IsoFlop | None) -> str | None:
+    """Say how the best size grows with compute."""
+    if found is None:
+        return None
+    seen = [one for one in found.budgets if one.status == "seen"]
+    size, data = found.size_exponent, found.data_exponent
+    count = f"{len(seen)} of {len(found.budgets)} IsoFLOP curves have their lowest point inside"
+    if size.value is None or size.interval is None or data.value is None or data.interval is None:
+        return f"how the best size grows with flops is not identified: {count}, three are needed"
+    first, last = (one.num_params.value for one in (seen[0], seen[-1]))
+    assert first is not None and last is not None
+    return (
+        f"the best size grows as flops^{size.value:.2f} ({interval_words(size.interval, '.2f')}) "
+        f"and its num_train as flops^{data.value:.2f} ({interval_words(data.interval, '.2f')}), "
+        f"from {number(first)} parameters at {number(seen[0].flops)} FLOPs to {number(last)} at "
+        f"{number(seen[-1].flops)}: {count}"
     )
 
 
@@ -118,7 +141,8 @@ def _best_size(
     _, _, log_data, log_loss = (np.bincount(which, one) / count for one in log.T)
     flops, num_sizes = math.exp(log[:, 0].mean()), len(log_size)
     if num_sizes < LEAST:
-        return BestSize(flops, num_sizes, "too_few"), math.nan, np.zeros((2, 0))
+        few = BestSize(flops=flops, num_sizes=num_sizes, status="too_few")
+        return few, math.nan, np.zeros((2, 0))
     ticks = np.linspace(0, num_sizes - 1, STEPS * (num_sizes - 1) + 1)
     places = np.interp(ticks, np.arange(num_sizes), log_size)
     drawn = log_loss + scatter * rng.standard_normal((num_draws, num_sizes)) / np.sqrt(count)
@@ -127,7 +151,8 @@ def _best_size(
     inside = (lowest > 0) & (lowest < len(places) - 1)
     if 2 * inside.sum() <= num_draws:
         low = 2 * (lowest == 0).sum() > num_draws - inside.sum()
-        ending = BestSize(flops, num_sizes, "at_smallest" if low else "at_largest")
+        end = "at_smallest" if low else "at_largest"
+        ending = BestSize(flops=flops, num_sizes=num_sizes, status=end)
         return ending, math.nan, np.zeros((2, 0))
     sizes = np.where(inside, places[lowest], np.nan)
     gap = np.gradient(log_size)[np.abs(log_size - np.median(sizes[inside])).argmin()]
@@ -136,8 +161,15 @@ def _best_size(
         Quantity(value=math.exp(np.median(one)), interval=Interval.of(np.exp(one), level))
         for one in draws[:, inside]
     )
-    best = math.exp(np.median(curves.min(axis=0)))
-    return BestSize(flops, num_sizes, "seen", size, data, best), float(gap), draws
+    found = BestSize(
+        flops=flops,
+        num_sizes=num_sizes,
+        status="seen",
+        num_params=size,
+        num_train=data,
+        loss=math.exp(np.median(curves.min(axis=0))),
+    )
+    return found, float(gap), draws
 
 
 def _exponent(

@@ -86,6 +86,28 @@ class SurfaceFit(Record):
     starts: tuple[int, int] = (0, 0)  # how many reached the best objective, of how many
 
 
+class BestSize(Record):
+    """What the losses at one budget of FLOPs say of the best size; nothing without a minimum.
+
+    at_smallest, at_largest: more than half of the draws are lowest there. too_few: under four.
+    """
+
+    flops: float
+    num_sizes: int
+    status: Literal["seen", "at_smallest", "at_largest", "too_few"]
+    num_params: Quantity = Quantity()
+    num_train: Quantity = Quantity()  # of that size at that budget
+    loss: float | None = None
+
+
+class IsoFlop(Record):
+    """Best sizes, cheapest budget first, and exponents of compute; none from fewer than three."""
+
+    budgets: tuple[BestSize, ...]
+    size_exponent: Quantity
+    data_exponent: Quantity
+
+
 class Reported(Record):
     """One item of the checklist of what to report with a law (`desk.checklist`)."""
 
@@ -126,6 +148,7 @@ class FamilyFit(Record):
     sentence: str
     observed: tuple[Cell, ...] = ()  # what was fitted
     regimes: tuple[Regime, ...] = ()
+    isoflop: IsoFlop | None = None
     checklist: tuple[Reported, ...] = ()
 
 
