@@ -60,7 +60,7 @@ def measure(family: str, size: str, batch_size: int, way: str) -> int:
 
     from chemscale.bench.training import checkpoint
     from chemscale.bench.training.average import Average
-    from chemscale.bench.training.measure import DTYPES, EVALUATED, start_model
+    from chemscale.bench.training.measure import CPU, DTYPES, start_model
     from chemscale.bench.training.ranks import ALONE
     from chemscale.bench.training.recipe import Batches
     from chemscale.bench.training.step import optimiser, shares, train_step
@@ -86,7 +86,7 @@ def measure(family: str, size: str, batch_size: int, way: str) -> int:
     loads = [dataset.loads(batches[k], config) for k in range(STEPS)]
     cuts = [shares(batches[k], loads[k], recipe.max_load, 1)[0] for k in range(STEPS)]
     steps = [[batch(items) for items in cut] for cut in cuts]
-    judged = batch(dataset.evaluated("validation")[: EVALUATED["cpu"][made.unit]])
+    judged = batch(made.evaluated("validation", CPU)[0])
     before = largest()
     model = start_model(made, family, config, recipe, subset, 0)
     model.recompute = way == "recompute"

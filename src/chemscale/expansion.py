@@ -10,7 +10,7 @@ from chemscale.table import expand as expanding
 from chemscale.table.errors import MissingPackage, StudyError
 from chemscale.table.records import Run, Study
 from chemscale.table.results import Size
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
     from chemscale.bench.training.measure import Workbench
@@ -85,7 +85,6 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
     checks_late = 2 * len(study.families) - len(runs.get("check", ())) if late else 0
     flat = expanding.unique(run for chapter in runs.values() for run in chapter)
     folders = folder.run_folders()
-    ended = {run_id for run_id, path in folders.items() if RunFolder(path).has_ended()}
     whole = study if folder.plan is None else StudyFolder(folder.path).study()
     asked = {run.id for run in flat} | expanding.asked_elsewhere(folder.index(), runs, whole)
     return Expansion(
@@ -103,7 +102,7 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
             f"{r.source} row {r.row}: {r.reason}{': ' + r.text if r.text else ''}"
             for r in data.rejects
         ),
-        done=frozenset(ended & {run.id for run in flat}),
+        done=frozenset(folder.ended() & {run.id for run in flat}),
         new=frozenset(run.id for run in flat if run.id not in folders),
         unused=tuple(path.name for run_id, path in folders.items() if run_id not in asked),
     )

@@ -31,7 +31,8 @@ from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
-    from chemscale.bench.data.base import Dataset, Indices
+    from chemscale.bench.data.base import Indices
+    from chemscale.bench.data.graphs import Structures
 
 KEPT = 0.5  # weight of what a layer adds to the latent
 
@@ -84,11 +85,10 @@ class Allegro(Potential):
         """One cutoff, Å, at any depth."""
         return self.cutoff
 
-    def calibrate(self, dataset: Dataset, subset: Indices) -> None:
+    def calibrate(self, dataset: Structures, subset: Indices) -> None:
         """Take references, scale and mean number of neighbours from the training subset."""
         super().calibrate(dataset, subset)
-        mean = dataset.mean_neighbours(subset, self.cutoff)  # type: ignore[attr-defined]
-        self.neighbours.fill_(mean)
+        self.neighbours.fill_(dataset.mean_neighbours(subset, self.cutoff))
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
         # A atoms, E edges from centre (receiver) to neighbour (sender), K basis functions,

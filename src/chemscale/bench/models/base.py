@@ -26,9 +26,11 @@ from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
-    from chemscale.bench.data.base import Dataset, Indices
+    from chemscale.bench.data.base import Indices
     from chemscale.bench.data.graph_batch import GraphBatch
+    from chemscale.bench.data.graphs import Structures
     from chemscale.bench.data.token_batch import TokenBatch
+    from chemscale.bench.data.tokens import Molecules
     from chemscale.bench.models.counterpart import Counterpart
 
 
@@ -49,6 +51,7 @@ class Family(nn.Module, ABC):
     ladder: ClassVar[Mapping[str, Record]]  # size → config, up to over 10⁹ parameters
     layered: ClassVar[bool] = False  # layers of a ModuleList can be sharded, recomputed, compiled
     recordable: ClassVar[bool] = False  # sizes of what its loss computes follow from the batch's
+    counterpart: ClassVar[Counterpart | None] = None  # the same network in transformers
     recompute = False  # set for a run: layers are computed again on the way back
 
     def __init__(self, config: Record):
@@ -56,7 +59,7 @@ class Family(nn.Module, ABC):
         self.config = config
 
     @classmethod
-    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+    def fitted_config(cls, size: str, dataset: Any) -> Record:
         """The config of a size, completed with what the dataset decides."""
         return cls.ladder[size]
 
@@ -66,7 +69,7 @@ class Family(nn.Module, ABC):
         """The labels that the loss needs."""
 
     @abstractmethod
-    def calibrate(self, dataset: Dataset, subset: Indices) -> None:
+    def calibrate(self, dataset: Any, subset: Indices) -> None:
         """Set what is computed from the training subset, once, before training."""
 
     @abstractmethod
@@ -135,11 +138,10 @@ class LanguageModel(Family):
 
     unit = "molecule"
     layered = True
-    counterpart: ClassVar[Counterpart | None] = None  # the same network in transformers
     by_symbol: ClassVar[tuple[str, ...]] = ("symbols.weight",)  # weights with a row for each symbol
 
     @classmethod
-    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+    def fitted_config(cls, size: str, dataset: Molecules) -> Record:
         """The config of a size, with the vocabulary and the longest molecule of a dataset."""
         fitted = {"vocab_size": len(dataset.vocabulary()), "max_length": dataset.spec.max_length}
         return cls.ladder[size].model_copy(update=fitted)
@@ -169,7 +171,7 @@ class LanguageModel(Family):
     def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
         return ()
 
-    def calibrate(self, dataset: Dataset, subset: Indices) -> None:  # noqa: D102
+    def calibrate(self, dataset: Molecules, subset: Indices) -> None:  # noqa: D102
         return None
 
     def seen(self, batch: TokenBatch) -> Seen:  # noqa: D102
@@ -240,9 +242,9 @@ class Potential(Family):
         weights = {"forces": recipe.forces_weight, "stress": recipe.stress_weight}
         return ("energy", *(label for label, weight in weights.items() if weight > 0))
 
-    def calibrate(self, dataset: Dataset, subset: Indices) -> None:
+    def calibrate(self, dataset: Structures, subset: Indices) -> None:
         """Take references and scale from the training subset."""
-        references, scale = dataset.references_and_scale(subset)  # type: ignore[attr-defined]
+        references, scale = dataset.references_and_scale(subset)
         self.references.copy_(torch.from_numpy(references))
         self.scale.fill_(scale)
 

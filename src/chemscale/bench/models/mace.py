@@ -28,7 +28,8 @@ from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
-    from chemscale.bench.data.base import Dataset, Indices
+    from chemscale.bench.data.base import Indices
+    from chemscale.bench.data.graphs import Structures
 
 
 class MACE(Potential):
@@ -84,16 +85,14 @@ class MACE(Potential):
         self.register_buffer("numbers", numbers, persistent=False)
 
     @classmethod
-    def fitted_config(cls, size: str, dataset: Dataset) -> Record:
+    def fitted_config(cls, size: str, dataset: Structures) -> Record:
         """The config of a size, with the elements of the dataset."""
-        elements = dataset.elements()  # type: ignore[attr-defined]
-        return cls.ladder[size].model_copy(update={"elements": elements})
+        return cls.ladder[size].model_copy(update={"elements": dataset.elements()})
 
-    def calibrate(self, dataset: Dataset, subset: Indices) -> None:
+    def calibrate(self, dataset: Structures, subset: Indices) -> None:
         """Take references, scale and mean number of neighbours from the training subset."""
         super().calibrate(dataset, subset)
-        mean = dataset.mean_neighbours(subset, self.cutoff)  # type: ignore[attr-defined]
-        self.neighbours.fill_(mean)
+        self.neighbours.fill_(dataset.mean_neighbours(subset, self.cutoff))
 
     def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
         # A atoms, E edges, Z elements, K basis functions, M components of harmonics, F features

@@ -42,7 +42,8 @@ from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
 if TYPE_CHECKING:
-    from chemscale.bench.data.base import Dataset, Indices
+    from chemscale.bench.data.base import Indices
+    from chemscale.bench.data.graphs import Structures
 
 DEGREES = np.repeat(np.arange(3), (1, 3, 5))  # l of each component
 SENT = Form(np.array([np.arange(9), DEGREES, DEGREES, np.arange(9)]))
@@ -91,15 +92,14 @@ class SpookyNet(Potential):
         self.repulsion = Repulsion(config.cutoff) if config.repulsion else None
         self.dispersion = Dispersion() if config.dispersion else None
 
-    def calibrate(self, dataset: Dataset, subset: Indices) -> None:
+    def calibrate(self, dataset: Structures, subset: Indices) -> None:
         """Take references and scale from the training subset.
 
         Raises:
             DataError: dispersion is asked for, and an element has no free-atom values.
         """
         super().calibrate(dataset, subset)
-        elements = dataset.elements()  # type: ignore[attr-defined]
-        unknown = [z for z in elements if math.isnan(free_atoms()[z][0])]
+        unknown = [z for z in dataset.elements() if math.isnan(free_atoms()[z][0])]
         if self.dispersion is not None and unknown:
             raise DataError(
                 f"{dataset.where}: no dispersion coefficients for atomic numbers {unknown}; "

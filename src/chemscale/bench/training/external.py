@@ -34,7 +34,7 @@ from chemscale.table.store import RunFolder, StudyFolder
 if TYPE_CHECKING:
     from chemscale.bench.training.measure import Workbench
 
-SAMPLE = 256  # items that stand for the mean item
+SAMPLE = 256  # items that stand for the dataset's mean item
 NO_STEPS = np.zeros(0, dtype=np.float32)  # the losses of its steps are its own affair
 LOOK_SECONDS = 0.2  # between looks at the command
 READ_SECONDS = 5.0  # between readings of what it wrote

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from chemscale.bench.models.base import Family
-from chemscale.bench.training.measure import DTYPES, EVALUATED, Workbench
+from chemscale.bench.training.measure import DTYPES, Workbench
 from chemscale.bench.training.ranks import Ranks
 from chemscale.table.records import Recipe
 
@@ -24,10 +24,8 @@ class Judge:
     def measure(self, split: Any) -> dict[str, float]:
         """Each metric over a split; none for an empty one."""
         if split not in self._batches:
-            items = self.bench.dataset.evaluated(split)
-            size = EVALUATED[self.device.type][self.bench.unit]
-            starts = range(0, len(items), size)
-            self._batches[split] = [self.collate(items[start : start + size]) for start in starts]
+            parts = self.bench.evaluated(split, self.device)
+            self._batches[split] = [self.collate(items) for items in parts]
         self.model.eval()
         batches = self._batches[split]
         ours: dict[int, dict[str, tuple[float, float]]] = {}

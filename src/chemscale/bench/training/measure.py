@@ -26,12 +26,11 @@ from chemscale.bench.training.step import shares
 from chemscale.table.errors import DataError, UnknownName
 from chemscale.table.external import External
 from chemscale.table.record import Record
-from chemscale.table.records import Recipe, Run, Study
+from chemscale.table.records import JudgingSplit, Recipe, Run, Study
 from chemscale.table.registry import families
 from chemscale.table.results import Size
 
 CPU = torch.device("cpu")
-SAMPLE = 256  # items that stand for the dataset's mean item
 BATCHES = 32  # of which the largest stands for the largest of a run
 
 EVALUATED = {
@@ -201,6 +200,12 @@ class Workbench:
         items = self._largest[family, batch][0]
         return int(self.dataset.loads(items, config).sum())
 
+    def evaluated(self, split: JudgingSplit, device: torch.device) -> list[Indices]:
+        """The items of a split in the batches in which a device evaluates them."""
+        items = self.dataset.evaluated(split)
+        size = EVALUATED[device.type][self.unit]
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
     def fingerprint(self, num_train: int, seed: int) -> str:
         """Identity of what a run trains and is judged on."""
         if (num_train, seed) not in self._fingerprints:
@@ -253,7 +258,7 @@ class Workbench:
         with memory.META:
             model = kind(config)
         mup.scalings(model, recipe)  # refused here if it is
-        sample = self.dataset.indices("train")[:SAMPLE]
+        sample = self.dataset.indices("train")[: external.SAMPLE]
         seen = model.seen(self.dataset.collate(config)(sample))
         return Size(
             family=name,
@@ -311,13 +316,8 @@ class Workbench:
         batches = Batches(
             self.dataset.subset(max(self.study.num_train), 0), recipe.batch_size, seed=0
         )
-        items = self.dataset.evaluated("validation")
-        size = EVALUATED[default_device().type][self.unit]
-        starts = range(0, len(items), size)[:BATCHES]
-        return (
-            largest(batches[k] for k in range(BATCHES)),
-            largest(items[start : start + size] for start in starts),
-        )
+        judged = self.evaluated("validation", default_device())[:BATCHES]
+        return largest(batches[k] for k in range(BATCHES)), largest(judged)
 
 
 def start_model(

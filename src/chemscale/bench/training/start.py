@@ -160,7 +160,7 @@ def _with_symbols(place: RunFolder, weights: Path, dataset: Molecules, of: str) 
 def _adopted(path: Path, size: Size, dataset: Dataset, of: str) -> Source:
     """An adopted language model: of the same network, whatever its family is called."""
     told, name = adopted.read(path), path.name
-    networks = [getattr(load_family(n), "counterpart", None) for n in (told.family, size.family)]
+    networks = [load_family(n).counterpart for n in (told.family, size.family)]
     if not isinstance(dataset, Molecules) or networks[0] is not networks[1]:
         raise DataError(f"{of}: {name} is {told.family}, another network")
     if told.family_revision != size.revision:
@@ -213,7 +213,7 @@ def _sizes(config: Mapping[str, Any], network: Counterpart | None) -> str:
     alike = [
         f"{size} of {name}"
         for name in families.names()
-        if getattr(family := load_family(name), "counterpart", None) is network
+        if (family := load_family(name)).counterpart is network
         for size, rung in family.ladder.items()
         if all(rung.model_dump(mode="json").get(key) == config[key] for key in fields)
     ]

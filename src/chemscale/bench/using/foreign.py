@@ -134,8 +134,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 def _family(told: Mapping[str, Any]) -> tuple[str, Counterpart]:
     known = []
     for name in families.names():
-        family = load_family(name)
-        counterpart = getattr(family, "counterpart", None)
+        counterpart = load_family(name).counterpart
         if counterpart is None:
             continue
         if counterpart.model_type == told.get("model_type"):

@@ -48,7 +48,7 @@ IN_ROW = 4
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedPoint:
     """A model, its loss, and what its samples are like."""
 
     point: Point
@@ -56,7 +56,7 @@ class Evaluated:
     metrics: dict[str, float]
 
 
-def evaluated(page: Page) -> list[Evaluated]:
+def evaluated(page: Page) -> list[EvaluatedPoint]:
     """The evaluated models whose loss is known, worst loss first."""
     points = {point.run: point for point in page.points}
     found = []
@@ -64,7 +64,7 @@ def evaluated(page: Page) -> list[Evaluated]:
         point = points.get(one.run)
         loss = point.losses.get(page.metric(point.family)) if point else None
         if point is not None and loss is not None:
-            found.append(Evaluated(point, loss, one.metrics))
+            found.append(EvaluatedPoint(point, loss, one.metrics))
     return sorted(found, key=lambda one: (-one.loss, one.point.run))
 
 
