@@ -106,6 +106,9 @@ def test_mlflow_s_files_tell_the_last_value_and_how_a_run_ended(tmp_path: Path):
     a, b = read_points(tmp_path, columns)
     assert (a.run, a.losses, a.num_train, a.seconds) == ("a", {"test/mae": 0.1}, 10, 1.5)
     assert (a.status, b.status, a.cooled) == ("finished", "stopped_early", True)
+    curves = read_curves(tmp_path, Columns({"val_loss": "test/mae"}))
+    assert [(one.run, one.status) for one in curves] == [("a", a.status), ("b", b.status)]
+    assert (curves[1].seen.tolist(), curves[1].val_loss.tolist()) == ([0, 7], [0.9, 1 / 30])
 
 
 def test_mlflow_s_store_and_its_table_read_as_its_files(tmp_path: Path):
@@ -119,6 +122,8 @@ def test_mlflow_s_store_and_its_table_read_as_its_files(tmp_path: Path):
             "                        ('b', 'FINISHED', 3000, 4500, 'deleted');"
             "insert into params values ('num_train', '10', 'a'), ('act', 'silu', 'a');"
             "insert into latest_metrics values ('test/mae', 0.1, 2, 7, 0, 'a');"
+            "create table metrics as select * from latest_metrics;"
+            "insert into metrics values ('test/mae', 0.9, 1, 0, 0, 'a');"
         )
     (tmp_path / "runs.csv").write_text(
         "run_id,experiment_id,status,artifact_uri,metrics.test/mae,params.num_train,params.act,"
@@ -126,6 +131,11 @@ def test_mlflow_s_store_and_its_table_read_as_its_files(tmp_path: Path):
     )
     (files,) = read_rows(tmp_path / "mlruns")
     assert read_rows(tmp_path / "mlflow.db") == [files]
+    curve, same = (
+        read_curves(tmp_path / name, Columns({"val_loss": "test/mae"}))[0]
+        for name in ("mlruns", "mlflow.db")
+    )
+    assert curve.val_loss.tolist() == same.val_loss.tolist() == [0.9, 0.1]
     (table,) = read_rows(tmp_path / "runs.csv")
     assert table.items() <= files.items()
     with pytest.raises(DataError, match="1 by MLflow's store and 1 by MLflow, perhaps of the same"):
@@ -255,6 +265,15 @@ def test_wandb_s_plain_files_and_a_history_read_alike(tmp_path: Path):
     assert not [name for name in plain if "wandb" in name]
 
 
+def test_a_chart_exported_from_wandb_is_a_curve_for_each_line(tmp_path: Path):
+    path = tmp_path / "wandb_export_1.csv"
+    lines = [f"{run} - val_loss{end}" for run in ("a - b", "c") for end in ("", "__MIN", "__MAX")]
+    path.write_text(f"Step,{','.join(lines)}\n1,0.9,0.8,1,,,\n2,0.5,,,0.7,0.6,0.8\n")
+    found = [(one.run, one.seen.tolist(), one.val_loss.tolist()) for one in read_curves(path)]
+    assert found == [("a - b", [1, 2], [0.9, 0.5]), ("c", [2], [0.7])]
+    assert {row["run"]: row["val_loss"] for row in read_rows(path)} == {"a - b": "0.5", "c": "0.7"}
+
+
 def framed(records: list[bytes]) -> bytes:
     """A log as LevelDB frames it; pieces do not cross blocks of 32,768 bytes."""
     data = b":W&B\xe1\xbe\x00"
@@ -296,6 +315,8 @@ def test_wandb_s_log_of_an_offline_run_is_read(tmp_path: Path):
     assert rows["run-a"]["config.model.n"] == 100
     assert [rows["run-a"][name] for name in ("val/mae", "test/mae", "step")] == [0.25, 0.5, 9]
     assert (rows["run-a"]["status"], rows["run-b"]["status"]) == ("failed", "stopped_early")
+    curve, _ = read_curves(tmp_path, Columns({"val_loss": "val/mae"}))
+    assert (curve.status, curve.seen.tolist(), curve.val_loss.tolist()) == ("failed", [9], [0.25])
 
 
 @pytest.mark.slow
@@ -330,6 +351,14 @@ def test_event_files_of_tensorboard_are_read_with_hparams(tmp_path: Path):
     (row,) = read_rows(tmp_path)
     assert (row["val/mae"], row["epoch_loss"], row["step"]) == (0.5, 0.25, 10)
     assert (row["config.num_train"], row["phase"]) == (30, "unknown")
+    (curve,) = read_curves(
+        tmp_path, Columns({"val_loss": "val/mae", "num_train": "config.num_train"})
+    )
+    assert (curve.num_train, curve.seen.tolist(), curve.val_loss.tolist()) == (
+        30,
+        [1, 9],
+        [0.75, 0.5],
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from chemscale.table.logs.rows import (
 if TYPE_CHECKING:
     import sqlite3
 
+Logged = tuple[str, str, str]  # what, its value, at which step
 STATUS = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
 
 
@@ -37,14 +38,24 @@ def read_runs(files: Sequence[Path]) -> list[Row]:
         if meta.get("lifecycle_stage") == "deleted":
             continue
         metrics = {
-            _key(file, folder / "metrics"): _last(file) for file in _inside(folder / "metrics")
+            _key(file, folder / "metrics"): _points(file)[-1]
+            for file in _inside(folder / "metrics")
         }
-        params = {
-            _key(file, folder / "params"): file.read_text(errors="replace").strip()
-            for file in _inside(folder / "params")
-        }
-        rows.append(_row(meta["run_id"], meta, metrics, params))
+        rows.append(_row(meta["run_id"], meta, metrics, _params(folder)))
     return rows
+
+
+def history_of_run(path: Path) -> list[Row]:
+    """A row for each step at which something was logged."""
+    meta, folder = read_yaml(path), path.parent
+    if meta.get("lifecycle_stage") == "deleted":
+        return []
+    logged = [
+        (_key(file, folder / "metrics"), *point)
+        for file in _inside(folder / "metrics")
+        for point in _points(file)
+    ]
+    return _rows(meta["run_id"], meta, logged, _params(folder))
 
 
 def holds_store(path: Path) -> bool:
@@ -59,22 +70,37 @@ def holds_store(path: Path) -> bool:
 
 def read_store(files: Sequence[Path]) -> list[Row]:
     """A row for each run that was not deleted."""
-    rows = []
-    for path in files:
-        with closing(_open(path)) as store:
-            metrics: dict[str, dict[str, tuple[str, str]]] = {}
-            for one in store.execute(
-                "select run_uuid, key, value, is_nan, step from latest_metrics"
-            ):
-                value = "nan" if one["is_nan"] else repr(one["value"])
-                metrics.setdefault(one["run_uuid"], {})[one["key"]] = value, str(one["step"])
-            params: dict[str, dict[str, str]] = {}
-            for one in store.execute("select run_uuid, key, value from params"):
-                params.setdefault(one["run_uuid"], {})[one["key"]] = one["value"]
-            for run in store.execute("select * from runs where lifecycle_stage = 'active'"):
-                name = run["run_uuid"]
-                rows.append(_row(name, dict(run), metrics.get(name, {}), params.get(name, {})))
-    return rows
+    return [
+        _row(str(run["run_uuid"]), run, {key: (value, step) for key, value, step in logged}, params)
+        for path in files
+        for run, logged, params in _stored(path, "latest_metrics")
+    ]
+
+
+def history_of_store(path: Path) -> list[Row]:
+    """A row for each run and step at which something was logged."""
+    return [
+        row
+        for run, logged, params in _stored(path, "metrics")
+        for row in _rows(str(run["run_uuid"]), run, logged, params)
+    ]
+
+
+def _stored(path: Path, table: str) -> list[tuple[Row, list[Logged], dict[str, str]]]:
+    """Of each run that was not deleted what it was, what is in a table of metrics, and settings."""
+    with closing(_open(path)) as store:
+        metrics: dict[str, list[Logged]] = {}
+        for one in store.execute(f"select run_uuid, key, value, is_nan, step from {table}"):
+            value = "nan" if one["is_nan"] else repr(one["value"])
+            metrics.setdefault(one["run_uuid"], []).append((one["key"], value, str(one["step"])))
+        params: dict[str, dict[str, str]] = {}
+        for one in store.execute("select run_uuid, key, value from params"):
+            params.setdefault(one["run_uuid"], {})[one["key"]] = one["value"]
+        runs = store.execute("select * from runs where lifecycle_stage = 'active'").fetchall()
+    return [
+        (dict(run), metrics.get(run["run_uuid"], []), params.get(run["run_uuid"], {}))
+        for run in runs
+    ]
 
 
 def holds_table(path: Path) -> bool:
@@ -118,14 +144,32 @@ def _row(
     }
 
 
-def _last(path: Path) -> tuple[str, str]:
-    """Value and step of the last line, `timestamp value step`."""
-    words = path.read_text(errors="replace").split("\n")
-    for line in reversed(words[:-1] or words):
-        parts = line.split()
-        if len(parts) >= 2:
-            return parts[1], parts[2] if len(parts) > 2 else "0"
-    raise DataError(f"{path}: no line of the form 'timestamp value step'")
+def _rows(
+    run: str, meta: dict[str, Any], logged: Sequence[Logged], params: dict[str, str]
+) -> list[Row]:
+    steps: dict[int, dict[str, tuple[str, str]]] = {}
+    for key, value, step in logged:
+        steps.setdefault(int(step), {})[key] = value, step
+    return [
+        _row(run, meta, metrics, params) | {"seconds": None} for _, metrics in sorted(steps.items())
+    ]
+
+
+def _points(path: Path) -> list[tuple[str, str]]:
+    """Values and steps of whole lines `timestamp value step`."""
+    lines = path.read_text(errors="replace").split("\n")
+    parts = [line.split() for line in lines[:-1] or lines]
+    found = [(one[1], one[2] if len(one) > 2 else "0") for one in parts if len(one) >= 2]
+    if not found:
+        raise DataError(f"{path}: no line of the form 'timestamp value step'")
+    return found
+
+
+def _params(folder: Path) -> dict[str, str]:
+    return {
+        _key(file, folder / "params"): file.read_text(errors="replace").strip()
+        for file in _inside(folder / "params")
+    }
 
 
 def _inside(folder: Path) -> Iterable[Path]:

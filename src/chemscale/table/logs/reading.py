@@ -37,7 +37,7 @@ FORMATS = (
     ),
     Format("NequIP up to 0.6", "metrics_epoch.csv", nequip.holds, nequip.read, nequip.history),
     Format("MACE", f"*{mace.END}", mace.holds, mace.read, mace.history),
-    Format("Weights & Biases", "*.wandb", Path.is_file, wandb.read_run),
+    Format("Weights & Biases", "*.wandb", Path.is_file, wandb.read_run, wandb.history_of_run),
     Format("Weights & Biases", "wandb-summary.json", wandb.holds_summary, wandb.read_summary),
     Format("an export of Weights & Biases", "*.csv", wandb.holds_export, wandb.read_export),
     Format("the API of Weights & Biases", "*.csv", wandb.holds_frame, wandb.read_frame),
@@ -48,10 +48,21 @@ FORMATS = (
         wandb.read_history,
         wandb.history,
     ),
-    Format("MLflow", "meta.yaml", mlflow.holds_run, mlflow.read_runs),
-    Format("MLflow's store", "*.db", mlflow.holds_store, mlflow.read_store),
+    Format(
+        "a chart of Weights & Biases",
+        "*.csv",
+        wandb.holds_chart,
+        wandb.read_chart,
+        wandb.history_of_chart,
+    ),
+    Format("MLflow", "meta.yaml", mlflow.holds_run, mlflow.read_runs, mlflow.history_of_run),
+    Format(
+        "MLflow's store", "*.db", mlflow.holds_store, mlflow.read_store, mlflow.history_of_store
+    ),
     Format("mlflow.search_runs", "*.csv", mlflow.holds_table, mlflow.read_table),
-    Format("TensorBoard", tensorboard.NAME, tensorboard.holds, tensorboard.read),
+    Format(
+        "TensorBoard", tensorboard.NAME, tensorboard.holds, tensorboard.read, tensorboard.history
+    ),
 )
 
 

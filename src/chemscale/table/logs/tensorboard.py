@@ -26,11 +26,33 @@ def read(files: Sequence[Path]) -> list[Row]:
         MissingPackage: tensorboard is not installed.
     """
     folder = files[0].parent
-    parts = sorted({file.parent for file in folder.glob(f"*/{NAME}") if _is_part(file.parent)})
     row: Row = {"step": 0}
-    for part in (*parts, folder):
-        row |= (found := _read(part)) | {"step": max(row["step"], found["step"])}
+    for part in (*_parts(folder), folder):
+        scalars, told = _read(part, 1)
+        row |= {tag: points[-1][1] for tag, points in scalars.items()} | told
+        row["step"] = max([row["step"], *(points[-1][0] for points in scalars.values())])
     return [row | hparams(folder) | {"run": folder.as_posix()}]
+
+
+def history(path: Path) -> list[Row]:
+    """A row for each step at which a scalar was written; all files of a folder are one run."""
+    folder = path.parent
+    if path != min(folder.glob(NAME)):
+        return []
+    told: Row = {}
+    for part in (*_parts(folder), folder):
+        scalars, settings_there = _read(part, 0)
+        told |= settings_there
+    steps: dict[int, Row] = {}
+    for tag, points in scalars.items():
+        for step, value in points:
+            steps.setdefault(step, {"step": step})[tag] = value
+    told |= hparams(folder) | {"run": folder.as_posix()}
+    return [row | told for _, row in sorted(steps.items())]
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted({file.parent for file in folder.glob(f"*/{NAME}") if _is_part(file.parent)})
 
 
 def _is_part(folder: Path) -> bool:
@@ -38,7 +60,8 @@ def _is_part(folder: Path) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", folder.name) is not None
 
 
-def _read(folder: Path) -> Row:
+def _read(folder: Path, most: int) -> tuple[dict[str, list[tuple[int, float]]], Row]:
+    """Steps and values of each scalar, the last `most` of them or with 0 all; and settings."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -46,22 +69,23 @@ def _read(folder: Path) -> Row:
     except ImportError:
         raise MissingPackage.of("tensorboard", "track", str(folder)) from None
 
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 1, "tensors": 1})
+    events = EventAccumulator(str(folder), size_guidance={"scalars": most, "tensors": most})
     events.Reload()
-    found = {tag: events.Scalars(tag)[-1] for tag in events.Tags()["scalars"]}
-    row: Row = {tag: one.value for tag, one in found.items()}
-    steps = [one.step for one in found.values()]
+    found = {
+        tag: [(one.step, one.value) for one in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
     for tag in events.Tags()["tensors"]:  # TensorFlow 2 writes scalars as tensors
         if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
-            last = events.Tensors(tag)[-1]
-            row[tag] = float(make_ndarray(last.tensor_proto))
-            steps.append(last.step)
+            found[tag] = [
+                (one.step, float(make_ndarray(one.tensor_proto))) for one in events.Tensors(tag)
+            ]
     told: Row = {}
     for content in _contents(events, "hparams").values():
         for name, value in HParamsPluginData.FromString(content).session_start_info.hparams.items():
             kind = value.WhichOneof("kind")
             told[name] = getattr(value, kind) if kind else None
-    return row | settings(told) | {"step": max(steps, default=0)}
+    return found, settings(told)
 
 
 def _contents(events: Any, plugin: str) -> dict[str, bytes]:

@@ -28,7 +28,23 @@ OUR_NAMES = {"_step": "step", "_runtime": "seconds", "Runtime": "seconds"}
 
 
 def read_run(files: Sequence[Path]) -> list[Row]:
-    """A row for each `run-….wandb`: what was logged last, the settings, how it ended.
+    """A row for each `run-….wandb`: what was logged last, the settings, how it ended."""
+    rows = []
+    for path in files:
+        summary, logged, config, ended = _log(path)
+        last = {name: value for row in (summary, *logged) for name, value in row.items()}
+        rows.append(_row(path.parent, last, config) | ended)
+    return rows
+
+
+def history_of_run(path: Path) -> list[Row]:
+    """A row each time that something was logged."""
+    _, logged, config, ended = _log(path)
+    return [_row(path.parent, row, config) | ended for row in logged]
+
+
+def _log(path: Path) -> tuple[Row, list[Row], Row, Row]:
+    """Summary, history, settings and status.
 
     Raises:
         MissingPackage: wandb is not installed.
@@ -36,30 +52,26 @@ def read_run(files: Sequence[Path]) -> list[Row]:
     try:
         from wandb.proto.wandb_internal_pb2 import Record
     except ImportError:
-        raise MissingPackage.of("wandb", "track", str(files[0])) from None
+        raise MissingPackage.of("wandb", "track", str(path)) from None
 
-    rows = []
-    for path in files:
-        summary: dict[str, Any] = {}
-        logged: dict[str, Any] = {}
-        config: dict[str, Any] = {}
-        ended = "running"
-        for data in _records(path.read_bytes()):
-            record = Record.FromString(data)
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                _update(config, record.run.config.update)
-            elif kind == "config":
-                _update(config, record.config.update)
-            elif kind == "summary":
-                _update(summary, record.summary.update)
-            elif kind == "history":
-                _update(logged, record.history.item)
-            elif kind == "exit":
-                ended = "failed" if record.exit.exit_code else "finished"
-        row = _row(path.parent, {**summary, **logged}, config)
-        rows.append(row | {"status": status(ended)})
-    return rows
+    summary: dict[str, Any] = {}
+    logged: list[dict[str, Any]] = []
+    config: dict[str, Any] = {}
+    ended = "running"
+    for data in _records(path.read_bytes()):
+        record = Record.FromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            _update(config, record.run.config.update)
+        elif kind == "config":
+            _update(config, record.config.update)
+        elif kind == "summary":
+            _update(summary, record.summary.update)
+        elif kind == "history":
+            logged.append(_update({}, record.history.item))
+        elif kind == "exit":
+            ended = "failed" if record.exit.exit_code else "finished"
+    return summary, logged, config, {"status": status(ended)}
 
 
 def holds_summary(path: Path) -> bool:
@@ -150,6 +162,34 @@ def read_history(files: Sequence[Path]) -> list[Row]:
     return rows
 
 
+def holds_chart(path: Path) -> bool:
+    """Whether this CSV was exported from a chart: of each run a line with its bounds."""
+    names = {*header(path)}
+    return any(name.endswith("__MIN") and name[: -len("__MIN")] in names for name in names)
+
+
+def history_of_chart(path: Path) -> list[Row]:
+    """A row for each point; `RUN - METRIC` names a line, and its bounds are left out."""
+    rows = []
+    for row in csv_rows(path):
+        names = [*row]
+        x = {"Step": "step"}.get(names[0], names[0])
+        for name in names:
+            run, dash, metric = name.rpartition(" - ")
+            if dash and not name.endswith(("__MIN", "__MAX")) and row[name]:
+                rows.append({"run": run, x: row[names[0]], metric: row[name]})
+    return rows
+
+
+def read_chart(files: Sequence[Path]) -> list[Row]:
+    """A row for each line's run, with its last values."""
+    found: dict[str, Row] = {}
+    for path in files:
+        for row in history_of_chart(path):
+            found[row["run"]] = found.get(row["run"], {}) | row
+    return [*found.values()]
+
+
 def _row(run: Path, logged: dict[str, Any], config: dict[str, Any]) -> Row:
     ours = {
         OUR_NAMES.get(name, name): value
@@ -160,9 +200,10 @@ def _row(run: Path, logged: dict[str, Any], config: dict[str, Any]) -> Row:
     return {**last_values([ours]), **settings(mine), "run": run.as_posix()}
 
 
-def _update(found: dict[str, Any], items: Any) -> None:
+def _update(found: dict[str, Any], items: Any) -> dict[str, Any]:
     for item in items:
         found[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return found
 
 
 def _records(data: bytes) -> Iterator[bytes]:
