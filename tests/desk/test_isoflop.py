@@ -12,6 +12,8 @@ from test_fit import point
 from chemscale.desk.fit import fit
 from chemscale.desk.isoflop import isoflop, isoflop_of
 from chemscale.desk.laws import additive_surface
+from chemscale.desk.report import Page
+from chemscale.desk.report.laws import best_sizes_table
 from chemscale.desk.sample import Sample
 from chemscale.table.errors import DataError
 from chemscale.table.fits import IsoFlop
@@ -95,7 +97,11 @@ def test_fit_tells_the_best_sizes_of_runs_that_come_in_budgets_and_of_no_others(
                     found.append(point("", round(size), round(data), 0, loss, **told))
         return found
 
-    (found,) = fit(runs([1e17, 1e18, 1e19])).families
+    whole = fit(points := runs([1e17, 1e18, 1e19]))
+    (found,) = whole.families
+    table = best_sizes_table(Page("x", points=points, fit=whole), found)
+    assert [row[2].text for row in table.rows] == ["between sizes"] * 3
+    assert found.isoflop.budgets[0].num_params.interval is None  # the scatter is not known
     assert found.isoflop.size_exponent.value == pytest.approx(EXPONENT, abs=0.01)
     assert f"the best size grows as flops^{EXPONENT:.2f}" in found.sentence
     assert "3 of 3 IsoFLOP curves have their lowest point inside" in found.sentence

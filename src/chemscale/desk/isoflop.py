@@ -48,8 +48,8 @@ def isoflop(
         num_train: (n,) or tokens, or whatever the data are counted in.
         loss: (n,); replicates of a size at a budget count by the mean of their logs.
         scatter: of the log loss from run to run. Where it is not known, 0: intervals of the
-            exponents then go by how far the best sizes lie from a straight line alone, and those
-            of the best sizes say nothing.
+            exponents then go by how far the best sizes lie from a straight line alone, and best
+            sizes have none.
         rng: of the draws.
         level: of the intervals.
         num_draws: how many.
@@ -158,7 +158,10 @@ def _best_size(
     gap = np.gradient(log_size)[np.abs(log_size - np.median(sizes[inside])).argmin()]
     draws = np.stack([sizes, np.interp(sizes, log_size, log_data)])
     size, data = (
-        Quantity(value=math.exp(np.median(one)), interval=Interval.of(np.exp(one), level))
+        Quantity(
+            value=math.exp(np.median(one)),
+            interval=Interval.of(np.exp(one), level) if scatter else None,
+        )
         for one in draws[:, inside]
     )
     found = BestSize(

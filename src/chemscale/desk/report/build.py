@@ -13,7 +13,13 @@ from chemscale.desk.report.drawing import Drawn, inline_svg, scheme_css
 from chemscale.desk.report.evaluation import evaluation_table, models_table
 from chemscale.desk.report.figures import all_figures
 from chemscale.desk.report.findings import capped_note, excluded, found, verdict
-from chemscale.desk.report.laws import influence_table, laws_table, regimes_table, savings_table
+from chemscale.desk.report.laws import (
+    best_sizes_table,
+    influence_table,
+    laws_table,
+    regimes_table,
+    savings_table,
+)
 from chemscale.desk.report.page import Page, named
 from chemscale.desk.report.shift import shift_table
 from chemscale.desk.report.words import NO_AMOUNTS, NO_LAW, clauses, number, scientific, share
@@ -142,6 +148,7 @@ def _family(page: Page, family: str, figure: dict[str, Any] | None) -> dict[str,
         "figure": figure,
         "sentence": "" if fitted else NO_LAW if page.points or page.study else NO_AMOUNTS,
         "table": laws_table(page, fitted) if fitted else None,
+        "best_sizes": best_sizes_table(page, fitted) if fitted else None,
         "regimes": regimes_table(page, fitted) if fitted else None,
         "checklist": fitted.checklist if fitted else (),
         "influence": influence_table(page, fitted) if fitted else None,

@@ -138,7 +138,7 @@ def _facts(page: Page, fitted: FamilyFit) -> list[Fact]:
                 facts.append(_exponent(name, both, "both axes fitted at once", None))
     if fitted.isoflop and fitted.isoflop.size_exponent.value is not None:
         best = fitted.isoflop.size_exponent
-        facts.append(_exponent("best size grows with compute^", best, "of IsoFLOP curves", None))
+        facts.append(_exponent("exponent of the best size", best, "along compute, IsoFLOP", None))
     if fitted.seed_scatter is not None:
         facts.append(Fact("seed scatter", share(fitted.seed_scatter), "between runs, log loss"))
     return facts

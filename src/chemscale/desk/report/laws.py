@@ -11,6 +11,7 @@ from chemscale.desk.report.words import (
     LIMITS,
     METRICS,
     MISSING,
+    SIZES,
     at_level,
     axis_label,
     number,
@@ -23,6 +24,7 @@ from chemscale.desk.report.words import (
     status,
 )
 from chemscale.table.fits import Comparison, FamilyFit, LawFit, LeftOut, SurfaceFit
+from chemscale.table.results import Quantity
 
 
 def laws_table(page: Page, family: FamilyFit) -> Table | None:
@@ -121,6 +123,33 @@ def regimes_table(page: Page, family: FamilyFit) -> Table | None:
     )
     caption = f"What limits {family.family}, cell by cell"
     return Table(caption, columns(head), rows, sortable=True) if rows else None
+
+
+def best_sizes_table(page: Page, family: FamilyFit) -> Table | None:
+    """The best size at each budget of FLOPs, where runs come in such."""
+    rows = tuple(
+        (
+            Cell(scientific(one.flops, 3), one.flops),
+            Cell(str(one.num_sizes), one.num_sizes),
+            Cell(SIZES[one.status]),
+            Cell(_brief(one.num_params), one.num_params.value),
+            Cell(_brief(one.num_train), one.num_train.value),
+            Cell(number(one.loss), one.loss),
+        )
+        for one in (family.isoflop.budgets if family.isoflop else ())
+    )
+    level = at_level(page.fit.level if page.fit else None)
+    head = (
+        f"#FLOPs | #sizes | lowest loss | #parameters of the best size{level} | "
+        f"#its {plural(page.unit)} | #its loss"
+    )
+    return Table(f"Best sizes of {family.family}", columns(head), rows) if rows else None
+
+
+def _brief(quantity: Quantity) -> str:
+    span = quantity.interval
+    between = f" ({short(span.low)} to {short(span.high)})" if span else ""
+    return short(quantity.value) + between
 
 
 def influence_table(page: Page, family: FamilyFit) -> Table | None:

@@ -47,6 +47,13 @@ LIMITS = {
     "not_identified": "? not identified",
 }
 
+SIZES = {  # where an IsoFLOP curve is lowest
+    "seen": "between sizes",
+    "at_smallest": "▲ at the smallest size",
+    "at_largest": "▲ at the largest size",
+    "too_few": "? too few sizes",
+}
+
 AXES = {"num_params": "parameters", "flops": "training FLOPs"}
 
 
