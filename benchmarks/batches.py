@@ -17,8 +17,8 @@ def prepare(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
     import numpy as np
 
     from chemscale.bench.models.base import load_family
-    from chemscale.bench.training.measure import Workbench
     from chemscale.bench.training.recipe import Batches
+    from chemscale.bench.training.workbench import Workbench
     from chemscale.table.records import Study
 
     kind = load_family(row.family)

@@ -15,9 +15,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from chemscale.bench.models.base import load_family
-from chemscale.bench.training.measure import Workbench, start_model
 from chemscale.bench.training.recipe import Batches
 from chemscale.bench.training.step import optimiser, train_step
+from chemscale.bench.training.workbench import Workbench, start_model
 from chemscale.table.records import Study
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")

@@ -20,9 +20,9 @@ import transformers
 from chemscale.bench.data.token_batch import BOS, EOS, PAD, TokenBatch
 from chemscale.bench.models.chemgpt import ChemGPT
 from chemscale.bench.nn import native
-from chemscale.bench.training.measure import Workbench, start_model
 from chemscale.bench.training.recipe import Batches
 from chemscale.bench.training.step import optimiser, train_step
+from chemscale.bench.training.workbench import Workbench, start_model
 from chemscale.bench.using.sample import NEVER, Sampling, sample
 from chemscale.table.records import Study
 

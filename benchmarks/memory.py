@@ -31,7 +31,7 @@ DATA = {"chemgpt": "example-molecules"}
 
 def bench(family: str, size: str, batch_size: int, way: str) -> Any:
     """The workbench of a study of one run; `way` as in a case."""
-    from chemscale.bench.training.measure import Workbench
+    from chemscale.bench.training.workbench import Workbench
     from chemscale.table.records import Study
 
     data = DATA.get(family, "example-structures")
@@ -60,10 +60,10 @@ def measure(family: str, size: str, batch_size: int, way: str) -> int:
 
     from chemscale.bench.training import checkpoint
     from chemscale.bench.training.average import Average
-    from chemscale.bench.training.measure import CPU, DTYPES, start_model
     from chemscale.bench.training.ranks import ALONE
     from chemscale.bench.training.recipe import Batches
     from chemscale.bench.training.step import optimiser, shares, train_step
+    from chemscale.bench.training.workbench import CPU, DTYPES, start_model
     from chemscale.table.store import RunFolder
 
     torch.set_num_threads(1)

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from chemscale.bench.models.base import LanguageModel
-from chemscale.bench.training.measure import Workbench, device_name, start_model
+from chemscale.bench.training.cuda_graphs import Stepper
 from chemscale.bench.training.recipe import Batches
-from chemscale.bench.training.recorded import Stepper
 from chemscale.bench.training.resources import Resources
+from chemscale.bench.training.workbench import Workbench, device_name, start_model
 from chemscale.table.records import Recipe, Study
 
 DATASHEET = 989e12

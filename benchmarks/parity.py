@@ -26,7 +26,7 @@ from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.data.molecule_files import read_smiles
 from chemscale.bench.data.token_batch import BOS, EOS, PAD, UNK, TokenBatch
 from chemscale.bench.data.tokens import SPECIAL
-from chemscale.bench.using import exchange, foreign
+from chemscale.bench.using import from_transformers, to_transformers
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel, load
 from chemscale.table.errors import DataError
@@ -48,13 +48,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         ours = load(options.model)
         out = Path(place) / "out"
-        exchange.write(ours, out, "")
+        to_transformers.write(ours, out, "")
         theirs = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
         report("out", ours, theirs, torch.arange(len(ours.symbols)), options)
         if options.tokenizer:
             released = Path(place) / "ChemGPT-4.7M"
             theirs = release(released, options.tokenizer)
-            found = foreign.read(released)
+            found = from_transformers.read(released)
             for line in (*found.repairs, *found.limits):
                 print(f"  {line}")
             report("in", found.trained, theirs, rows(found.trained, options.tokenizer), options)

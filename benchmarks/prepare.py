@@ -48,8 +48,8 @@ def write(path: Path, rows: int) -> Path:
 
 
 SMALL = (
-    "from chemscale.bench.data import prepare, runs; prepare.RUN_ROWS = runs.RANGE_ITEMS = 1000; "
-    "runs.JOURNAL_SECONDS = 0.0; "
+    "from chemscale.bench.data import prepare, sorting; "
+    "prepare.RUN_ROWS = sorting.RANGE_ITEMS = 1000; sorting.JOURNAL_SECONDS = 0.0; "
     "from chemscale.cli import main; main()"
 )
 

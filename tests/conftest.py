@@ -29,8 +29,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training happens in this process, one run after the other, whatever executor is named."""
     from chemscale import verbs
-    from chemscale.bench.training import loop, measure
+    from chemscale.bench.training import loop
     from chemscale.bench.training.resources import ORDINARY
+    from chemscale.bench.training.workbench import Workbench
     from chemscale.table.store import StudyFolder
 
     class Here:
@@ -43,7 +44,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
             self, folder: Path, run_ids: Sequence[str], *, deadline: float | None, watch: Any
         ) -> bool:
             study = StudyFolder(folder)
-            bench = measure.Workbench(study.study(), study.path)
+            bench = Workbench(study.study(), study.path)
 
             def stop() -> bool:
                 return deadline is not None and time.time() > deadline

@@ -47,10 +47,10 @@ def export(
     if to not in (None, *FORMATS.values()):
         raise UsageError(f"--to {to}: one of {', '.join(FORMATS.values())}")
     need_bench()
-    from chemscale.bench.using import exchange, trained
+    from chemscale.bench.using import to_transformers, trained
 
     path, target = Path(path).expanduser(), Path(target).expanduser()
-    exchange.refuse_existing(target)
+    to_transformers.refuse_existing(target)
     unit = trained.unit_of(path)
     if to not in (None, FORMATS[unit]):
         raise UsageError(f"--to {to}: {path} learns from {unit}s, and goes to {FORMATS[unit]}")
@@ -101,7 +101,7 @@ def refuse(potential: TrainedPotential) -> None:
 
 
 def _transformers(path: Path, folder: Path, watch: Watch) -> Gate:
-    from chemscale.bench.using import card, exchange, gate, trained
+    from chemscale.bench.using import card, gate, to_transformers, trained
 
     model = language_model(path, watch)
     seen = gate.pass_gate(model)
@@ -113,7 +113,7 @@ def _transformers(path: Path, folder: Path, watch: Watch) -> Gate:
         outcome = place.outcome()
         assert outcome is not None
         text = card.of_run(model, seen, place.run(), outcome, study.study().dataset, study.notes())
-    exchange.write(model, folder, text)
+    to_transformers.write(model, folder, text)
     return seen
 
 
@@ -132,11 +132,11 @@ def adopt(source: str | Path, folder: str | Path, *, anyway: bool = False) -> Ad
         DataError: what is wrong and cannot be put right, or the gate refused.
     """
     need_bench()
-    from chemscale.bench.using import adopted, card, exchange, foreign, gate
+    from chemscale.bench.using import adopted, card, from_transformers, gate, to_transformers
 
     source, folder = Path(source).expanduser(), Path(folder).expanduser()
-    exchange.refuse_existing(folder)
-    found = foreign.read(source)
+    to_transformers.refuse_existing(folder)
+    found = from_transformers.read(source)
     model = found.trained
     seen = gate.pass_gate(model)
     if seen.faults and not anyway:

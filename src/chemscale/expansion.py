@@ -13,7 +13,7 @@ from chemscale.table.results import Size
 from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
-    from chemscale.bench.training.measure import Workbench
+    from chemscale.bench.training.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Expansion:
 def open_workbench(folder: StudyFolder, watch: Watch) -> Workbench:
     """Open a study's dataset and families, after a look at their names."""
     with MissingPackage.told("train", "training"):
-        from chemscale.bench.training.measure import Workbench
+        from chemscale.bench.training.workbench import Workbench
 
     study = folder.study()
     unknown = expanding.unknown_families(study)
@@ -110,7 +110,7 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
 
 def _timed(bench: Workbench, watch: Watch) -> list[Size]:
     """The ladder, with the speed on this machine of the sizes that the study trains."""
-    from chemscale.bench.training.measure import default_device, device_name, items_per_second
+    from chemscale.bench.training.workbench import default_device, device_name, items_per_second
 
     study, device, timed = bench.study, default_device(), {}
     ours = {f: names for f, names in study.families.items() if f not in study.external}

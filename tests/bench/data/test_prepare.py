@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from chemscale.bench.data import encoding, molecule_files, prepare, runs
+from chemscale.bench.data import encoding, molecule_files, prepare, sorting
 from chemscale.bench.data.base import open_dataset
 from chemscale.bench.data.encoding import Choices
 from chemscale.bench.data.prepare import TokenStore
@@ -64,8 +64,8 @@ def small(monkeypatch):
     monkeypatch.setattr(encoding, "IN_PROCESS", 1_000)
     monkeypatch.setattr(molecule_files, "CHUNK", 50)
     monkeypatch.setattr(prepare, "RUN_ROWS", 150)
-    monkeypatch.setattr(runs, "RANGE_ITEMS", 150)
-    monkeypatch.setattr(runs, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(sorting, "RANGE_ITEMS", 150)
+    monkeypatch.setattr(sorting, "JOURNAL_SECONDS", 0.0)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -93,7 +93,7 @@ def test_many_small_runs_make_the_store_of_one_large_one(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "IN_PROCESS", 1_000)
     monkeypatch.setattr(molecule_files, "CHUNK", 11)
     monkeypatch.setattr(prepare, "RUN_ROWS", 33)
-    monkeypatch.setattr(runs, "RANGE_ITEMS", 9)
+    monkeypatch.setattr(sorting, "RANGE_ITEMS", 9)
     made(tmp_path / "small", path)
     assert contents(tmp_path / "small") == contents(tmp_path / "large")
 
@@ -192,9 +192,9 @@ def test_what_is_encoded_is_not_encoded_again(tmp_path, small, monkeypatch):
 def test_five_kills_at_random_moments_leave_the_same_store(tmp_path):
     source = write(tmp_path / "a.csv", ROWS * 30)
     code = (
-        "from chemscale.bench.data import molecule_files, prepare, runs; "
-        "molecule_files.CHUNK = 100; prepare.RUN_ROWS = 500; runs.RANGE_ITEMS = 50; "
-        "runs.JOURNAL_SECONDS = 0.0; "
+        "from chemscale.bench.data import molecule_files, prepare, sorting; "
+        "molecule_files.CHUNK = 100; prepare.RUN_ROWS = 500; sorting.RANGE_ITEMS = 50; "
+        "sorting.JOURNAL_SECONDS = 0.0; "
         "from chemscale.cli import main; main()"
     )
 

@@ -8,7 +8,7 @@ import torch
 
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.nn import native
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.records import Study
 
 SIZES = {"painn": "w16", "schnet": "w16", "mace": "w8", "allegro": "w8"}

@@ -11,8 +11,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from chemscale.bench.nn import activations, gates, matrices, native
 from chemscale.bench.nn.attention import CausalAttention, Packing, attend
 from chemscale.bench.nn.dense import Dense
+from chemscale.bench.nn.kv_cache import Past
 from chemscale.bench.nn.messages import Links
-from chemscale.bench.nn.past import Past
 
 ATOMS, WIDTH = 6, 11
 # An atom and its own periodic image make a pair, too.

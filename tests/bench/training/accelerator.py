@@ -14,8 +14,8 @@ from torch.utils import backend_registration as registration
 
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training.average import Average
-from chemscale.bench.training.measure import Workbench
 from chemscale.bench.training.step import optimiser, train_step
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.records import Study
 
 NAMED = {"painn": "w16", "schnet": "w16", "mace": "w8", "allegro": "w8", "spookynet": "w8"}

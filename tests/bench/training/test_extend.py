@@ -11,7 +11,7 @@ from test_loop import columns, ends
 
 from chemscale.bench.data.examples import FOLDER
 from chemscale.bench.training.loop import train_run
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.expand import sweep_runs
 from chemscale.table.records import Run
 from chemscale.table.results import Outcome

@@ -10,11 +10,11 @@ import torch
 from chemscale.bench.executors.local import Local, gpus_of
 from chemscale.bench.nn import native
 from chemscale.bench.nn.attention import Packing, attend
+from chemscale.bench.training.cuda_graphs import Stepper
 from chemscale.bench.training.loop import train_run
-from chemscale.bench.training.measure import Workbench, start_model
 from chemscale.bench.training.recipe import Batches
-from chemscale.bench.training.recorded import Stepper
 from chemscale.bench.training.step import optimiser, train_step
+from chemscale.bench.training.workbench import Workbench, start_model
 from chemscale.table.errors import UsageError
 from chemscale.table.expand import sweep_runs
 from chemscale.table.store import StudyFolder

@@ -24,8 +24,8 @@ import safetensors.numpy as safetensors
 
 from chemscale import cli, verbs
 from chemscale.bench.executors.local import Local
-from chemscale.bench.training import loop, recorded
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training import cuda_graphs, loop
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table import files
 from chemscale.table.errors import ChemscaleError, StoreError
 from chemscale.table.results import CURVE_COLUMNS
@@ -223,7 +223,7 @@ def test_a_command_told_to_leave_says_that_it_can_be_continued(
     before = [(kind, signal.getsignal(kind)) for kind in (signal.SIGINT, signal.SIGTERM)]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(sys, "argv", ["chemscale", "train", str(folder.path)])
-    monkeypatch.setattr(recorded, "train_step", lambda *_, **__: os.kill(os.getpid(), number))
+    monkeypatch.setattr(cuda_graphs, "train_step", lambda *_, **__: os.kill(os.getpid(), number))
     try:
         with pytest.raises(SystemExit) as leaving:
             cli.main()

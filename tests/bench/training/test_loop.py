@@ -12,9 +12,9 @@ import pytest
 from chemscale.bench.models.schnet import SchNet
 from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.loop import train_run
-from chemscale.bench.training.measure import Workbench
 from chemscale.bench.training.ranks import ALONE
 from chemscale.bench.training.tensors import Files
+from chemscale.bench.training.workbench import Workbench
 from chemscale.bench.using.trained import load_potential
 from chemscale.table.expand import sweep_runs
 from chemscale.table.records import Run

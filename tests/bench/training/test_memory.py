@@ -9,7 +9,7 @@ import torch
 
 from chemscale.bench.models.base import load_family
 from chemscale.bench.training import memory
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import ChemscaleError
 from chemscale.table.records import Study
 from chemscale.testing.toys import toy_smiles, write_structures

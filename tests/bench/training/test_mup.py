@@ -104,7 +104,7 @@ def test_a_run_without_it_keeps_its_id():
 
 
 def test_a_family_that_does_not_say_how_its_widths_go_together_is_refused(tmp_path):
-    from chemscale.bench.training.measure import Workbench
+    from chemscale.bench.training.workbench import Workbench
 
     write_structures(tmp_path / "toy.xyz")
     study = Study.model_validate(

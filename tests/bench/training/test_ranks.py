@@ -10,9 +10,9 @@ import torch
 from chemscale import verbs
 from chemscale.bench.models.base import Seen, build, load_family
 from chemscale.bench.training import tensors
-from chemscale.bench.training.measure import Workbench
 from chemscale.bench.training.resources import Resources
 from chemscale.bench.training.step import optimiser, shares, train_step
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import UsageError
 from chemscale.table.store import RunFolder, StudyFolder
 from chemscale.testing.toys import toy_smiles, write_structures

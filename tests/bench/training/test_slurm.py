@@ -12,7 +12,7 @@ import pytest
 
 from chemscale.bench.executors import slurm
 from chemscale.bench.executors.slurm import Slurm
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import ChemscaleError, UsageError
 from chemscale.table.expand import sweep_runs
 from chemscale.table.store import StudyFolder

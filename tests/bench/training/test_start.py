@@ -11,7 +11,7 @@ import torch
 
 from chemscale.bench.training import checkpoint, start, tensors
 from chemscale.bench.training.loop import train_run
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import DataError, StoreError, StudyError
 from chemscale.table.expand import sweep_runs, validate
 from chemscale.table.records import Run

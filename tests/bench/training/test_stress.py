@@ -11,7 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from chemscale.bench.training.loop import train_run
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import DataError, StudyError
 from chemscale.table.expand import sweep_runs, validate
 from chemscale.table.records import Study

@@ -19,7 +19,7 @@ from chemscale.bench.data.token_batch import EOS, TokenBatch
 from chemscale.bench.data.tokens import SPECIAL, Tokenizer
 from chemscale.bench.models.base import build, load_family
 from chemscale.bench.training.step import optimiser, train_step
-from chemscale.bench.using import exchange, foreign, gate
+from chemscale.bench.using import from_transformers, gate, to_transformers
 from chemscale.bench.using.sample import Sampling, sample
 from chemscale.bench.using.trained import TrainedModel, TrainedPotential
 from chemscale.table.adopted import read
@@ -148,7 +148,7 @@ def tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> No
 @pytest.mark.parametrize("family", SHAPES)
 def test_transformers_loads_what_is_written_and_says_the_same(make, texts, tmp_path, family):
     ours = make(family, 20)
-    exchange.write(ours, tmp_path / "out", "card")
+    to_transformers.write(ours, tmp_path / "out", "card")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     for text in texts[:10]:
@@ -163,7 +163,7 @@ def test_transformers_loads_what_is_written_and_says_the_same(make, texts, tmp_p
 
 
 def test_both_write_the_same_molecule_where_the_likeliest_symbol_is_taken(trained, tmp_path):
-    exchange.write(trained, tmp_path / "out", "card")
+    to_transformers.write(trained, tmp_path / "out", "card")
     write_text = transformers.pipeline("text-generation", model=str(tmp_path / "out"))
     for prompt in ("", "[C][C]", "[O][=C]"):
         (answer,) = write_text(prompt, do_sample=False, max_new_tokens=40)
@@ -176,7 +176,7 @@ def test_both_write_the_same_molecule_where_the_likeliest_symbol_is_taken(traine
 
 
 def test_an_unknown_symbol_becomes_one_unknown_token(trained, tmp_path):
-    exchange.write(trained, tmp_path / "out", "card")
+    to_transformers.write(trained, tmp_path / "out", "card")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ids = tokenizer("[C][Xe][C]").input_ids
     assert tokenizer.convert_ids_to_tokens(ids) == ["<bos>", "[C]", "<unk>", "[C]"]
@@ -186,15 +186,15 @@ def test_an_unknown_symbol_becomes_one_unknown_token(trained, tmp_path):
 def test_nothing_is_written_over(trained, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="is there already"):
-        exchange.write(trained, tmp_path / "out", "card")
+        to_transformers.write(trained, tmp_path / "out", "card")
 
 
 # --- in ------------------------------------------------------------------------------------------
 
 
 def test_what_was_written_comes_back_as_it_was(trained, tmp_path):
-    exchange.write(trained, tmp_path / "out", "card")
-    found = foreign.read(tmp_path / "out")
+    to_transformers.write(trained, tmp_path / "out", "card")
+    found = from_transformers.read(tmp_path / "out")
     assert not found.repairs
     assert found.trained.symbols == trained.symbols
     assert found.trained.config == trained.config
@@ -203,7 +203,7 @@ def test_what_was_written_comes_back_as_it_was(trained, tmp_path):
 
 
 def test_a_released_chemgpt_is_put_right_and_every_repair_is_named(released, trained):
-    found = foreign.read(released)
+    found = from_transformers.read(released)
     said = " | ".join(found.repairs)
     vocab = len(json.loads((released / "tokenizer.json").read_text())["model"]["vocab"])
     assert f"eos_token_id is 50256, outside the vocabulary of {vocab}: it is 3, [SEP]" in said
@@ -216,7 +216,7 @@ def test_a_released_chemgpt_is_put_right_and_every_repair_is_named(released, tra
 
 
 def test_a_released_chemgpt_has_the_logits_that_transformers_gives_it(released, texts):
-    ours = foreign.read(released).trained
+    ours = from_transformers.read(released).trained
     theirs = transformers.AutoModelForCausalLM.from_pretrained(released).eval()
     words = json.loads((released / "tokenizer.json").read_text())["model"]["vocab"]
     back = dict(zip(SPECIAL, ("[PAD]", "[CLS]", "[SEP]", "[UNK]"), strict=True))
@@ -239,7 +239,8 @@ def test_rows_without_a_symbol_are_dropped(released):
     change(released / "config.json", vocab_size=vocab + 3)
     tensors(released, grow)
     assert (
-        "3 rows of the embedding have no symbol and were dropped" in foreign.read(released).repairs
+        "3 rows of the embedding have no symbol and were dropped"
+        in from_transformers.read(released).repairs
     )
 
 
@@ -280,7 +281,7 @@ def test_rows_without_a_symbol_are_dropped(released):
 def test_what_cannot_be_put_right_is_refused_by_name(released, harm, said):
     harm(released)
     with pytest.raises(DataError, match=said):
-        foreign.read(released)
+        from_transformers.read(released)
 
 
 # --- the gate ------------------------------------------------------------------------------------
@@ -316,10 +317,10 @@ def test_an_adopted_model_is_used_and_exported_like_any_other(released, tmp_path
 
     told = verbs.adopt(released, tmp_path / "mine")
     assert read(tmp_path / "mine") == told
-    model, found = load(tmp_path / "mine"), foreign.read(released).trained
+    model, found = load(tmp_path / "mine"), from_transformers.read(released).trained
     assert (model.symbols, model.family) == (found.symbols, "chemgpt")
     verbs.export(tmp_path / "mine", tmp_path / "out")
-    again = foreign.read(tmp_path / "out")
+    again = from_transformers.read(tmp_path / "out")
     assert not again.repairs
     for name, value in again.trained.model.state_dict().items():
         assert torch.equal(value, found.model.state_dict()[name])

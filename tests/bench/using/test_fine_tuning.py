@@ -7,7 +7,7 @@ import torch
 
 from chemscale.bench.models.base import Family, build
 from chemscale.bench.training.ended import trained_runs
-from chemscale.bench.training.measure import Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.bench.using import adopted
 from chemscale.bench.using.trained import load
 from chemscale.table.adopted import Adopted, Gate

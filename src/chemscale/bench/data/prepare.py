@@ -36,7 +36,7 @@ from chemscale.bench.data.molecule_files import (
     read_chunks,
     read_rows,
 )
-from chemscale.bench.data.runs import (
+from chemscale.bench.data.sorting import (
     ITEM,
     RUN_ROWS,
     Run,

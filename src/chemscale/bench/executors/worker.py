@@ -42,9 +42,9 @@ def main() -> int:
     import torch
 
     from chemscale.bench.training.loop import train_run
-    from chemscale.bench.training.measure import Workbench
     from chemscale.bench.training.ranks import Ranks
     from chemscale.bench.training.resources import Resources
+    from chemscale.bench.training.workbench import Workbench
     from chemscale.table.errors import ChemscaleError
     from chemscale.table.store import StudyFolder
 

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chemscale.bench.models.decoding import Decoder, WholeDecoder
+from chemscale.bench.models.flops import Passes as Passes
+from chemscale.bench.models.flops import Seen as Seen
 from chemscale.bench.models.interaction import Interaction, Prediction
-from chemscale.bench.models.passes import Passes as Passes
-from chemscale.bench.models.passes import Seen as Seen
 from chemscale.bench.nn.messages import scatter_sum
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chemscale.bench.models.passes import Seen
+from chemscale.bench.models.flops import Seen
 from chemscale.table.recipes import Recipe
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from chemscale.bench.models.transformer import Step, Transformer
 from chemscale.bench.nn.activations import silu
 from chemscale.bench.nn.attention import Packing, attend
 from chemscale.bench.nn.dense import Dense
+from chemscale.bench.nn.kv_cache import Past
 from chemscale.bench.nn.layers import initialise_normal
 from chemscale.bench.nn.matrices import Linear
-from chemscale.bench.nn.past import Past
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 

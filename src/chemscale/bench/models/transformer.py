@@ -19,8 +19,8 @@ from chemscale.bench.models.base import LanguageModel, Scaling
 from chemscale.bench.models.decoding import Decoder
 from chemscale.bench.nn.attention import Packing
 from chemscale.bench.nn.dense import Dense
+from chemscale.bench.nn.kv_cache import Past
 from chemscale.bench.nn.matrices import linear
-from chemscale.bench.nn.past import Past
 
 # Features (R, F), past, positions (R,), slots (R,), and what `positional` gives, to (R, F).
 Step = Callable[..., Tensor]

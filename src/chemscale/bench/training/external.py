@@ -32,7 +32,7 @@ from chemscale.table.results import Outcome, Size
 from chemscale.table.store import RunFolder, StudyFolder
 
 if TYPE_CHECKING:
-    from chemscale.bench.training.measure import Workbench
+    from chemscale.bench.training.workbench import Workbench
 
 SAMPLE = 256  # items that stand for the dataset's mean item
 NO_STEPS = np.zeros(0, dtype=np.float32)  # the losses of its steps are its own affair

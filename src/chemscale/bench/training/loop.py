@@ -21,7 +21,6 @@ from chemscale.bench.training import checkpoint
 from chemscale.bench.training.external import Command
 from chemscale.bench.training.failure import failure
 from chemscale.bench.training.learner import Diverged, Learner
-from chemscale.bench.training.measure import Workbench, device_name
 from chemscale.bench.training.ranks import ALONE, Onlooker, Ranks
 from chemscale.bench.training.recipe import (
     cooldown_rate,
@@ -32,6 +31,7 @@ from chemscale.bench.training.recipe import (
     trunk_rate,
 )
 from chemscale.bench.training.resources import ORDINARY, Resources
+from chemscale.bench.training.workbench import Workbench, device_name
 from chemscale.table.errors import DataError, Stopped, StoreError
 from chemscale.table.records import Run
 from chemscale.table.results import Ending, Outcome, Status

@@ -19,8 +19,8 @@ from chemscale.bench.data.base import Dataset, Indices, Progress, open_dataset, 
 from chemscale.bench.models.base import Family, build, load_family
 from chemscale.bench.training import external, memory, mup
 from chemscale.bench.training import start as starting
+from chemscale.bench.training.cuda_graphs import Stepper
 from chemscale.bench.training.recipe import Batches, stream
-from chemscale.bench.training.recorded import Stepper
 from chemscale.bench.training.resources import ORDINARY, Resources
 from chemscale.bench.training.step import shares
 from chemscale.table.errors import DataError, UnknownName

@@ -1,7 +1,7 @@
 """Folders that `transformers` loads: five files and a card.
 
 What `AutoModelForCausalLM`, `AutoTokenizer` and `pipeline` read is written without `transformers`.
-`foreign` reads such folders.
+`from_transformers` reads such folders.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from chemscale.bench.data.encoding import Choices
 from chemscale.bench.data.tokens import SPECIAL, Tokenizer
 from chemscale.bench.models.base import LanguageModel, build, load_family
 from chemscale.bench.models.counterpart import Counterpart
-from chemscale.bench.training.measure import default_device
-from chemscale.bench.using.exchange import ROLES
+from chemscale.bench.training.workbench import default_device
 from chemscale.bench.using.gate import known_molecules
+from chemscale.bench.using.to_transformers import ROLES
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError
 from chemscale.table.records import Notation
