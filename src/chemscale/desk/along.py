@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chemscale.desk.bootstrap import fit_sample
-from chemscale.desk.frontier import by_length, log_cost, on_frontier
+from chemscale.desk.frontier import Choose, by_length, log_cost, on_frontier
 from chemscale.desk.influence import leave_out
 from chemscale.desk.knee import find_knee
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
 from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number, plural
 from chemscale.table.fits import Axis, FitStatus, Knee, LawFit, LeftOut
-from chemscale.table.results import Quantity
+from chemscale.table.results import Array, Quantity
 
 TELLING = 7  # runs, from which on a floor can be told from none
 
@@ -47,6 +47,21 @@ class Question:
         return f"at {held:,} {plural(self.unit)}"
 
 
+@dataclass(frozen=True)
+class _Runs:
+    """The n runs of one law, and how they are spoken of."""
+
+    cell: NDArray[np.intp]  # (n,) which are replicates of each other
+    log_x: Array  # (n,)
+    kept: NDArray[np.bool_]  # (n,) which the law is of
+    xs: list[float]  # of those, each once, ascending
+    seeds: tuple[float, int] | None  # as of a question
+    where: str
+    caveat: str
+    at: dict[str, float] = field(default_factory=dict)  # what is held fixed
+    choose: Choose | None = None  # which of them are kept in a draw
+
+
 def fit_along(
     sample: Sample,
     axis: Axis,
@@ -65,53 +80,37 @@ def fit_along(
         question: metric, level and words.
         uncapped: the runs are those of a capped ladder that were not capped themselves.
     """
-    seeds, caveat, choose = question.seeds, question.caveat, None
-    kept = np.ones(len(sample.points), bool)
-    at: dict[str, float] = {}
     if axis == "flops":
-        sample = by_length(sample)
-        seeds, log_x = sample.seed_scatter(), log_cost(sample)
-        choose = on_frontier(log_x, sample.cell)
-        kept = choose(sample.log_loss[None], np.ones((1, len(kept))))[0]
-        xs = np.unique(np.exp(log_x[kept])).tolist()
-        where = f"on the frontier of {len(xs)} of {len(np.unique(sample.cell))} cells"
-        caveat = f", the law of the best choice among what was trained{caveat}"
+        runs = _on_frontier(sample, question)
     else:
-        log_x = sample.log_train if axis == "num_train" else sample.log_params
-        held_axis = "num_params" if axis == "num_train" else "num_train"
-        held = getattr(sample.points[0], held_axis)
-        at = {held_axis: held} | ({"num_capped": 0} if uncapped else {})
-        xs = sorted({getattr(point, axis) for point in sample.points})
-        where = question.at(axis, held)
-    window = (float(xs[0]), float(xs[-1]))
-    decades = math.log10(window[1] / window[0])
+        runs = _over(axis, sample, question, uncapped)
     fitted = None
-    if len(xs) >= 3:
+    if len(runs.xs) >= 3:
         fitted = fit_sample(
-            log_x[:, None],
+            runs.log_x[:, None],
             sample.log_loss,
-            sample.cell,
+            runs.cell,
             floor=None,
-            seeds=seeds,
+            seeds=runs.seeds,
             rng=question.rng(f"{axis}{' uncapped' * uncapped}"),
-            choose=choose,
+            choose=runs.choose,
         )
+    window = (float(runs.xs[0]), float(runs.xs[-1]))
+    decades = math.log10(window[1] / window[0])
     floor = fitted.quantity(0, question.level) if fitted and fitted.floor else Quantity()
     exponent = fitted.quantity(2, question.level) if fitted else Quantity()
     status = ending(exponent, decades)
     known = status != "not_identified"
-    if uncapped:
-        where, caveat = f"{where}, on the {len(sample.points)} runs that were not capped", ""
     knee: Knee | None = None
     influence: tuple[LeftOut, ...] = ()
     if fitted and axis != "flops":  # leave a cell of the frontier out, and another takes its place
         knee = find_knee(
-            log_x,
+            runs.log_x,
             sample.log_loss,
             sample.cell,
             plain=fitted.criterion,
             delta=fitted.delta,
-            seeds=seeds,
+            seeds=runs.seeds,
             level=question.level,
             rng=question.rng(f"knee {axis}"),
         )
@@ -119,23 +118,58 @@ def fit_along(
     return LawFit(
         axis=axis,
         law="power-floor" if fitted and fitted.floor else "power",
-        at=at,
+        at=runs.at,
         status=status,
-        sentence=_law_words(
-            question, axis, xs, len(sample.points), status, exponent, floor, where, caveat
-        ),
+        sentence=_law_words(question, axis, runs, status, exponent, floor),
         exponent=exponent if known else Quantity(),
         coefficient=fitted.quantity(1, question.level) if fitted and known else Quantity(),
         irreducible_loss=floor if known else Quantity(),
         window=window,
         decades=decades,
-        points=tuple(run for run, yes in zip(sample.runs, kept, strict=True) if yes),
+        points=tuple(run for run, yes in zip(sample.runs, runs.kept, strict=True) if yes),
         residual=fitted.residual if fitted else None,
         draws=tuple(map(tuple, fitted.kept_draws().tolist())) if fitted else (),
         influence=influence,
         knee=knee,
         delta=fitted.delta if fitted and math.isfinite(fitted.delta) else None,
         starts=fitted.starts if fitted else (0, 0),
+    )
+
+
+def _on_frontier(sample: Sample, question: Question) -> _Runs:
+    sample = by_length(sample)
+    log_flops = log_cost(sample)
+    choose = on_frontier(log_flops, sample.cell)
+    kept = choose(sample.log_loss[None], np.ones((1, len(sample.points))))[0]
+    xs = np.unique(np.exp(log_flops[kept])).tolist()
+    return _Runs(
+        cell=sample.cell,
+        log_x=log_flops,
+        kept=kept,
+        xs=xs,
+        seeds=sample.seed_scatter(),
+        where=f"on the frontier of {len(xs)} of {len(np.unique(sample.cell))} cells",
+        caveat=f", the law of the best choice among what was trained{question.caveat}",
+        choose=choose,
+    )
+
+
+def _over(axis: Axis, sample: Sample, question: Question, uncapped: bool) -> _Runs:
+    held_axis = "num_params" if axis == "num_train" else "num_train"
+    held = getattr(sample.points[0], held_axis)
+    at, where, caveat = {held_axis: held}, question.at(axis, held), question.caveat
+    if uncapped:
+        at, caveat = {**at, "num_capped": 0}, ""
+        where += f", on the {len(sample.points)} runs that were not capped"
+    return _Runs(
+        cell=sample.cell,
+        log_x=sample.log_train if axis == "num_train" else sample.log_params,
+        kept=np.ones(len(sample.points), bool),
+        xs=sorted({getattr(point, axis) for point in sample.points}),
+        seeds=question.seeds,
+        where=where,
+        caveat=caveat,
+        at=at,
     )
 
 
@@ -152,21 +186,19 @@ def ending(exponent: Quantity, decades: float) -> FitStatus:
 def _law_words(
     question: Question,
     axis: str,
-    xs: Sequence[float],
-    runs: int,
+    runs: _Runs,
     status: FitStatus,
     exponent: Quantity,
     floor: Quantity,
-    where: str,
-    caveat: str,
 ) -> str:
     """Say how a loss falls along one axis, or why that cannot be said."""
+    xs = runs.xs
     if exponent.value is None or exponent.interval is None:
         have = f"{len(xs)} value{'' if len(xs) == 1 else 's'} of {axis}"
-        return f"the exponent along {axis} is not identified {where}: {have}, three are needed"
+        return f"the exponent along {axis} is not identified {runs.where}: {have}, three are needed"
     metric, decades = metric_words(question.metric), math.log10(xs[-1] / xs[0])
     span = f"from {number(xs[0])} to {number(xs[-1])} {axis_unit(axis, question.unit)}"
-    span += f" ({decades:.1f} decades) {where}{caveat}"
+    span += f" ({decades:.1f} decades) {runs.where}{runs.caveat}"
     value, interval = exponent.value, interval_words(exponent.interval, ".2f")
     if status == "not_identified":
         return f"the exponent along {axis} is not identified {span}: {interval}"
@@ -177,7 +209,8 @@ def _law_words(
     if floor.value is not None and floor.interval is not None:
         falls += f" towards a floor of {number(floor.value)} ({interval_words(floor.interval)})"
     else:
-        looked = len(xs) >= 5 and runs >= TELLING  # from fewer the criterion never asks for one
+        # From fewer the criterion never asks for one.
+        looked = len(xs) >= 5 and len(runs.kept) >= TELLING
         falls += ", no floor seen," if looked else ", assuming no floor,"
     if status == "too_short":
         return (
