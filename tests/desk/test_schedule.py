@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from chemscale.desk.annealing import Schedule, multi_power
+from chemscale.desk.report.page import Page
+from chemscale.desk.report.tabled import tabled_figure
 from chemscale.desk.schedule import RatedCurve, fit_schedules
 from chemscale.desk.solve import log_law
-from chemscale.reporting import report
+from chemscale.table.curves import read_curves
 from chemscale.table.errors import DataError
 from chemscale.verbs import estimate
 
@@ -82,10 +84,18 @@ def test_units_order_and_rows_without_a_logarithm_do_not_matter(fitted):
         assert two == pytest.approx(7 * one, rel=5e-3)
 
 
-def test_a_coarse_grid_of_rows_tells_the_same_schedule_as_every_step():
-    fine, coarse = np.arange(500, 10_001), STEPS
-    for schedule in (cosine, stages):
-        told = [made(schedule, rows).loss[:: 250 if rows is fine else 1] for rows in (fine, coarse)]
+def test_rows_where_the_rate_bends_tell_the_same_schedule_as_many_rows(fitted):
+    fine = np.arange(500, 10_001, 10)
+    coarse = {
+        cosine: STEPS,
+        stages: np.array([500, 3_990, 4_000, 10_000]),  # a jump between rows near each other
+        wsd: np.array([500, 8_100, 10_000]),
+    }
+    for schedule, rows in coarse.items():
+        told = [
+            fitted.forecast(RatedCurve(steps, schedule(steps))).value[np.isin(steps, rows)]
+            for steps in (fine, rows)
+        ]
         assert told[1] == pytest.approx(told[0], rel=3e-4)
 
 
@@ -129,24 +139,28 @@ def table(path, runs, seen):
 
 
 def test_a_table_with_learning_rates_to_come_forecasts_where_they_lead(tmp_path):
-    runs = {"trunk": made(constant), "cosine": made(cosine), "stages": made(stages)}
-    plans = {"going": made(wsd), "asked": made(wsd, STEPS[:20])}
-    dip = np.where((STEPS > 3_000) & (STEPS < 5_000), 1e-4, 1e-3)
-    again = replace(made(constant), learning_rate=dip)
+    rows = STEPS[::2]
+    runs = {one.__name__: made(one, rows) for one in (constant, cosine, stages)}
+    plans = {"going": made(wsd, rows), "asked": made(wsd, rows[:10])}
+    dip = np.where((rows > 3_000) & (rows < 5_000), 1e-4, 1e-3)
+    again = replace(runs["constant"], learning_rate=dip)
     path = table(tmp_path / "a.csv", runs | plans | {"again": again}, {"going": 8_000, "asked": 0})
-    [family] = estimate(path).families
-    rows = {row.run: row for row in family.rows}
+    found = estimate(path)
+    [family] = found.families
+    told = {row.run: row for row in family.rows}
     for name, one in plans.items():
-        assert rows[name].forecast == pytest.approx(one.loss[-1], rel=3e-3)
-        assert rows[name].interval.low < one.loss[-1] < rows[name].interval.high
-        assert (rows[name].final_loss, rows[name].status, rows[name].chance) == (None, None, None)
+        assert told[name].forecast == pytest.approx(one.loss[-1], rel=3e-3)
+        assert told[name].interval.low < one.loss[-1] < told[name].interval.high
+        assert (told[name].final_loss, told[name].status, told[name].chance) == (None, None, None)
     for name, one in runs.items():
-        assert (rows[name].final_loss, rows[name].status) == (float(one.loss[-1]), "finished")
-    assert rows["asked"].rank is None
+        assert (told[name].final_loss, told[name].status) == (float(one.loss[-1]), "finished")
+    assert told["asked"].rank is None
     assert "multi-power law of 4 runs" in family.sentence
     assert "run again: the learning rate rises again" in family.sentence
     assert "does not forecast" not in family.sentence
-    assert "Validation loss along training of 5 settings" in report(path).read_text()
+    drawn = tabled_figure(Page("a", curves=tuple(read_curves(path)), estimate=found))
+    assert drawn is not None
+    assert "of 5 settings" in drawn.alt
 
 
 def test_a_table_of_one_schedule_says_that_cooling_was_not_seen(tmp_path):

@@ -26,6 +26,8 @@ from chemscale.table.errors import DataError
 from chemscale.table.results import Array
 
 MAX_FALLS = 64  # of one run; more of them are summed into so many of about equal depth
+BRIEF = 0.02  # of the steps so far: what rows may be apart to see a jump
+CACHED = 50_000  # numbers at a time
 LOWEST = 1e-3  # of the peak; below it a rate slows no further
 
 
@@ -34,7 +36,8 @@ class Schedule:
     """What the learning rate of one run did, by its rows; positions count steps at the peak rate.
 
     Between two rows the rate is taken to fall evenly, from step 0 to the first row to rise evenly
-    from 0. A fall alone between rows of constant rates is taken for a jump at the later of them.
+    from 0. A fall alone between rows of constant rates is taken for a jump at the later of them
+    where they are near each other; planned rows may lie far apart, where the rate bends.
     """
 
     progress: Array  # (m,) s
@@ -74,18 +77,21 @@ class Schedule:
         times, height = np.concatenate([[0.0], steps]), np.concatenate([[0.0], rho])
         slope = np.diff(height)
         slope[1 : first + 1] = np.maximum(slope[1 : first + 1], 0.0)
-        jump = slope < 0
-        jump[1:] &= slope[:-1] >= 0
-        jump[:-1] &= slope[1:] >= 0
+        alone = np.concatenate([[False], slope[:-1] >= 0]) & np.append(slope[1:] >= 0, False)
+        jump = (slope < 0) & alone & (np.diff(times) <= BRIEF * steps)
         mean = np.where(jump, height[:-1], (height[:-1] + height[1:]) / 2)
         progress = np.cumsum(np.diff(times) * mean)
         falling = np.flatnonzero(slope[first + 1 :] < 0) + first + 1
-        before = np.concatenate([[0.0], progress])[falling]
-        falls = _summed(
-            -slope[falling],
-            np.where(jump[falling], progress[falling], (before + progress[falling]) / 2),
-            np.where(jump[falling], rho[falling], mean[falling]),
-        )
+        # Planned rows may lie far apart: a long and even fall is one of many small ones.
+        pieces = np.rint(slope[falling] / slope[falling].sum() * MAX_FALLS)
+        pieces = np.where(jump[falling], 1, np.maximum(pieces, 1)).astype(np.intp)
+        each, count = np.repeat(falling, pieces), np.repeat(pieces, pieces)
+        place = np.arange(len(each)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        share = np.where(jump[each], 1.0, (place + 0.5) / count)
+        bend = np.where(jump[each], 0.0, slope[each] * share / 2)
+        where = (progress - np.diff(times) * mean)[each]
+        where += np.diff(times)[each] * (height[each] + bend) * share
+        falls = _summed(-slope[each] / count, where, height[each] + slope[each] * share)
         return cls(progress, rho, peak, np.arange(len(rho)) >= first, *falls)
 
     def felt(self, rows: NDArray[np.intp]) -> tuple[Array, Array, Array]:
@@ -122,9 +128,11 @@ def multi_power(histories: Sequence[tuple[Array, Array, Array]], end: float) -> 
             if not len(falls):
                 continue
             speed = np.exp(-one - slow * level)  # (C, K)
-            for row in range(len(one)):  # (n, K) each stays in the cache
-                still = (1 + since * speed[row]) ** -power[row]
-                felt[place][row] += (still - 1) @ falls
+            some = max(CACHED // since.size, 1)
+            for block in range(0, len(one), some):
+                rows = slice(block, block + some)
+                still = (1 + since * speed[rows, None]) ** -power[rows, None]
+                felt[place][rows] += (still - 1) @ falls
         return -exponent * log_x[..., 0], np.log(np.maximum(np.concatenate(felt, axis=1), 1e-12))
 
     def starts(uniform: Array, span: Array) -> Array:

@@ -164,10 +164,10 @@ def fit_schedules(curves: Sequence[RatedCurve], seed: int = 0) -> ScheduleFit:
     residual = objective.residual(best[None])[0]
     independent = _independent(residual, runs)
     fall = float(np.ptp(objective.log_y))
-    draws = walk(objective, best, independent, TRUST * fall, np.random.default_rng(seed))[::3]
+    draws = walk(objective, best, independent, TRUST * fall, np.random.default_rng(seed))
     weights = objective.weights[0] * influence(residual, objective.delta)
     spare = independent / max(independent - len(best), 1.0)
-    missed = _left_out_in_turn(runs, end, draws)
+    missed = _left_out_in_turn(runs, end, best)
     status, words = _verdict(objective.law, best, end / min(float(one.progress[0]) for one in runs))
     return ScheduleFit(
         status,
@@ -268,7 +268,7 @@ def _independent(residual: Array, runs: Sequence[_Rows]) -> float:
     return float(sum(one.weight.sum() for one in runs)) / length
 
 
-def _left_out_in_turn(runs: Sequence[_Rows], end: float, draws: Array) -> float | None:
+def _left_out_in_turn(runs: Sequence[_Rows], end: float, best: Array) -> float | None:
     """Root mean square error of the log loss on runs that were not fitted.
 
     Rows that a fitted run shares are not counted, nor runs without which nothing is told.
@@ -280,10 +280,9 @@ def _left_out_in_turn(runs: Sequence[_Rows], end: float, draws: Array) -> float 
         if not alone.any() or _refusal(others):
             continue
         objective = _objective(others, end)
-        candidates = np.concatenate(
-            [draws[::20, -NUM_SHAPES:], objective.law.candidates(20, objective.log_x)]
-        )
-        found = solve(objective, candidates, starts=2, tolerance=1e-5)
+        candidates = objective.law.candidates(60, objective.log_x)
+        candidates = np.concatenate([best[None, -NUM_SHAPES:], candidates])
+        found = solve(objective, candidates, starts=3, tolerance=1e-5)
         squares.append(_objective([runs[place]], end).residual(found)[0][alone] ** 2)
     return math.sqrt(float(np.mean(np.concatenate(squares)))) if squares else None
 

@@ -13,7 +13,7 @@ import numpy as np
 from chemscale.desk.solve import Objective, influence, nonnegative
 from chemscale.table.results import Array
 
-WALKERS, STEPS, BURN, EVERY = 64, 160, 60, 5
+WALKERS, STEPS, BURN, EVERY = 64, 400, 150, 40
 
 
 def walk(
@@ -39,7 +39,7 @@ def walk(
     scale = 10 ** rng.uniform(-3.0, 0.0, (WALKERS, 1))
     spread = 0.1 * scale * (high - low) * rng.standard_normal((WALKERS, len(low)))
     place = np.clip(target.placed(best[None, linear:]) + spread, low, high)
-    height, coefficients = target(place, rng)
+    height = target(place)
     half, kept = WALKERS // 2, []
     for step in range(STEPS):
         for mine in (slice(0, half), slice(half, None)):
@@ -47,15 +47,14 @@ def walk(
             stretch = (1 + rng.random((half, 1))) ** 2 / 2
             partner = others[rng.integers(half, size=half)]
             tried = partner + stretch * (place[mine] - partner)
-            new, found = target(tried, rng)
+            new = target(tried)
             gain = (len(low) - 1) * np.log(stretch[:, 0]) + new - height[mine]
             taken = np.log(rng.random(half)) < gain
             place[mine] = np.where(taken[:, None], tried, place[mine])
             height[mine] = np.where(taken, new, height[mine])
-            coefficients[mine] = np.where(taken[:, None], found, coefficients[mine])
         if step >= BURN and not (step - BURN) % EVERY:
-            kept.append(np.concatenate([coefficients, target.values(place)], axis=1))
-    return np.concatenate(kept)
+            kept.append(place.copy())
+    return target.drawn(np.concatenate(kept), rng)
 
 
 class _Target:
@@ -81,22 +80,29 @@ class _Target:
         values[:, self.logs] = np.exp(values[:, self.logs])
         return np.clip(values, *self.bounds)
 
-    def __call__(self, place: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Log density (C,), and the coefficients drawn at each place (C, 1 + J)."""
+    def __call__(self, place: Array) -> Array:
+        """Log density (C,)."""
         outside = ((place < self.box[0]) | (place > self.box[1])).any(axis=1)
+        height = -0.5 * self.independent * np.log(self._projected(place)[2])
+        return np.where(outside, -np.inf, height)
+
+    def drawn(self, place: Array, rng: np.random.Generator) -> Array:
+        """Whole rows of parameters (C, P), with coefficients drawn for each place."""
+        found, gram, squares = self._projected(place)
+        inverse = np.linalg.pinv(gram * (self.independent / squares)[:, None, None], hermitian=True)
+        values, vectors = np.linalg.eigh(inverse)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
+        noise = (root @ rng.standard_normal((*found.shape, 1)))[..., 0]
+        coefficients = np.where(found > 0, np.abs(found + noise), 0.0)
+        return np.concatenate([coefficients, self.values(place)], axis=1)
+
+    def _projected(self, place: Array) -> tuple[Array, Array, Array]:
+        """Best coefficients (C, 1 + J), their normal matrix, and the squares that are left (C,)."""
         logs = self.objective.law.log_shapes(self.objective.log_x, self.values(place))
         columns = np.stack([np.ones_like(logs[0]), *np.exp(logs)], axis=-1)
         columns /= np.exp(self.objective.log_y[0])[:, None]  # relative, as `project` has it
         heavy = columns.swapaxes(1, 2) * self.weights
-        gram, moment = heavy @ columns, heavy.sum(axis=2)
-        found, _ = nonnegative(gram, moment)
+        gram = heavy @ columns
+        found, _ = nonnegative(gram, heavy.sum(axis=2))
         off = (columns @ found[..., None])[..., 0] - 1
-        squares = (off**2) @ self.weights + self.doubt
-        share = self.independent / float(self.weights.sum())
-        variance = squares / self.weights.sum()
-        inverse = np.linalg.pinv(gram * (share / variance)[:, None, None], hermitian=True)
-        values, vectors = np.linalg.eigh(inverse)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
-        drawn = found + (root @ rng.standard_normal((*found.shape, 1)))[..., 0]
-        height = -0.5 * self.independent * np.log(squares)
-        return np.where(outside, -np.inf, height), np.where(found > 0, np.abs(drawn), 0.0)
+        return found, gram, (off**2) @ self.weights + self.doubt
