@@ -136,7 +136,10 @@ def prepare(
     else:
         tables.print_card(card, to)
     if card.cut_off:
-        raise DataError(f"could not be read to their end: {', '.join(card.cut_off)}")
+        raise DataError(
+            f"could not be read to their end: {', '.join(card.cut_off)}; where they are damaged, "
+            "get them again and prepare them into another folder"
+        )
 
 
 @app.command()

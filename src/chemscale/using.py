@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 def load_model(path: str | Path, *, watch: Watch = quiet) -> TrainedModel | TrainedPotential:
     """Load the model of a run, or the best one of a study.
 
+    Args:
+        path: folder of a study, of a run, or of an adopted model.
+        watch: told about progress.
+
     Raises:
         StoreError: no run with its final weights.
         DataError: the data of a language model has changed.

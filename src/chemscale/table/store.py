@@ -265,7 +265,7 @@ class RunFolder:
         """Read `run.json`."""
         run = read_record(self.path / "run.json", Run)
         if run is None:
-            raise StoreError(f"{self.path}: run.json is missing")
+            raise StoreError(f"{self.path}: no run.json here, so this is not the folder of a run")
         return run
 
     def has_ended(self) -> bool:

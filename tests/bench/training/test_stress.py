@@ -79,9 +79,8 @@ def test_data_without_stress_are_refused(tmp_path: Path):
 
 
 def test_a_family_without_cells_is_refused_by_name(tmp_path: Path):
-    given = {"family": "spookynet", "weight": ", stress_weight = 1.0"}
-    asked, opened = bench(tmp_path, crystals(), **given)
-    with pytest.raises(DataError, match="spookynet is not periodic.*set it to 0 or.*painn, schnet"):
+    asked, opened = bench(tmp_path, crystals(), family="spookynet")
+    with pytest.raises(DataError, match="40 structures are periodic.*spookynet.*or.*painn, schnet"):
         validate(asked, opened, "study.toml")
 
 

@@ -222,7 +222,10 @@ def declared(trainer: External, name: str, size: str, dataset: Dataset, recipe: 
     if size not in trainer.sizes:
         raise UnknownName.of(f"size of {name}", size, trainer.sizes)
     if shutil.which(trainer.command[0]) is None:
-        raise DataError(f"external.{name}: no program {trainer.command[0]!r} on this machine")
+        raise DataError(
+            f"external.{name}: no program {trainer.command[0]!r} on this machine; install it, or "
+            "give its whole path in the command"
+        )
     if dataset.unit == "structure":
         dataset.check(("energy", "forces", *(("stress",) if recipe.stress_weight > 0 else ())))
     values = trainer.sizes[size]

@@ -162,7 +162,9 @@ def _adopted(path: Path, size: Size, dataset: Dataset, of: str) -> Source:
     told, name = adopted.read(path), path.name
     networks = [load_family(n).counterpart for n in (told.family, size.family)]
     if not isinstance(dataset, Molecules) or networks[0] is not networks[1]:
-        raise DataError(f"{of}: {name} is {told.family}, another network")
+        raise DataError(
+            f"{of}: {name} is {told.family}, another network; start {told.family} from it"
+        )
     if told.family_revision != size.revision:
         raise DataError(
             f"{of}: {name} is of revision {told.family_revision}, this of {size.revision}; adopt "

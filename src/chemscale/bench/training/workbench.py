@@ -64,19 +64,20 @@ class Workbench:
 
         Raises:
             UnknownName: no such family.
-            DataError: it learns from something else, or a label that its loss needs is missing.
+            DataError: it learns from something else, takes no periodic structures, or a label that
+                its loss needs is missing.
         """
         family = load_family(name)
         if family.unit != self.unit:
             raise DataError(f"{name} learns from {family.unit}s, the dataset holds {self.unit}s")
-        recipe = self.study.recipe.resolve()
-        if recipe.stress_weight > 0 and not getattr(family, "periodic", False):
+        cells = getattr(self.dataset.card, "periodic", 0)
+        if cells and not getattr(family, "periodic", False):
             able = [one for one in families.names() if getattr(load_family(one), "periodic", False)]
             raise DataError(
-                f"recipe.stress_weight = {recipe.stress_weight:g}: {name} is not periodic, so it "
-                f"has no stress; set it to 0 or train one of {', '.join(able)}"
+                f"{self.dataset.where}: {cells:,} structures are periodic, and {name} takes none; "
+                f"leave them out, or train one of {', '.join(able)}"
             )
-        self.dataset.check(family.needs(recipe))
+        self.dataset.check(family.needs(self.study.recipe.resolve()))
         return family
 
     def size(self, family: str, size: str) -> Size:
