@@ -116,6 +116,9 @@ def test_a_family_that_cannot_be_traced_is_not_predicted(
     monkeypatch.setattr(memory, "train", odd)
     made = bench(folder, "schnet")
     assert made.peak_bytes("schnet", "w16", 8) is None
+    assert made.dataset.notes[-1] == (
+        "memory of schnet is not predicted: NotImplementedError: no kernel for the meta device"
+    )
     made.refuse_what_does_not_fit([("schnet", "w16", 8)], workers=1)
 
 

@@ -225,9 +225,13 @@ class Workbench:
             source = self._source(family, size)
             found = None if source is None else starting.digest(source.weights)
             self._starts[family, size] = found
-            if source and source.note and source.note not in self.dataset.notes:
-                self.dataset.notes.append(source.note)
+            if source and source.note:
+                self._note(source.note)
         return self._starts[family, size]
+
+    def _note(self, text: str) -> None:
+        if text not in self.dataset.notes:
+            self.dataset.notes.append(text)
 
     def _source(self, family: str, size: str) -> starting.Source | None:
         given = self.study.recipe.start_from
@@ -304,7 +308,8 @@ class Workbench:
         shards = resources.ranks if resources.shard else 1
         try:
             return memory.peak_bytes(model, parts, evaluated, recipe, default_device(), shards)
-        except Exception:  # somebody's family may do what the meta device cannot: not predicted
+        except Exception as error:  # somebody's family may do what the meta device cannot
+            self._note(f"memory of {name} is not predicted: {type(error).__name__}: {error}")
             return None
 
     def _find_largest(self, model: Family, recipe: Recipe) -> tuple[Indices, Indices]:
