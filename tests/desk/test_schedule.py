@@ -10,6 +10,7 @@ import pytest
 from chemscale.desk.annealing import Schedule, multi_power
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.tabled import tabled_figure
+from chemscale.desk.report.tables import settings_table
 from chemscale.desk.schedule import RatedCurve, fit_schedules
 from chemscale.desk.solve import log_law
 from chemscale.table.curves import read_curves
@@ -161,6 +162,7 @@ def test_a_table_with_learning_rates_to_come_forecasts_where_they_lead(tmp_path)
     drawn = tabled_figure(Page("a", curves=tuple(read_curves(path)), estimate=found))
     assert drawn is not None
     assert "of 5 settings" in drawn.alt
+    assert settings_table(family).rows[0][0].text == family.rows[0].run  # rates tell none apart
 
 
 def test_a_table_of_one_schedule_says_that_cooling_was_not_seen(tmp_path):

@@ -201,7 +201,9 @@ def settings_table(family: FamilyEstimate) -> Table:
     """The searched settings of a family by rank, size by size."""
     rows = sorted(family.rows, key=lambda row: (row.size, row.rank is None, row.rank or 0, row.run))
     level = at_level(next((row.interval.level for row in rows if row.interval), None))
-    named = any(row.learning_rate is None for row in rows)  # a table, whose runs have names
+    settings = {(row.size, row.learning_rate, row.batch_size) for row in rows}
+    # a table, whose runs have names
+    named = len(settings) < len(rows) or any(row.learning_rate is None for row in rows)
     head = f"{'run | ' * named}size | #rank | #rate | #batch | #early loss | "
     head += f"#forecast of the final loss{level} | #final loss, where finished | "
     head += "#chance to end below the best finished | status"
