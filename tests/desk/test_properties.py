@@ -106,14 +106,6 @@ def test_the_order_of_the_rows_does_not_change_the_forecast_over_a_surface(order
 
 
 @FEW
-@given(some.permutations(rows()))
-def test_the_order_of_the_rows_does_not_change_the_law_of_a_table(path, shuffled):
-    one, other = fitted(path, rows()), fitted(path, shuffled)
-    assert along(other).exponent == along(one).exponent
-    assert other.observed == one.observed
-
-
-@FEW
 @given(some.permutations([3.0, 2.5, 2.0]))
 def test_a_run_with_several_losses_counts_once_whatever_their_order(path, losses):
     columns = ("run", *COLUMNS)
@@ -196,18 +188,9 @@ def test_a_table_whose_losses_are_all_nan_is_refused(path):
         fitted(path, [(*row[:4], "nan") for row in rows()])
 
 
-@pytest.mark.parametrize(
-    "losses",
-    [
-        pytest.param([5.0] * 5, id="constant"),
-        pytest.param([1.0, 2.0, 3.0, 4.0, 5.0], id="rising"),
-        pytest.param([5.0, 4.0], id="two points"),
-    ],
-)
-def test_constant_rising_and_two_points_are_no_law(path, losses):
-    found = fitted(path, [("painn", 2000, n, 0, y) for n, y in zip(AMOUNTS, losses, strict=False)])
-    assert along(found).status in ("at_bound", "not_identified")
-    assert along(found).sentence
+def test_constant_losses_are_no_law(path):
+    law = along(fitted(path, [("painn", 2000, amount, 0, 5.0) for amount in AMOUNTS]))
+    assert law.status == "at_bound" and "does not fall with num_train" in law.sentence
 
 
 ODD = some.one_of(

@@ -35,16 +35,13 @@ def test_attention_lets_through_just_the_pairs_that_are_counted(window):
     assert int(seen.sum()) == batch.pairs(window)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_precisions_agree(dtype):
-    batch = unequal()
-    exact = build(ChemGPT, CONFIG, 0, torch.float64).loss(batch, RECIPE)
-    network = build(ChemGPT, CONFIG, 0, torch.float64 if dtype == torch.float64 else torch.float32)
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        loss = network.loss(batch, RECIPE)
+def test_bfloat16_hardly_changes_the_loss():
+    exact = build(ChemGPT, CONFIG, 0, torch.float64).loss(unequal(), RECIPE)
+    network = build(ChemGPT, CONFIG, 0, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = network.loss(unequal(), RECIPE)
     loss.backward()
-    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
-    assert abs(loss.item() - exact.item()) < tolerance
+    assert 1e-5 < abs(loss.item() - exact.item()) < 2e-2
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 

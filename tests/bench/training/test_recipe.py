@@ -79,12 +79,11 @@ def test_a_trunk_is_evaluated_eight_times_a_doubling_rounded_up_to_whole_steps(b
     steps = list(itertools.islice(evaluation_steps(batch_size), 40))
     expected = [math.ceil(round(1000 * 2 ** (k / 8) / batch_size, 6)) for k in range(60)]
     assert steps == list(dict.fromkeys(expected))[:40]
-    assert {1000 // batch_size, 2000 // batch_size} <= set(steps) or batch_size in (7, 32)
 
 
 def test_evaluations_of_huge_batches_still_move_forward():
     steps = list(itertools.islice(evaluation_steps(4096), 10))
-    assert steps == list(range(1, 11)) or all(b > a for a, b in itertools.pairwise(steps))
+    assert steps == list(range(1, 11))
 
 
 # --- rates ---

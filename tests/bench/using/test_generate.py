@@ -22,7 +22,6 @@ def test_a_sample_says_what_it_is(trained: TrainedModel):
     for one in samples:
         assert one.keeps is None and one.prompt == "" and one.text.startswith("[")
         assert one.smiles == "" or (one.finished and Chem.CanonSmiles(one.smiles) == one.smiles)
-        assert one.finished or one.smiles == ""
 
 
 @pytest.mark.parametrize("prompt", [FURAN, "[C][C][C][Branch1][C][C][C][O][Ring1][=Branch1]"])
