@@ -135,6 +135,11 @@ def prepare(
         tables.print_json(card)
     else:
         tables.print_card(card, to)
+    if not card.molecules:
+        raise DataError(
+            f"{to}: none of {card.rows:,} rows is a molecule that can be used. Remove this folder "
+            "and name the column of the SMILES by --column, or the kind of file by --format"
+        )
     if card.cut_off:
         raise DataError(
             f"could not be read to their end: {', '.join(card.cut_off)}; where they are damaged, "

@@ -388,5 +388,13 @@ def test_the_command_says_what_it_made_and_how_to_use_it(tmp_path, capsys, monke
         (str(len(ROWS) - 2), "not a SMILES"),
         (str(len(ROWS) - 1), "empty row"),
     ]
+    with pytest.raises(DataError, match="none of 2 rows is a molecule.*--column"):
+        (tmp_path / "no.smi").write_text("1,CCO\n2,CCN\n")
+        call("no.smi", "--to", "nothing")
+    with pytest.raises(
+        DataError, match="no column named 'smiles'.*it is a row: write one with the"
+    ):
+        (tmp_path / "no.csv").write_text("1,CCO\n2,CCN\n")
+        call("no.csv", "--to", "nothing2")
     with pytest.raises(UsageError, match="--format"):
         call(str(Path(os.devnull)), "--to", "other")

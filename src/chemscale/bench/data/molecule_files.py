@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chemscale.table.errors import DataError, hint
+from chemscale.table.spreadsheet import is_number
 
 CHUNK = 1_000  # rows handed on at once
 FORMS = {".csv": "csv", ".smi": "smi", ".smiles": "smi", ".txt": "smi", ".parquet": "parquet"}
@@ -256,4 +257,9 @@ def _find(path: Path, header: Sequence[str], name: str, advice: str = "") -> int
         return lowered.index(name.lower())
     if any("\ufffd" in known or "\0" in known for known in header):
         raise DataError(f"{path}: no column named {name!r}, and the first line is no text in UTF-8")
+    if any(map(is_number, header)):
+        advice = (
+            " The first line holds a number, so it is a row: write one with the names of the "
+            "columns above it"
+        )
     raise DataError(f"{path}: no column named {name!r}{hint(name, header)}{advice}")

@@ -209,7 +209,8 @@ def prepare(
             join_rejects(runs, folder / "rejects.csv")
             write_json(folder / "card.json", _card(folder, runs, asked))  # last: it is whole
         shutil.rmtree(folder / "runs", ignore_errors=True)
-        (folder / "merging.json").unlink(missing_ok=True)
+        for left in (folder / "merging.json", *folder.glob(".*-[0-9]*")):  # by a kill amid writing
+            left.unlink(missing_ok=True)
     return TokenStore.open(folder)
 
 

@@ -7,7 +7,7 @@ molecules of scaffolds that they have not seen. Several such splits give the spr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 TEST = 0.2  # share of scaffolds held out
 TREES = 100
 BITS = 2_048
+PROBES = 4  # ridge and forest, on embeddings and on fingerprints
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def probe(
     scaffold = (embedded.group * 2.0**53).astype(np.uint64)
     results: dict[tuple[str, str], list[float]] = {}
     left_out = done = 0
-    total = num_splits * len(values)
+    total = num_splits * len(values) * PROBES
     for split in range(num_splits):
         held_out = mixed(scaffold, split) / 2.0**64 < TEST
         scores: dict[tuple[str, str], list[float]] = {}
@@ -114,17 +115,19 @@ def probe(
             target = column[embedded.rows]
             known = np.isfinite(target)
             train, test = known & ~held_out, known & held_out
-            progress("training probes", done, total)
-            done += 1
+            done += PROBES
             if classes and min(len(set(target[train])), len(set(target[test]))) < 2:
                 left_out += 1
                 continue
             if min(train.sum(), test.sum()) < 2:
                 raise DataError(f"{source}: too few molecules with a value to split by scaffold")
-            for key, value in _judge(features, target, train, test, classes, split).items():
+            judged = _judge(features, target, train, test, classes, split)
+            progress("training probes", done - PROBES, total)
+            for place, (key, value) in enumerate(judged, start=done - PROBES + 1):
+                progress("training probes", min(place, done), total)
                 scores.setdefault(key, []).append(value)
-        for key, found in scores.items():
-            results.setdefault(key, []).append(float(np.mean(found)))
+        for key, told in scores.items():
+            results.setdefault(key, []).append(float(np.mean(told)))
     metric = "roc_auc" if classes else "rmse"
     return Probed(
         tuple(
@@ -150,11 +153,12 @@ def _are_classes(values: Mapping[str, Array]) -> bool:
 
 def _fingerprints(smiles: Sequence[str]) -> Array:
     """Morgan bits: (M, 2048)."""
-    from rdkit import Chem
+    from rdkit import Chem, rdBase
     from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
     make = GetMorganGenerator(radius=2, fpSize=BITS)
-    bits = [make.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles]
+    with rdBase.BlockLogs():  # it was read before, and what it says of hydrogens changes no bit
+        bits = [make.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles]
     return np.stack(bits).astype(float)
 
 
@@ -165,8 +169,8 @@ def _judge(
     test: NDArray[np.bool_],
     classes: bool,
     seed: int,
-) -> dict[tuple[str, str], float]:
-    """The score of each probe on each kind of features."""
+) -> Iterator[tuple[tuple[str, str], float]]:
+    """The score of each probe on each kind of features, one after the other."""
     from sklearn.metrics import roc_auc_score
 
     def score(predicted: Array) -> float:
@@ -174,19 +178,19 @@ def _judge(
             return float(roc_auc_score(target[test], predicted))
         return float(np.sqrt(np.mean((predicted - target[test]) ** 2)))
 
-    found = {}
     for kind, rows in features.items():
         for name, model in _models(classes, scale=kind == "embedding", seed=seed).items():
             with warnings.catch_warnings():  # scikit-learn's, about its own future
                 warnings.simplefilter("ignore", FutureWarning)
                 model.fit(rows[train], target[train])
-                if hasattr(model, "predict_proba"):
-                    found[kind, name] = score(model.predict_proba(rows[test])[:, 1])
-                else:
-                    found[kind, name] = score(model.predict(rows[test]))
+                told = (
+                    model.predict_proba(rows[test])[:, 1]
+                    if hasattr(model, "predict_proba")
+                    else model.predict(rows[test])
+                )
+            yield (kind, name), score(told)
     if not classes:
-        found["nothing", "mean"] = score(np.full(test.sum(), target[train].mean()))
-    return found
+        yield ("nothing", "mean"), score(np.full(test.sum(), target[train].mean()))
 
 
 def _models(classes: bool, *, scale: bool, seed: int) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def find(path: str | Path) -> tuple[StudyFolder, RunFolder]:
     path = Path(path).expanduser().absolute()
     if (path / "run.json").is_file():
         return StudyFolder(path.parent.parent), RunFolder(path)
+    if (path / "config.json").is_file():
+        raise StoreError(
+            f"{path}: a folder of transformers; `chemscale adopt {path.name} ANOTHER` makes one of "
+            "chemscale of it"
+        )
     folder = StudyFolder(path)
     runs = trained_runs(folder)
     if not runs:
