@@ -235,4 +235,10 @@ def test_pilots_of_a_table_are_ranked_by_what_it_tells(chemscale: Chemscale, tab
     assert code == 0
     assert " hours " in out.splitlines()[1]
     assert "most per hour" in out
+    code, out, _ = chemscale(*asked, "--columns", "joules=C", "--joules", "1e9")
+    assert code == 0
+    assert " joules " in out.splitlines()[1]
+    assert "most per joule" in out
+    code, _, err = chemscale(*asked, "--joules", "1e9")
+    assert (code, "no column joules, or an empty one" in err) == (4, True)
     assert "Nothing is written: a table is no study" in out

@@ -125,16 +125,18 @@ def plan(
         "hour_price": hour_price,
     }
     if pilot:
-        others = (target, family, joules)
+        others = (target, family)
         if at is None or tenfold or seeds != 1 or any(other is not None for other in others):
             raise UsageError(
-                "--pilot goes with --at and --num-train, and one of --flops, --hours and --money"
+                "--pilot goes with --at and --num-train, and one of --flops, --hours, --joules and "
+                "--money"
             )
         ranked, path = planning.pilot(
             study,
             at=at,
             num_train=num_train,
             device=device,
+            joules=joules,
             available=available,
             **table,
             **budget,

@@ -158,8 +158,8 @@ def pilot(
         constants: of tables.
         metric: of tables.
         available: of tables.
-        **budget: what one pilot may cost, in `flops`, `hours` or `money`, with `label_price` and
-            `hour_price`; by default as much as the run `at`.
+        **budget: what one pilot may cost, in `flops`, `hours`, `joules` or `money`, with
+            `label_price` and `hour_price`; by default as much as the run `at`.
 
     Raises:
         NotIdentified: there is no forecast to narrow, or the cost is not known; says what would

@@ -37,6 +37,7 @@ from chemscale.table.results import Array, Interval, Point
 RATES = {
     "flops": "per FLOP",
     "hours": "per hour",
+    "joules": "per joule",
     "money": "for its money",
     "work": "for its parameters times items",
 }
@@ -59,7 +60,7 @@ class Design:
     target: Candidate
     interval: Interval  # at the target, now
     pilots: tuple[Pilot, ...]
-    unit: str  # of the cost that they are ranked by: flops, hours or money
+    unit: str  # of the cost that they are ranked by: flops, hours, joules or money
     prices: Prices | None
     sentence: str
 
@@ -79,6 +80,7 @@ def design(
     flops: float | None = None,
     hours: float | None = None,
     device: str | None = None,
+    joules: float | None = None,
     money: float | None = None,
     label_price: float | None = None,
     hour_price: float | None = None,
@@ -93,8 +95,8 @@ def design(
     holds out. Nothing is drawn here: the draws are those the fit was recorded with.
 
     Cost is in money where labels or hours have a price, which may then buy labels up to those of
-    the target; in hours where these or their device are named; else in FLOPs, or in what a table
-    tells instead: hours, or no more than sizes and amounts.
+    the target; in hours where these or their device are named; in joules where these are; else in
+    FLOPs, or in what a table tells instead: hours, or no more than sizes and amounts.
 
     Piloting stops when no affordable run is expected to narrow the interval by `least`. By default
     5 %: a standard deviation over the 200 draws that a fit keeps is itself uncertain by
@@ -108,6 +110,7 @@ def design(
         flops: what one pilot may cost; by default as much as the target, which answers itself.
         hours: the same, on `device`.
         device: as in `forecast`.
+        joules: the same, where runs tell their electricity.
         money: the same, by the prices.
         label_price: as in `forecast`.
         hour_price: as in `forecast`.
@@ -120,13 +123,13 @@ def design(
         NotIdentified: no forecast at the target, with the run that would give one; or the cost is
             not known, with how to come to know it.
     """
-    budgets = {"flops": flops, "hours": hours, "money": money}
+    budgets = {"flops": flops, "hours": hours, "joules": joules, "money": money}
     given = {unit: budget for unit, budget in budgets.items() if budget is not None}
     if len(given) > 1:
         raise UsageError(f"a pilot has one budget, not {' and '.join(given)}")
     refuse_amounts({**budgets, "num_train": num_train, "available": available})
-    if flops is not None and device is not None:
-        raise UsageError("a budget of flops knows no device: give hours, or leave device out")
+    if device is not None and given.keys() & {"flops", "joules"}:
+        raise UsageError(f"a budget of {[*given][0]} knows no device: give hours, or leave it out")
     prices = prices_of(fit, money, label_price, hour_price, device, available)
     if prices is not None and given.keys() - {"money"}:
         raise UsageError(f"with prices the budget is money, not {[*given][0]}")
@@ -138,7 +141,7 @@ def design(
         iter(given), "money" if prices is not None else "hours" if timed else common_unit([target])
     )
     rungs = [(one, size) for size in costs.rungs(one.family)]
-    if (what := "hours" if hour_price is not None else unit) in ("flops", "hours"):
+    if (what := "hours" if hour_price is not None else unit) in ("flops", "hours", "joules"):
         rungs = known(rungs, costs, what)
         known([(one, target.size)], costs, what)
     budget = given.get(unit, target.cost(unit))
