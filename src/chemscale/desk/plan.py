@@ -120,13 +120,7 @@ def forecast(
             return math.inf
         if money is None or label_price is None or prices is None:
             return available
-        if not label_price:
-            return math.inf
-        most = range(prices.available + int(money / label_price) + 1)
-        paid = bisect_right(
-            most, money, key=lambda amount: costs.money(size, max(amount, 1), prices, seeds)
-        )
-        return max(prices.available, paid - 1)
+        return _most_paid(size, money, prices, costs, seeds)
 
     found = candidates(rungs, costs, seeds, limit, available, bought, prices)
     if target is not None:
@@ -137,27 +131,44 @@ def forecast(
             return candidate_at(one.fit, costs, one.size, amount, seeds, prices)
 
         unit = common_unit(found)
-        chosen = _cheapest(_fewest(found, target, again), target, unit, costs)
+        best = _cheapest(_fewest(found, target, again), target, unit, costs)
         why = f"the cheapest run forecast to reach {number(target)}{left_out}"
         if unit == "work" and prices is None:
             why += " (by parameters times items, as nothing tells what training costs)"
-        if available is not None and chosen.num_train > available:
-            missing = f"{chosen.num_train - available:,} {plural(chosen.fit.unit)}"
+        if available is not None and best.num_train > available:
+            missing = f"{best.num_train - available:,} {plural(best.fit.unit)}"
             why += f" (it needs {missing} more than the {available:,} there are to train on)"
-        return promise(chosen, costs, now, why, prices)
+        return promise(best, costs, now, why, prices)
     [unit], budget = given, wishes[given[0]]
     assert isinstance(budget, int | float)
-    affordable = [one for one in found if one.cost(unit) <= budget]
-    if not affordable:
-        least = words(unit, min(one.cost(unit) for one in found), device)
-        raise NotIdentified(f"nothing fits the budget: the cheapest run costs {least}")
-    training = common_unit(affordable)
-    best = min(affordable, key=lambda o: (o.prediction.value, o.money, o.cost(training)))
+    best = _best_within(found, unit, budget, device)
     why = f"the best forecast within {words(unit, budget, device)}{left_out}"
     most = max((cell.num_train for cell in best.fit.observed), default=0)
     if costs.study is None and (available, prices, best.num_train) == (None, None, most):
         why += " on as many items as a run of the table had (--available: how many there are)"
     return promise(best, costs, now, why, prices)
+
+
+def _most_paid(size: Rung, money: float, prices: Prices, costs: Costs, seeds: int) -> float:
+    """How many training items the money pays for, training included."""
+    if not prices.label:
+        return math.inf
+    most = range(prices.available + int(money / prices.label) + 1)
+    paid = bisect_right(
+        most, money, key=lambda amount: costs.money(size, max(amount, 1), prices, seeds)
+    )
+    return max(prices.available, paid - 1)
+
+
+def _best_within(
+    found: Sequence[Candidate], unit: str, budget: float, device: str | None
+) -> Candidate:
+    affordable = [one for one in found if one.cost(unit) <= budget]
+    if not affordable:
+        least = words(unit, min(one.cost(unit) for one in found), device)
+        raise NotIdentified(f"nothing fits the budget: the cheapest run costs {least}")
+    training = common_unit(affordable)
+    return min(affordable, key=lambda o: (o.prediction.value, o.money, o.cost(training)))
 
 
 def refuse_amounts(told: Mapping[str, object]) -> None:
