@@ -120,6 +120,7 @@ def plan(
     budget: dict[str, Any] = {
         "flops": flops,
         "hours": hours,
+        "joules": joules,
         "money": money,
         "label_price": label_price,
         "hour_price": hour_price,
@@ -136,7 +137,6 @@ def plan(
             at=at,
             num_train=num_train,
             device=device,
-            joules=joules,
             available=available,
             **table,
             **budget,
@@ -147,7 +147,7 @@ def plan(
             tables.print_pilots(ranked, path)
         return
     if tenfold:
-        if any(wish is not None for wish in (at, target, joules, *budget.values())):
+        if any(wish is not None for wish in (at, target, *budget.values())):
             raise UsageError("--tenfold makes no plan: leave out what it would be made for")
         rows = planning.tenfold(study, family=family, **table)
         if as_json:
@@ -160,7 +160,6 @@ def plan(
         at=at,
         num_train=num_train,
         device=device,
-        joules=joules,
         target=target,
         family=family,
         seeds=seeds,
