@@ -68,6 +68,18 @@ def test_a_law_is_found_again_from_three_schedules_and_foretells_a_fourth(fitted
     assert width[-1] > 1.5 * width[len(STEPS) - 1]  # twice the longest run seen
 
 
+def test_the_slopes_of_the_law_are_those_of_finite_differences():
+    runs = [made(schedule) for schedule in (constant, cosine, stages)]
+    schedules = [Schedule.of(one.step, one.learning_rate) for one in runs]
+    law = multi_power([one.felt(np.arange(len(STEPS))) for one in schedules], 10_000.0)
+    log_x = np.log(np.concatenate([one.progress for one in schedules]) / 10_000)[:, None]
+    theta = law.candidates(5, log_x)
+    found, plain = (one.log_slopes(log_x, theta) for one in (law, replace(law, slopes=None)))
+    pairs = [(found[0][0], plain[0][0]), *zip(found[1][1:], plain[1][1:], strict=True)]
+    for mine, other in pairs:
+        assert np.abs(mine - other).max() < 1e-6
+
+
 def test_units_order_and_rows_without_a_logarithm_do_not_matter(fitted):
     runs = [
         RatedCurve(32 * one.step, 1e3 * one.learning_rate, 7 * one.loss, one.run)

@@ -15,7 +15,7 @@ rate nor that of the steps matters. s_0 is how long a fall takes to be felt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from chemscale.table.results import Array
 MAX_FALLS = 64  # of one run; more of them are summed into so many of about equal depth
 BRIEF = 0.02  # of the steps so far: what rows may be apart to see a jump
 CACHED = 50_000  # numbers at a time
+LEAST_FELT = 1e-12  # of the peak rate, so that it has a logarithm
 LOWEST = 1e-3  # of the peak; below it a rate slows no further
 
 
@@ -118,22 +119,42 @@ def multi_power(histories: Sequence[tuple[Array, Array, Array]], end: float) -> 
     Log x is log(s/end); the position log(s_0/end) counts from there, too.
     """
     parts = [(since / end, falls, np.log(level)) for since, falls, level in histories]
+    num_rows = sum(len(since) for since, _, _ in parts)
 
-    def shapes(
-        log_x: Array, exponent: Array, position: Array, relaxation: Array, slowing: Array
-    ) -> tuple[Array, ...]:
-        one, power, slow = (np.reshape(each, (-1, 1)) for each in (position, relaxation, slowing))
-        felt = [np.ones((len(one), len(since))) for since, _, _ in parts]
-        for place, (since, falls, level) in enumerate(parts):
+    def blocks(*theta: Array) -> Iterator[tuple[slice, slice, Array, Array, Array, Array]]:
+        """Rows of theta, columns of data; (s_k/s_0)·ρ_k^-g there, b, the falls and their log ρ."""
+        position, power, slowing = (np.reshape(each, (-1, 1)) for each in theta)
+        last = 0
+        for since, falls, level in parts:
+            columns = slice(last, last := last + len(since))
             if not len(falls):
                 continue
-            speed = np.exp(-one - slow * level)  # (C, K)
+            speed = np.exp(-position - slowing * level)[:, None]  # (C, 1, K)
             some = max(CACHED // since.size, 1)
-            for block in range(0, len(one), some):
-                rows = slice(block, block + some)
-                still = (1 + since * speed[rows, None]) ** -power[rows, None]
-                felt[place][rows] += (still - 1) @ falls
-        return -exponent * log_x[..., 0], np.log(np.maximum(np.concatenate(felt, axis=1), 1e-12))
+            for start in range(0, len(speed), some):
+                rows = slice(start, start + some)
+                yield rows, columns, since * speed[rows], power[rows, None], falls, level
+
+    def shapes(log_x: Array, exponent: Array, *theta: Array) -> tuple[Array, ...]:
+        felt = np.ones((np.size(exponent), num_rows))
+        for rows, columns, past, power, falls, _ in blocks(*theta):
+            felt[rows, columns] += ((1 + past) ** -power - 1) @ falls
+        return -exponent * log_x[..., 0], np.log(np.maximum(felt, LEAST_FELT))
+
+    def slopes(
+        log_x: Array, exponent: Array, *theta: Array
+    ) -> tuple[tuple[Array | None, ...], tuple[Array | None, ...]]:
+        felt = np.ones((np.size(exponent), num_rows))
+        by = np.zeros((3, *felt.shape))
+        for rows, columns, past, power, falls, level in blocks(*theta):
+            still = (1 + past) ** -power
+            pull = power * past / (1 + past) * still
+            felt[rows, columns] += (still - 1) @ falls
+            by[0, rows, columns] = pull @ falls
+            by[1, rows, columns] = -(np.log1p(past) * still) @ falls
+            by[2, rows, columns] = pull @ (falls * level)
+        by = np.where(felt > LEAST_FELT, by, 0.0) / np.maximum(felt, LEAST_FELT)
+        return (-log_x[..., 0], None, None, None), (None, *by)
 
     def starts(uniform: Array, span: Array) -> Array:
         return np.stack(
@@ -159,5 +180,6 @@ def multi_power(histories: Sequence[tuple[Array, Array, Array]], end: float) -> 
         },
         {},
         shapes,
-        starts=starts,
+        slopes,
+        starts,
     )
