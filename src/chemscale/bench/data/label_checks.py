@@ -13,9 +13,10 @@ import numpy as np
 from ase import units
 from numpy.typing import NDArray
 
+from chemscale.bench.data.base import Indices
+from chemscale.table.results import Array
+
 Arrays = dict[str, NDArray[Any]]
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 LOOKED_AT = 20_000  # structures
 STRETCH = 500  # consecutive ones of them

@@ -39,7 +39,7 @@ from chemscale.bench.data.molecule_files import (
 from chemscale.bench.data.sorting import (
     ITEM,
     RUN_ROWS,
-    Run,
+    SortedRun,
     join_rejects,
     merge,
     write_run,
@@ -241,13 +241,13 @@ def _encoded(
     choices: Choices,
     workers: int | None,
     progress: Progress,
-) -> list[Run]:
+) -> list[SortedRun]:
     """All runs; those that are there are not made again."""
     folder.mkdir(exist_ok=True)
     for part in folder.glob(".*"):
         shutil.rmtree(part)
-    runs: list[Run] = []
-    while run := Run.open(folder / f"{len(runs):06d}"):
+    runs: list[SortedRun] = []
+    while run := SortedRun.open(folder / f"{len(runs):06d}"):
         runs.append(run)
     if (folder / "all").exists():
         return runs
@@ -260,7 +260,7 @@ def _encoded(
     def finish() -> None:
         target = folder / f"{len(runs):06d}"
         write_run(target, parts, names)
-        run = Run.open(target)
+        run = SortedRun.open(target)
         assert run is not None
         runs.append(run)
         parts.clear()
@@ -283,7 +283,7 @@ def _encoded(
     return runs
 
 
-def _card(folder: Path, runs: Sequence[Run], asked: dict[str, Any]) -> Card:
+def _card(folder: Path, runs: Sequence[SortedRun], asked: dict[str, Any]) -> Card:
     alphabet = [str(symbol) for symbol in np.load(folder / "alphabet.npy")]
     digest = hashlib.sha256("\n".join(alphabet).encode())
     for block in blocks(folder / "content.npy"):

@@ -120,7 +120,7 @@ def _gathered(symbols: NDArray[np.uint16], items: NDArray[Any]) -> Iterator[NDAr
 
 
 @dataclass(frozen=True)
-class Run:
+class SortedRun:
     """A finished run."""
 
     path: Path
@@ -130,7 +130,7 @@ class Run:
     after: tuple[int, int]  # file and rows of it, where the next run begins
 
     @classmethod
-    def open(cls, path: Path) -> Run | None:
+    def open(cls, path: Path) -> SortedRun | None:
         """Read what a run holds; None where it is not there."""
         told = read_json(path / "run.json") if path.exists() else None
         if told is None:
@@ -153,7 +153,9 @@ def _read(path: Path, kind: np.dtype[Any], begin: int, end: int) -> NDArray[Any]
     return np.fromfile(path, dtype=kind, count=end - begin, offset=begin * kind.itemsize)
 
 
-def merge(runs: Sequence[Run], folder: Path, progress: Callable[[str, int, int], None]) -> None:
+def merge(
+    runs: Sequence[SortedRun], folder: Path, progress: Callable[[str, int, int], None]
+) -> None:
     """Merge runs into columns in a folder.
 
     The columns are those of `ITEM`, `symbols`, and the `alphabet`, sorted.
@@ -197,7 +199,7 @@ def merge(runs: Sequence[Run], folder: Path, progress: Callable[[str, int, int],
 
 
 def _of_range(
-    runs: Sequence[Run],
+    runs: Sequence[SortedRun],
     renamed: Sequence[NDArray[np.uint16]],
     begins: NDArray[np.int32],
     ends: NDArray[np.int32],
@@ -216,7 +218,7 @@ def _of_range(
     return _unique(np.concatenate(items)), np.concatenate(symbols)
 
 
-def join_rejects(runs: Sequence[Run], target: Path) -> None:
+def join_rejects(runs: Sequence[SortedRun], target: Path) -> None:
     """One table of what could not be used, in the order of the rows."""
     part = target.with_name(f".{target.name}-{os.getpid()}")
     with part.open("wb") as whole:

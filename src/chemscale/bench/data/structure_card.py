@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from chemscale.bench.data import label_checks
-from chemscale.bench.data.base import spans
+from chemscale.bench.data.base import Indices, spans
+from chemscale.bench.data.label_checks import Arrays
 from chemscale.bench.data.likely_units import SLOPE_FACTOR, Evidence, likely_units
 from chemscale.table.files import read_record, write_json
 from chemscale.table.record import Record
-
-Arrays = dict[str, NDArray[Any]]
-Indices = NDArray[np.int64]
 
 SHOWN = 5  # structures named in a warning
 FEW_PAIRS, MANY_PAIRS, FEW_BONDS = 8, 20, 50  # from which on they count

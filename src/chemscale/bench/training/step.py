@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from chemscale.bench.data.base import Indices
 from chemscale.bench.models.base import Family, Seen
 from chemscale.bench.training import mup
 from chemscale.bench.training.ranks import ALONE, Ranks
 from chemscale.table.records import Recipe
-
-Indices = NDArray[np.int64]
 
 
 def optimiser(model: Family, recipe: Recipe, *, recorded: bool = False) -> torch.optim.Optimizer:

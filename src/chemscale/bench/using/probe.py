@@ -20,8 +20,7 @@ from chemscale.bench.using.embed import Pooling, embed
 from chemscale.bench.using.reading import Unknown
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.errors import DataError, MissingPackage, UsageError
-
-Array = NDArray[np.float64]
+from chemscale.table.results import Array
 
 TEST = 0.2  # share of scaffolds held out
 TREES = 100
