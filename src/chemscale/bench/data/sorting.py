@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.bench.data.base import spans
+from chemscale.bench.data.base import Progress, spans
 from chemscale.bench.data.columns import Column
 from chemscale.bench.data.encoding import Encoded
 from chemscale.bench.data.molecule_files import Chunk
@@ -153,9 +153,7 @@ def _read(path: Path, kind: np.dtype[Any], begin: int, end: int) -> NDArray[Any]
     return np.fromfile(path, dtype=kind, count=end - begin, offset=begin * kind.itemsize)
 
 
-def merge(
-    runs: Sequence[SortedRun], folder: Path, progress: Callable[[str, int, int], None]
-) -> None:
+def merge(runs: Sequence[SortedRun], folder: Path, progress: Progress) -> None:
     """Merge runs into columns in a folder.
 
     The columns are those of `ITEM`, `symbols`, and the `alphabet`, sorted.

@@ -7,7 +7,7 @@ molecules of scaffolds that they have not seen. Several such splits give the spr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chemscale.bench.data.base import Reject, mixed
+from chemscale.bench.data.base import Progress, Reject, mixed, silent
 from chemscale.bench.using.embed import Pooling, embed
 from chemscale.bench.using.reading import Unknown
 from chemscale.bench.using.trained import TrainedModel
@@ -61,7 +61,7 @@ def probe(
     unknown: Unknown = "keep",
     max_rejected: float = 0.05,
     source: str = "molecules",
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Probed:
     """Train and judge probes on embeddings and on Morgan fingerprints (radius 2, 2,048 bits).
 
