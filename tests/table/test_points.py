@@ -191,6 +191,15 @@ def test_spreadsheet_habits_do_no_harm(tmp_path: Path, text: str):
     assert [one.losses for one in read_points(path)] == [{"loss": 0.5}, {}]
 
 
+def test_a_table_without_families_is_of_one(tmp_path):
+    path = tmp_path / "widths.csv"
+    path.write_text("num_params,num_train,loss\n1e3,10,0.5\n")
+    assert [one.family for one in read_points(path)] == [str(path)]
+    path.write_text("model,num_params,num_train,loss\npainn,1e3,10,0.5\n")
+    with pytest.raises(DataError, match="--columns family=model"):
+        read_points(path)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -14,6 +14,7 @@ from chemscale.table.results import Point, Trained
 from chemscale.table.spreadsheet import (
     float_in,
     is_number,
+    meant_by,
     number_in,
     read_table,
     require,
@@ -104,13 +105,19 @@ def read_points(path: Path, columns: Columns | None = None) -> list[Point]:
 def read_rows(path: Path, columns: Columns | None = None) -> list[dict[str, Any]]:
     """The rows of a table, or of logs a row for each run, under our names.
 
+    A table without families is of one, which has its path for a name.
+
     Raises:
         DataError: it cannot be read, or lacks a column that is asked for.
     """
-    rows = read_logs(path) if path.is_dir() or format_of(path) else read_table(path)
+    of_logs = path.is_dir() or format_of(path) is not None
+    rows = read_logs(path) if of_logs else read_table(path)
     rows = (columns or Columns()).applied(rows, str(path))
     if not rows:
         raise DataError(f"{path}: the table has no rows")
+    alone = {*REQUIRED} - {*rows[0]} == {"family"} and meant_by("family", rows[0]) is None
+    if alone and not of_logs:
+        return [{"family": str(path)} | row for row in rows]
     return rows
 
 

@@ -182,7 +182,7 @@ def require(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: str,
     missing = [name for name in names if name not in rows[0]]
     if not missing:
         return
-    guesses = {name: near for name in missing if (near := _alike(name, rows[0]))}
+    guesses = {name: near for name in missing if (near := meant_by(name, rows[0]))}
     mapped = ",".join(f"{name}={theirs}" for name, theirs in guesses.items())
     fixed = next((name for name in missing if name not in {*VARYING, *guesses}), None)
     mapped = shlex.quote(mapped or f"{missing[0]}=ITS-NAME")
@@ -203,7 +203,7 @@ def _melt(names: Sequence[str], across: str, value: str) -> str:
     return f"give each of its values a row (pandas: {call}.dropna())"
 
 
-def _alike(name: str, there: Iterable[str]) -> str | None:
+def meant_by(name: str, there: Iterable[str]) -> str | None:
     """Which of the names another one is likely to stand for."""
     plain = {re.sub(r"\W+", "_", theirs.lower()).strip("_"): theirs for theirs in there}
     called = (name, *OFTEN_CALLED.get(name, ()))
