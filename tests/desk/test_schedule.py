@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from chemscale.desk.annealing import Schedule, multi_power
+from chemscale.desk.report.curves import tabled_figure
 from chemscale.desk.report.page import Page
-from chemscale.desk.report.tabled import tabled_figure
 from chemscale.desk.report.tables import settings_table
 from chemscale.desk.schedule import RatedCurve, fit_schedules
 from chemscale.desk.solve import log_law
