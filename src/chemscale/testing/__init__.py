@@ -7,11 +7,15 @@ class TestMine(PotentialContract):
 import pytest
 
 pytest.register_assert_rewrite(
-    "chemscale.testing.families", "chemscale.testing.potentials", "chemscale.testing.languages"
+    "chemscale.testing.executors",
+    "chemscale.testing.families",
+    "chemscale.testing.languages",
+    "chemscale.testing.potentials",
 )
 
+from chemscale.testing.executors import ExecutorContract  # noqa: E402
 from chemscale.testing.families import FamilyContract  # noqa: E402
 from chemscale.testing.languages import LanguageModelContract  # noqa: E402
 from chemscale.testing.potentials import PotentialContract  # noqa: E402
 
-__all__ = ["FamilyContract", "LanguageModelContract", "PotentialContract"]
+__all__ = ["ExecutorContract", "FamilyContract", "LanguageModelContract", "PotentialContract"]

@@ -122,10 +122,10 @@ def _mark(folder: Path, run_id: str | None, event: dict[str, Any]) -> None:
             f"workers leave with code {code} before they train anything:\n{event['error']}"
         )
     place = StudyFolder(folder).open_run(run_id)
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    how = event.get("how") or (f"signal {-code}" if code < 0 else f"exit code {code}")
     sentence = f"its worker died {TRIES} times ({how})"
     killed = code == -9
-    if killed:
+    if killed and "how" not in event:
         sentence += "; the kernel kills with signal 9 when memory runs out"
     status = "out_of_memory" if killed else "failed"
     with place.hold() as held:

@@ -40,7 +40,7 @@ class Local(Crew):
         self.workers = workers or max(1, (len(gpus) or cores) // ranks)
 
     def worker(self, number: int, order: dict[str, Any], events: Events) -> Worker:  # noqa: D102
-        return _Process(number, {**order, "attended": True}, events)
+        return Process(number, order, events)
 
 
 def command(resources: Resources, order: str) -> list[str]:
@@ -55,13 +55,13 @@ def command(resources: Resources, order: str) -> list[str]:
     return [sys.executable, *COMMAND, order]
 
 
-class _Process:
+class Process:
     """A worker, and the thread that passes on what it says."""
 
     def __init__(self, number: int, order: dict[str, Any], events: Events):
         resources = Resources(**order["resources"])
         self.run: str | None = None
-        text, alone = json.dumps(order), resources.ranks == 1
+        text, alone = json.dumps({**order, "attended": True}), resources.ranks == 1
         self.process = subprocess.Popen(
             command(resources, "-" if alone else text),  # ranks share their standard input
             stdin=subprocess.PIPE,
