@@ -223,6 +223,38 @@ def test_everything_left_out_is_listed_with_its_reason():
     assert "6 of 16 runs left out" in family.sentence
 
 
+def test_of_a_search_in_a_table_the_best_settings_of_each_cell_are_fitted_and_no_mean():
+    points = one_size()
+
+    def again(rate: float | None, factor: float) -> list[Point]:
+        return [
+            one.model_copy(
+                update={
+                    "run": f"{one.run} at {rate}",
+                    "learning_rate": rate,
+                    "losses": {"force_mae": one.losses["force_mae"] * factor},
+                }
+            )
+            for one in points
+        ]
+
+    [alone], [family] = fit(points).families, fit([*again(1e-2, 1.5), *points]).families
+    assert (family.laws, family.observed) == (alone.laws, alone.observed)
+    assert "10 of 20 runs left out: 10 its learning rate or batch size is not" in family.sentence
+    [untold] = fit([*again(None, 1.5), *points]).families
+    assert untold.num_points == 20  # some do not tell theirs: nothing is chosen
+
+
+def test_a_run_that_no_size_or_seed_explains_is_named_and_kept():
+    points = one_size()
+    assert "did it diverge" not in fit(points).families[0].sentence
+    far = {"losses": {"force_mae": 1e9}}
+    points[-1] = points[-1].model_copy(update=far)
+    [family] = fit(points).families
+    assert f"such as {points[-1].run} (1e+09): did it diverge" in family.sentence
+    assert family.num_points == len(points)
+
+
 def test_a_family_whose_runs_all_diverged_is_a_result_with_a_sentence():
     [family] = fit(one_size(status="diverged"), metric="force_mae").families
     assert family.laws == ()

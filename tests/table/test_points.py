@@ -128,6 +128,8 @@ def test_rows_that_nothing_tells_apart_are_refused_and_copies_count_once(tmp_pat
         DataError, match="row 3: the same .* as row 2, and another test_loss.* seed or run"
     ):
         read_points(table(tmp_path, f"{HEADER}{rows}painn,1000,10,0,0.2\n"))
+    with pytest.raises(DataError, match="by their settings .--columns learning_rate=lr"):
+        read_points(table(tmp_path, f"lr,{HEADER}1,painn,1000,10,0,0.9\n2,painn,1000,10,0,0.8\n"))
     named = f"run,{HEADER}" + "".join(f"r,painn,1000,10,0,{loss}\n" for loss in (0.9, 0.2))
     assert [one.losses for one in read_points(table(tmp_path, named))] == [{"loss": 0.2}]
 

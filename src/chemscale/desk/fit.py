@@ -23,7 +23,7 @@ from chemscale.desk.influence import influence_words
 from chemscale.desk.isoflop import isoflop_of, isoflop_words
 from chemscale.desk.knee import knee_words
 from chemscale.desk.regimes import regime_words, regimes
-from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select
+from chemscale.desk.sample import Sample, law_metric, refuse_uncooled, select, wild_words
 from chemscale.desk.sentences import excluded_words
 from chemscale.desk.surface import fit_surface
 from chemscale.table.errors import DataError, UsageError
@@ -110,6 +110,7 @@ def _fit_family(points: Sequence[Point], metric: str, level: float, seed: int) -
         told.append(surface.sentence if surface else "too few sizes or num_train for a surface")
         told.append(isoflop_words(best_sizes))
         told += [knee_words(law, unit) for law in laws]
+        told.append(wild_words(sample))
         told += [regime_words(limits), influence_words(fitted, question)]
     check = check_words(
         [point for point in points if point.role == "check"],

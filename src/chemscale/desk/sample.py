@@ -13,6 +13,7 @@ from chemscale.table.errors import DataError, UsageError, hint
 from chemscale.table.fits import Cell
 from chemscale.table.results import Array, Point
 
+WILD = math.log(3)  # of the loss
 LAW_METRICS = {"molecule": "nats_per_molecule", "structure": "force_mae"}
 
 
@@ -132,7 +133,66 @@ def select(points: Sequence[Point], metric: str) -> tuple[list[Point], tuple[tup
             kept[one] = point
         else:
             excluded.append((point.run, reason))
-    return list(kept.values()), tuple(excluded)
+    best = _best_settings(kept.values(), metric)
+    runs = []
+    for point in kept.values():
+        if best[_cell(point)] in (None, _settings(point)):
+            runs.append(point)
+        else:
+            excluded.append((point.run, "its learning rate or batch size is not its cell's best"))
+    return runs, tuple(excluded)
+
+
+def _cell(point: Point) -> tuple[object, ...]:
+    return point.num_params, point.num_train, point.max_items
+
+
+def _settings(point: Point) -> tuple[object, ...]:
+    return point.learning_rate, point.batch_size
+
+
+def _best_settings(
+    points: Iterable[Point], metric: str
+) -> dict[tuple[object, ...], tuple[object, ...] | None]:
+    """The settings of each cell that ended lowest, as a mean over seeds.
+
+    A table may hold a whole search. Poor settings are no seeds: their mean would be of no use.
+    None where some runs of a cell do not tell theirs.
+    """
+    logs: dict[tuple[object, ...], dict[tuple[object, ...], list[float]]] = {}
+    for point in points:
+        mine = logs.setdefault(_cell(point), {})
+        mine.setdefault(_settings(point), []).append(math.log(point.losses[metric]))
+    return {
+        cell: None
+        if any(len({one is None for one in told}) > 1 for told in zip(*mine, strict=True))
+        else min(mine, key=lambda settings: float(np.mean(mine[settings])))
+        for cell, mine in logs.items()
+    }
+
+
+def wild_words(sample: Sample) -> str:
+    """Name runs whose loss no size or seed explains; "" where there is none.
+
+    Compared are runs of no more parameters and no more data, of which it should be no worse.
+    """
+    wild = []
+    for place, point in enumerate(sample.points):
+        below = (sample.log_params <= sample.log_params[place] + 1e-9) & (
+            sample.log_train <= sample.log_train[place] + 1e-9
+        )
+        below[place] = False
+        if below.sum() >= 2 and sample.log_loss[place] > np.median(sample.log_loss[below]) + WILD:
+            wild.append(point)
+    if not wild:
+        return ""
+    worst = max(wild, key=lambda one: one.losses[sample.metric])
+    runs = "1 run is" if len(wild) == 1 else f"{len(wild)} runs are"
+    return (
+        f"{runs} over three times worse than smaller ones on less data, such as "
+        f"{worst.run} ({worst.losses[sample.metric]:.3g}): did it diverge? A column status "
+        "with the word diverged leaves a run out"
+    )
 
 
 def refuse_uncooled(points: Sequence[Point]) -> None:

@@ -146,11 +146,19 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
         if before is not None:
             if not row.get("run") and passing is None and row != before[1]:
                 differ = [name for name in row if row[name] != before[1].get(name)]
+                mapped = ",".join(
+                    f"{name}={theirs}"
+                    for name in ("learning_rate", "batch_size")
+                    if (theirs := meant_by(name, differ))
+                )
                 raise DataError(
                     f"{where} row {number}: the same family, amounts and settings as row "
                     f"{before[0]}, and another {', '.join(differ)}. If they are runs of their own, "
-                    "tell them apart by a column seed or run (--columns run=ITS-NAME), or leave "
-                    "one kind out; if one run evaluated again, say when by a column step"
+                    "tell them apart by a column seed or run (--columns run=ITS-NAME)"
+                    + f", by their settings (--columns {mapped})"
+                    * bool(mapped)
+                    + ", or leave one kind out; if one run evaluated again, say when by a "
+                    "column step"
                 )
             _refuse_two_models(where, before, (number, row))
         if before is None or _when(where, number, row, passing) >= _when(where, *before, passing):

@@ -27,6 +27,8 @@ OFTEN_CALLED = {
     "val_loss": ("valid_loss", "validation_loss", "valid", "val", "loss"),
     "run": ("name", "run_name", "config"),
     "step": ("steps", "iteration", "_step"),
+    "learning_rate": ("lr",),
+    "batch_size": ("batch", "bs"),
 }
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
