@@ -60,10 +60,11 @@ def measure(family: str, size: str, batch_size: int, way: str) -> int:
 
     from chemscale.bench.training import checkpoint
     from chemscale.bench.training.average import Average
+    from chemscale.bench.training.devices import CPU, DTYPES
     from chemscale.bench.training.ranks import ALONE
     from chemscale.bench.training.recipe import Batches
     from chemscale.bench.training.step import optimiser, shares, train_step
-    from chemscale.bench.training.workbench import CPU, DTYPES, start_model
+    from chemscale.bench.training.workbench import start_model
     from chemscale.table.store import RunFolder
 
     torch.set_num_threads(1)
@@ -134,7 +135,7 @@ def predicted(family: str, size: str, batch_size: int, way: str) -> int:
 
     resources = Resources(recompute=way == "recompute")
     made = bench(family, size, batch_size, way)
-    found: int = made.peak_bytes(family, size, batch_size, resources)
+    found: int = made.peaks.predict(family, size, batch_size, resources)
     return found
 
 

@@ -25,9 +25,10 @@ import torch
 
 from chemscale.bench.models.base import LanguageModel
 from chemscale.bench.training.cuda_graphs import Stepper
+from chemscale.bench.training.devices import device_name
 from chemscale.bench.training.recipe import Batches
 from chemscale.bench.training.resources import Resources
-from chemscale.bench.training.workbench import Workbench, device_name, start_model
+from chemscale.bench.training.workbench import Workbench, start_model
 from chemscale.table.records import Recipe, Study
 
 DATASHEET = 989e12

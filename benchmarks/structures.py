@@ -69,9 +69,10 @@ def measure(path: Path, form: str, model: str, steps: int) -> dict[str, float]:
     """Open a file and train on it, in this process."""
     import torch
 
+    from chemscale.bench.training.devices import CPU
     from chemscale.bench.training.recipe import Batches
     from chemscale.bench.training.step import optimiser, train_step
-    from chemscale.bench.training.workbench import CPU, Workbench, start_model
+    from chemscale.bench.training.workbench import Workbench, start_model
     from chemscale.table.records import Study
 
     torch.set_num_threads(1)

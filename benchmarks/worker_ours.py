@@ -18,7 +18,8 @@ from chemscale.bench.nn import native
 from chemscale.bench.nn.contraction import basis
 from chemscale.bench.nn.layers import SILU_SCALE
 from chemscale.bench.training.cuda_graphs import Stepper
-from chemscale.bench.training.workbench import DTYPES, Workbench, start_model
+from chemscale.bench.training.devices import DTYPES
+from chemscale.bench.training.workbench import Workbench, start_model
 from chemscale.bench.using.calculator import PotentialCalculator
 from chemscale.bench.using.trained import TrainedPotential
 from chemscale.table.records import Study

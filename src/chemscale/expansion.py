@@ -110,7 +110,8 @@ def expand_with(folder: StudyFolder, bench: Workbench, measure: bool, watch: Wat
 
 def _timed(bench: Workbench, watch: Watch) -> list[Size]:
     """The ladder, with the speed on this machine of the sizes that the study trains."""
-    from chemscale.bench.training.workbench import default_device, device_name, items_per_second
+    from chemscale.bench.training.devices import default_device, device_name
+    from chemscale.bench.training.workbench import items_per_second
 
     study, device, timed = bench.study, default_device(), {}
     ours = {f: names for f, names in study.families.items() if f not in study.external}

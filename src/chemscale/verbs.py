@@ -94,7 +94,9 @@ def train(
         dropped = {"search": [], "finish": [], "check": []}
     folder.release(dropped | expansion.runs)
     if on == "local":
-        bench.refuse_what_does_not_fit(expansion.to_train, executor.workers, executor.resources)
+        bench.peaks.refuse_what_does_not_fit(
+            expansion.to_train, executor.workers, executor.resources
+        )
     work = Work(folder, executor, deadline, expansion, watch)
     if retry:
         for one in folder.trained():

@@ -127,7 +127,7 @@ def test_memory_is_predicted(tmp_path: Path, of: dict[str, str], batch: int):
     torch.nn.Linear(64, 64).to(GPU)(torch.ones(64, 64, device=GPU)).sum().backward()
     before = torch.cuda.memory_allocated()  # cuBLAS keeps some for itself
     made = bench(tmp_path, **of)
-    predicted = made.peak_bytes(of["family"], of["size"], batch)
+    predicted = made.peaks.predict(of["family"], of["size"], batch)
     recipe = made.study.recipe.resolve()
     config = made.family(of["family"]).fitted_config(of["size"], made.dataset)
     items = made._largest[of["family"], batch][0]

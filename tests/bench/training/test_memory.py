@@ -73,10 +73,10 @@ def test_nothing_is_allocated_and_no_kernel_runs():
 @pytest.mark.parametrize("family", ["chemgpt", "schnet", "painn"])
 def test_more_width_and_more_items_take_more(folder: Path, family: str):
     made = bench(folder, family)
-    peaks = [made.peak_bytes(family, size, 8) for size in ("w16", "w32", "w128")]
+    peaks = [made.peaks.predict(family, size, 8) for size in ("w16", "w32", "w128")]
     assert None not in peaks
     assert peaks == sorted(peaks)
-    assert made.peak_bytes(family, "w16", 64) > 2 * made.peak_bytes(family, "w16", 8)
+    assert made.peaks.predict(family, "w16", 64) > 2 * made.peaks.predict(family, "w16", 8)
     # At least the weights, their gradients and two moments.
     assert peaks[-1] > made.size(family, "w128").bytes_training
 
@@ -85,16 +85,16 @@ def test_a_tensor_that_is_made_elsewhere_hinders_no_prediction(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Once transformers has loaded a model, the meta device may no longer be that of linspace."""
-    expected = bench(folder).peak_bytes("schnet", "w16", 8)
+    expected = bench(folder).peaks.predict("schnet", "w16", 8)
     assert expected
     linspace = torch.linspace
     monkeypatch.setattr(torch, "linspace", lambda *args: linspace(*args, device="cpu"))
-    assert bench(folder).peak_bytes("schnet", "w16", 8) == expected
+    assert bench(folder).peaks.predict("schnet", "w16", 8) == expected
 
 
 def test_forces_take_more_than_energies(folder: Path):
-    with_forces = bench(folder, "painn").peak_bytes("painn", "w16", 128)
-    alone = bench(folder, "painn", recipe="energy").peak_bytes("painn", "w16", 128)
+    with_forces = bench(folder, "painn").peaks.predict("painn", "w16", 128)
+    alone = bench(folder, "painn", recipe="energy").peaks.predict("painn", "w16", 128)
     assert with_forces > 1.3 * alone
 
 
@@ -115,25 +115,25 @@ def test_a_family_that_cannot_be_traced_is_not_predicted(
 
     monkeypatch.setattr(memory, "train", odd)
     made = bench(folder, "schnet")
-    assert made.peak_bytes("schnet", "w16", 8) is None
+    assert made.peaks.predict("schnet", "w16", 8) is None
     assert made.dataset.notes[-1] == (
         "memory of schnet is not predicted: NotImplementedError: no kernel for the meta device"
     )
-    made.refuse_what_does_not_fit([("schnet", "w16", 8)], workers=1)
+    made.peaks.refuse_what_does_not_fit([("schnet", "w16", 8)], workers=1)
 
 
 def test_a_run_that_does_not_fit_is_refused_with_what_would(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     made = bench(folder, "painn")
-    peak = made.peak_bytes("painn", "w16", 128)
-    edges = made._load("painn", "w16", 128)
-    half = made.peak_bytes("painn", "w16", 128, max_load=edges // 2)
+    peak = made.peaks.predict("painn", "w16", 128)
+    edges = made.peaks._load("painn", "w16", 128)
+    half = made.peaks.predict("painn", "w16", 128, max_load=edges // 2)
     process = 400 * MB
     monkeypatch.setattr(memory, "process_bytes", lambda: process)
     monkeypatch.setattr(memory, "machine_bytes", lambda _: process + (peak + half) // 2)
     with pytest.raises(ChemscaleError) as error:
-        made.refuse_what_does_not_fit([("painn", "w16", 128), ("painn", "w16", 8)], workers=1)
+        made.peaks.refuse_what_does_not_fit([("painn", "w16", 128), ("painn", "w16", 8)], workers=1)
     text = str(error.value)
     assert "painn w16 with batch_size 128 does not fit" in text
     assert "0.4 GB for the process" in text
@@ -145,7 +145,7 @@ def test_where_nothing_helps_it_says_so(folder: Path, monkeypatch: pytest.Monkey
     made = bench(folder, "schnet")
     monkeypatch.setattr(memory, "machine_bytes", lambda _: 30_000 * MB)
     with pytest.raises(ChemscaleError, match="Nothing makes it fit"):
-        made.refuse_what_does_not_fit([("schnet", "w12288", 8)], workers=1)
+        made.peaks.refuse_what_does_not_fit([("schnet", "w12288", 8)], workers=1)
 
 
 def test_runs_that_fit_alone_but_not_together_name_how_many_do(
@@ -155,10 +155,10 @@ def test_runs_that_fit_alone_but_not_together_name_how_many_do(
     monkeypatch.setattr(memory, "process_bytes", lambda: 400 * MB)
     monkeypatch.setattr(memory, "machine_bytes", lambda _: 1000 * MB)
     kinds = [("schnet", "w16", 8)] * 6
-    made.refuse_what_does_not_fit(kinds, workers=2)
-    made.refuse_what_does_not_fit(kinds[:1], workers=8)
+    made.peaks.refuse_what_does_not_fit(kinds, workers=2)
+    made.peaks.refuse_what_does_not_fit(kinds[:1], workers=8)
     with pytest.raises(ChemscaleError, match="--workers 2 makes it fit"):
-        made.refuse_what_does_not_fit(kinds, workers=4)
+        made.peaks.refuse_what_does_not_fit(kinds, workers=4)
 
 
 def test_a_control_group_limits_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

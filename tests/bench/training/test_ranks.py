@@ -130,13 +130,13 @@ def test_a_layer_computed_again_gives_the_same_gradients(tmp_path: Path):
 def test_parts_and_ranks_need_less_memory_and_computing_again_no_more(tmp_path: Path):
     folder = make(tmp_path / "study", "chemgpt")
     bench = Workbench(folder.study(), folder.path)
-    usual = bench.peak_bytes("chemgpt", "w64", 1024)
-    again = bench.peak_bytes("chemgpt", "w64", 1024, Resources(recompute=True))
-    parts = bench.peak_bytes("chemgpt", "w64", 1024, max_load=1000)
-    spread = bench.peak_bytes("chemgpt", "w1024", 32, Resources(ranks=8, shard=True))
+    usual = bench.peaks.predict("chemgpt", "w64", 1024)
+    again = bench.peaks.predict("chemgpt", "w64", 1024, Resources(recompute=True))
+    parts = bench.peaks.predict("chemgpt", "w64", 1024, max_load=1000)
+    spread = bench.peaks.predict("chemgpt", "w1024", 32, Resources(ranks=8, shard=True))
     assert again <= usual
     assert parts < 0.6 * usual
-    assert spread < 0.4 * bench.peak_bytes("chemgpt", "w1024", 32)
+    assert spread < 0.4 * bench.peaks.predict("chemgpt", "w1024", 32)
 
 
 @pytest.mark.parametrize("option", ["shard", "recompute", "compile"])

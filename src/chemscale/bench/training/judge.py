@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from chemscale.bench.models.base import Family
+from chemscale.bench.training.devices import DTYPES
 from chemscale.bench.training.ranks import Ranks
-from chemscale.bench.training.workbench import DTYPES, Workbench
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.records import Recipe
 
 

@@ -15,12 +15,13 @@ from chemscale.bench.models.base import Family, load_family
 from chemscale.bench.training import checkpoint, power
 from chemscale.bench.training.average import Average
 from chemscale.bench.training.cuda_graphs import Stepper
+from chemscale.bench.training.devices import DTYPES, default_device
 from chemscale.bench.training.judge import Judge
 from chemscale.bench.training.ranks import Ranks
 from chemscale.bench.training.recipe import Batches, stream, warm_rate
 from chemscale.bench.training.resources import Resources
 from chemscale.bench.training.step import seed_generator, shares, train_step
-from chemscale.bench.training.workbench import DTYPES, Workbench, default_device, start_model
+from chemscale.bench.training.workbench import Workbench, start_model
 from chemscale.table.records import Run
 from chemscale.table.store import RunFolder
 

@@ -18,6 +18,7 @@ import torch
 from chemscale.bench.models.base import load_family
 from chemscale.bench.nn import native
 from chemscale.bench.training import checkpoint
+from chemscale.bench.training.devices import device_name
 from chemscale.bench.training.external import Command
 from chemscale.bench.training.failure import failure
 from chemscale.bench.training.learner import Diverged, Learner
@@ -31,7 +32,7 @@ from chemscale.bench.training.recipe import (
     trunk_rate,
 )
 from chemscale.bench.training.resources import ORDINARY, Resources
-from chemscale.bench.training.workbench import Workbench, device_name
+from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import DataError, Stopped, StoreError
 from chemscale.table.records import Run
 from chemscale.table.results import Ending, Outcome, Status

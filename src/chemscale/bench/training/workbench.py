@@ -1,15 +1,12 @@
 """The workbench: a study's dataset and the sizes of its families, counted and timed.
 
 Parameters are counted on the meta device, without allocating them; FLOPs come from each family's
-closed form and the mean item of the dataset; memory from a traced step (`memory`).
+closed form and the mean item of the dataset; memory from a traced step (`peaks`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,9 +17,10 @@ from chemscale.bench.models.base import Family, build, load_family
 from chemscale.bench.training import external, memory, mup
 from chemscale.bench.training import start as starting
 from chemscale.bench.training.cuda_graphs import Stepper
+from chemscale.bench.training.devices import DTYPES
+from chemscale.bench.training.peaks import Peaks
 from chemscale.bench.training.recipe import Batches, stream
-from chemscale.bench.training.resources import ORDINARY, Resources
-from chemscale.bench.training.step import shares
+from chemscale.bench.training.resources import ORDINARY
 from chemscale.table.errors import DataError, UnknownName
 from chemscale.table.external import External
 from chemscale.table.record import Record
@@ -30,14 +28,10 @@ from chemscale.table.records import JudgingSplit, Recipe, Run, Study
 from chemscale.table.registry import families
 from chemscale.table.results import Size
 
-CPU = torch.device("cpu")
-BATCHES = 32  # of which the largest stands for the largest of a run
-
 EVALUATED = {
     "cpu": {"molecule": 128, "structure": 32},
     "cuda": {"molecule": 1024, "structure": 256},
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
 class Workbench:
@@ -56,8 +50,7 @@ class Workbench:
         self._sizes: dict[tuple[str, str], Size] = {}
         self._fingerprints: dict[tuple[int, int], str] = {}
         self._starts: dict[tuple[str, str], str | None] = {}
-        self._largest: dict[tuple[str, int], tuple[Indices, Indices]] = {}
-        self._peaks: dict[tuple[str, str, int, Resources, int | None], int | None] = {}
+        self.peaks = Peaks(self)
 
     def family(self, name: str) -> type[Family]:
         """The family of that name, if it can learn from this dataset.
@@ -96,7 +89,7 @@ class Workbench:
     def ladder(self) -> list[Size]:
         """Every size of every family; with memory those that the study trains."""
         return [
-            self._with_memory(self.size(family, size)) if size in asked else self.size(family, size)
+            self.peaks.told(self.size(family, size)) if size in asked else self.size(family, size)
             for family, asked in self.study.families.items()
             for size in (
                 self.study.external[family].sizes
@@ -114,92 +107,6 @@ class Workbench:
         if name not in self.study.external:
             raise DataError(f"{name} is no family, and [external.{name}] is gone from the study")
         return self.study.external[name]
-
-    def peak_bytes(
-        self,
-        family: str,
-        size: str,
-        batch_size: int,
-        resources: Resources = ORDINARY,
-        max_load: int | None = None,
-    ) -> int | None:
-        """Most memory of a process of a training run, without what the process takes itself.
-
-        Args:
-            family: its name.
-            size: of its ladder.
-            batch_size: items a step.
-            resources: of the run.
-            max_load: tokens or edges computed at a time; by default what the recipe says.
-
-        Returns:
-            Bytes; None where it cannot be traced.
-        """
-        key = (family, size, batch_size, resources, max_load)
-        if family in self.study.external:
-            return None
-        if key not in self._peaks:
-            peak = self._peak(*key)
-            if peak is not None and resources.recompute:
-                # It frees much, but a heap may hold that; it never takes more.
-                usual = replace(resources, recompute=False)
-                peak = min(peak, self.peak_bytes(family, size, batch_size, usual, max_load) or peak)
-            self._peaks[key] = peak
-        return self._peaks[key]
-
-    def refuse_what_does_not_fit(
-        self, kinds: Iterable[tuple[str, str, int]], workers: int, resources: Resources = ORDINARY
-    ) -> None:
-        """Say which runs take more memory than there is, before they are trained.
-
-        Args:
-            kinds: family, size and batch size of each run.
-            workers: how many are trained at a time on this machine.
-            resources: of each.
-
-        Raises:
-            ChemscaleError: what is too large, by how much, and what would fit.
-            UsageError: a family cannot be trained with such resources.
-        """
-        kinds = list(kinds)
-        for name in sorted({family for family, _, _ in kinds} - set(self.study.external)):
-            resources.refuse_for(load_family(name), name)
-        needs = [
-            memory.Need(
-                run=f"{family} {size} with batch_size {batch}",
-                peak=peak,
-                processes=resources.ranks,
-                ways=partial(self._ways, family, size, batch, resources),
-            )
-            for family, size, batch in kinds
-            if (peak := self.peak_bytes(family, size, batch, resources)) is not None
-        ]
-        memory.refuse_what_does_not_fit(needs, workers, default_device())
-
-    def _ways(
-        self, family: str, size: str, batch: int, resources: Resources
-    ) -> Iterator[tuple[str, int | None]]:
-        """Ways to need less that change no result but by rounding, and what is needed then."""
-        of, layered, option = (family, size, batch), load_family(family).layered, ""
-        if layered and not resources.recompute:
-            resources, option = replace(resources, recompute=True), "--recompute"
-            yield option, self.peak_bytes(*of, resources)
-        most = self._load(family, size, batch)
-        name = "max_tokens" if self.unit == "molecule" else "max_edges"
-        for load in (most // 2**k for k in range(1, batch.bit_length())):
-            words = f"{option} and {name} = {load} in [recipe]".removeprefix(" and ")
-            yield words, self.peak_bytes(*of, resources, load)
-        if layered and resources.ranks == 1:
-            for count in (2, 4, 8, 16, 32, 64):
-                spread = replace(resources, ranks=count, shard=True)
-                words = f"{option} --ranks {count} --shard, on as many GPUs"
-                yield words.strip(), self.peak_bytes(*of, spread, most // batch)
-
-    def _load(self, family: str, size: str, batch: int) -> int:
-        """Tokens or edges of the largest batch."""
-        config = self.family(family).fitted_config(size, self.dataset)
-        items = self._largest[family, batch][0]
-        return int(self.dataset.loads(items, config).sum())
 
     def evaluated(self, split: JudgingSplit, device: torch.device) -> list[Indices]:
         """The items of a split in the batches in which a device evaluates them."""
@@ -226,10 +133,11 @@ class Workbench:
             found = None if source is None else starting.digest(source.weights)
             self._starts[family, size] = found
             if source and source.note:
-                self._note(source.note)
+                self.note(source.note)
         return self._starts[family, size]
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Say once what a reader should know."""
         if text not in self.dataset.notes:
             self.dataset.notes.append(text)
 
@@ -278,53 +186,6 @@ class Workbench:
             flops_formula=kind.flops_formula(config, recipe),
         )
 
-    def _with_memory(self, size: Size) -> Size:
-        found = {
-            str(batch): self.peak_bytes(size.family, size.size, batch)
-            for batch in self.study.batch_sizes
-        }
-        known = {batch: peak for batch, peak in found.items() if peak is not None}
-        return size.model_copy(update={"bytes_peak": known})
-
-    def _peak(
-        self, name: str, size: str, batch_size: int, resources: Resources, max_load: int | None
-    ) -> int | None:
-        kind = self.family(name)
-        config = kind.fitted_config(size, self.dataset)
-        recipe = self.study.recipe.resolve().model_copy(update={"batch_size": batch_size})
-        dtype = DTYPES[recipe.precision]
-        with memory.META:
-            # Said twice: once transformers has loaded a model, torch may make a tensor elsewhere.
-            model = kind(config).to(memory.META, dtype)
-        if (name, batch_size) not in self._largest:
-            self._largest[name, batch_size] = self._find_largest(model, recipe)
-        collate = self.dataset.collate(config)
-        trained, judged = self._largest[name, batch_size]
-        loads = self.dataset.loads(trained, config)
-        cut = shares(trained, loads, max_load or recipe.max_load, resources.ranks)
-        heaviest = sorted(cut[0], key=lambda part: -self.dataset.loads(part, config).sum())[:2]
-        *parts, evaluated = (collate(items).to(memory.META, dtype) for items in (*heaviest, judged))
-        model.recompute = resources.recompute
-        shards = resources.ranks if resources.shard else 1
-        try:
-            return memory.peak_bytes(model, parts, evaluated, recipe, default_device(), shards)
-        except Exception as error:  # somebody's family may do what the meta device cannot
-            self._note(f"memory of {name} is not predicted: {type(error).__name__}: {error}")
-            return None
-
-    def _find_largest(self, model: Family, recipe: Recipe) -> tuple[Indices, Indices]:
-        """The items of the largest of the first batches of training, and of an evaluation."""
-        collate = self.dataset.collate(model.config)
-
-        def largest(batches: Iterable[Indices]) -> Indices:
-            return max(batches, key=lambda items: model.flops(model.seen(collate(items)), recipe))
-
-        batches = Batches(
-            self.dataset.subset(max(self.study.num_train), 0), recipe.batch_size, seed=0
-        )
-        judged = self.evaluated("validation", default_device())[:BATCHES]
-        return largest(batches[k] for k in range(BATCHES)), largest(judged)
-
 
 def start_model(
     bench: Workbench, name: str, config: Record, recipe: Recipe, subset: Indices, seed: int
@@ -363,16 +224,3 @@ def _timed(bench: Workbench, family: str, size: str, device: torch.device) -> fl
         float(step(collate(batches[k]), recipe.learning_rate))
         times.append(time.perf_counter() - start)
     return recipe.batch_size / median(times[warm:])
-
-
-def device_name(device: torch.device) -> str:
-    """What a device is called in the ladder: "cpu", or a GPU's own name in short."""
-    if device.type == "cpu":
-        return "cpu"
-    words = torch.cuda.get_device_name(device).lower().split()
-    return next((word for word in words if any(c.isdigit() for c in word)), words[-1])
-
-
-def default_device() -> torch.device:
-    """The GPU where there is one; with several ranks, this rank's."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else CPU

@@ -11,7 +11,7 @@ import torch
 from chemscale.bench.data.encoding import Choices
 from chemscale.bench.data.tokens import Tokenizer
 from chemscale.bench.models.base import LanguageModel, build, load_family
-from chemscale.bench.training.workbench import default_device
+from chemscale.bench.training.devices import default_device
 from chemscale.bench.using.trained import TrainedModel
 from chemscale.table.adopted import FILE, Adopted, read
 from chemscale.table.files import write_folder

@@ -23,7 +23,7 @@ from chemscale.bench.data.encoding import Choices
 from chemscale.bench.data.tokens import SPECIAL, Tokenizer
 from chemscale.bench.models.base import LanguageModel, build, load_family
 from chemscale.bench.models.counterpart import Counterpart
-from chemscale.bench.training.workbench import default_device
+from chemscale.bench.training.devices import default_device
 from chemscale.bench.using.gate import known_molecules
 from chemscale.bench.using.to_transformers import ROLES
 from chemscale.bench.using.trained import TrainedModel

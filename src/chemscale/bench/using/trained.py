@@ -14,8 +14,8 @@ from chemscale.bench.data.token_batch import UNK
 from chemscale.bench.data.tokens import SPECIAL, Molecules, Tokenizer
 from chemscale.bench.models.base import Family, LanguageModel, Potential, build, load_family
 from chemscale.bench.training import checkpoint, tensors
+from chemscale.bench.training.devices import DTYPES, default_device
 from chemscale.bench.training.ended import best, data_of, trained_runs
-from chemscale.bench.training.workbench import DTYPES, default_device
 from chemscale.table.adopted import FILE
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.record import Record
