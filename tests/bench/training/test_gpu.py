@@ -130,7 +130,7 @@ def test_memory_is_predicted(tmp_path: Path, of: dict[str, str], batch: int):
     predicted = made.peaks.predict(of["family"], of["size"], batch)
     recipe = made.study.recipe.resolve()
     config = made.family(of["family"]).fitted_config(of["size"], made.dataset)
-    items = made._largest[of["family"], batch][0]
+    items = made.peaks._largest[of["family"], batch][0]
     model = made.family(of["family"])(config).to(GPU)
     model.calibrate(made.dataset, items)
     step = optimiser(model, recipe)
