@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 
 from chemscale.table.results import CURVE_COLUMNS
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 
 STUDIES = {
     "molecules": """\

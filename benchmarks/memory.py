@@ -65,7 +65,7 @@ def measure(family: str, size: str, batch_size: int, way: str) -> int:
     from chemscale.bench.training.recipe import Batches
     from chemscale.bench.training.step import optimiser, shares, train_step
     from chemscale.bench.training.workbench import start_model
-    from chemscale.table.store import RunFolder
+    from chemscale.table.run_folder import RunFolder
 
     torch.set_num_threads(1)
     made = bench(family, size, batch_size, way)

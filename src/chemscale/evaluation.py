@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from chemscale.progress import Watch, counting, preparing, quiet
 from chemscale.table.errors import DataError, UsageError
 from chemscale.table.evaluation import ErrorSettings, Evaluated, Evaluation, SampleSettings
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 from chemscale.using import need_bench
 from chemscale.verbs import now
 

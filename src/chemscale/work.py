@@ -12,7 +12,8 @@ from chemscale.progress import Watch
 from chemscale.table import expand as expanding
 from chemscale.table.errors import Stopped, StoreError
 from chemscale.table.records import Run
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 
 HELD_SECONDS = 2.0  # between looks at runs that another command holds
 

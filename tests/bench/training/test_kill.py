@@ -29,7 +29,8 @@ from chemscale.bench.training.workbench import Workbench
 from chemscale.table import files
 from chemscale.table.errors import ChemscaleError, StoreError
 from chemscale.table.results import CURVE_COLUMNS
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 from chemscale.testing.toys import write_structures
 
 STUDY = """\

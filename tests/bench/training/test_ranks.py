@@ -14,7 +14,8 @@ from chemscale.bench.training.resources import Resources
 from chemscale.bench.training.step import optimiser, shares, train_step
 from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import UsageError
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 from chemscale.testing.toys import toy_smiles, write_structures
 
 MOLECULES = """\

@@ -18,7 +18,7 @@ from chemscale.bench.training.ranks import ALONE, Ranks
 from chemscale.bench.training.recipe import cooldown_steps
 from chemscale.table.files import Content, array_bytes
 from chemscale.table.records import Length, Recipe
-from chemscale.table.store import RunFolder, curve_bytes
+from chemscale.table.run_folder import RunFolder, curve_bytes
 
 COUNTERS = ("items_seen", "tokens_seen", "atoms_seen", "edges_seen")
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from chemscale.bench.data.base import Dataset, Progress, open_dataset, silent
 from chemscale.bench.training import checkpoint
 from chemscale.table.errors import DataError
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 
 # What is told on test, the first there is. Losses of potentials do not compare: their unit is the
 # RMS force of a training subset.

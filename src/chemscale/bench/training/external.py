@@ -29,7 +29,8 @@ from chemscale.table.errors import DataError, Stopped, UnknownName
 from chemscale.table.external import LOG, External, Value
 from chemscale.table.records import Length, Recipe, Run
 from chemscale.table.results import Outcome, Size
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 
 if TYPE_CHECKING:
     from chemscale.bench.training.workbench import Workbench

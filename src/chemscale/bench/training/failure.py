@@ -11,7 +11,7 @@ from chemscale.table.errors import ChemscaleError, StoreError
 from chemscale.table.files import cannot_write, is_trouble
 from chemscale.table.records import Run
 from chemscale.table.results import Outcome
-from chemscale.table.store import RunFolder
+from chemscale.table.run_folder import RunFolder
 
 
 def failure(run: Run, place: RunFolder, error: Exception) -> Outcome:

@@ -23,7 +23,7 @@ from chemscale.bench.training.resources import Resources
 from chemscale.bench.training.step import seed_generator, shares, train_step
 from chemscale.bench.training.workbench import Workbench, start_model
 from chemscale.table.records import Run
-from chemscale.table.store import RunFolder
+from chemscale.table.run_folder import RunFolder
 
 
 class Diverged(Exception):

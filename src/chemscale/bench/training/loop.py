@@ -36,7 +36,8 @@ from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import DataError, Stopped, StoreError
 from chemscale.table.records import Run
 from chemscale.table.results import Ending, Outcome, Status
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 
 CHECKPOINT_SECONDS = 60.0
 ACCOUNT_SECONDS = 1.0  # the most training that a kill can hide from `flops_spent`

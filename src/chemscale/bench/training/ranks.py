@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from chemscale.bench.models.base import Family, Seen
 from chemscale.table.files import Content, write_folder
-from chemscale.table.store import RunFolder
+from chemscale.table.run_folder import RunFolder
 
 BUCKET = 25_000_000  # bytes of gradients that are summed in one message
 

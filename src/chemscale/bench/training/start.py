@@ -33,7 +33,8 @@ from chemscale.table.errors import DataError, StoreError
 from chemscale.table.records import Notation
 from chemscale.table.registry import families
 from chemscale.table.results import Size
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from chemscale.table.adopted import FILE
 from chemscale.table.errors import DataError, StoreError
 from chemscale.table.record import Record
 from chemscale.table.records import Notation, Run
-from chemscale.table.store import RunFolder, StudyFolder
+from chemscale.table.run_folder import RunFolder
+from chemscale.table.store import StudyFolder
 
 
 @dataclass(frozen=True)
