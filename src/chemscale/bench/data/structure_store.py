@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.bench.data.base import Progress, group_numbers, hash_items
-from chemscale.bench.data.columns import columns
+from chemscale.bench.data.columns import Column, columns
 from chemscale.bench.data.structure_card import make_card
 from chemscale.bench.data.structure_files import Frame, Labels, describe_electrons, read_frames
 from chemscale.table.errors import DataError
@@ -56,70 +56,78 @@ def write_structures(
     """
     labels, groups = Labels(spec), _Groups(spec)
     rejects: list[tuple[str, str, str]] = []
-    sizes = [0]  # where each structure's atoms begin
     with columns(folder, ATOMS | ITEMS) as written:
-        held: list[Frame] = []
-        rows: list[int] = []
-        configs = {"": 0}
-
-        def put(number: int, split: int) -> None:
-            if not held:
-                return
-            content = [frame.content() for frame in held]
-            labelled = [
-                text + b"|" + np.float64(f.energy).tobytes() + f.forces.tobytes()
-                for text, f in zip(content, held, strict=True)
-            ]
-            kinds = [str(f.info.get("config_type", "")) for f in held]
-            told: dict[str, Any] = {
-                "file": np.full(len(held), number),
-                "row": rows,
-                "config": [configs.setdefault(kind, len(configs)) for kind in kinds],
-                "counts": [np.bincount(f.atomic_numbers, minlength=101) for f in held],
-                "content": hash_items(content),
-                "labelled": hash_items(labelled),
-                "source": np.full(len(held), split),
-            }
-            for name, column in written.items():
-                if name in ATOMS:
-                    column.append(np.concatenate([getattr(f, name) for f in held]))
-                else:
-                    own = told[name] if name in told else [getattr(f, name) for f in held]
-                    column.append(own)
-            groups.add(number, held, content)
-            sizes.extend(len(f.atomic_numbers) for f in held)
-            held.clear()
-            rows.clear()
-
+        held = _Held(written, groups)
         for number, (path, split) in enumerate(sources):
             for row, frame in enumerate(read_frames(path, spec, labels), start=1):
                 if isinstance(frame, ValueError):
                     rejects.append((path.name, str(row), str(frame)))
                     continue
-                held.append(frame)
-                rows.append(row)
-                if len(held) == HELD:
-                    put(number, split)
+                held.frames.append(frame)
+                held.rows.append(row)
+                if len(held.frames) == HELD:
+                    held.put(number, split)
                     progress(f"reading {path.name}", number, len(sources))
-            put(number, split)
+            held.put(number, split)
     progress("reading structures", len(sources), len(sources))
-    count = len(sizes) - 1
+    count = len(held.sizes) - 1
     if not count:
         why = "; the first, {} {}: {}".format(*rejects[0]) if rejects else ""
         raise DataError(f"{', '.join(spec.path)}: no structure could be read{why}")
     group, note = groups.numbers(count)
     electrons = (np.load(folder / f"{name}.npy") for name in ("charge", "unpaired"))
     small = {
-        "start": np.cumsum(sizes),
+        "start": np.cumsum(held.sizes),
         "group": group,
         "rejects": np.array(rejects, dtype=str).reshape(-1, 3),
         "files": np.array([path.name for path, _ in sources]),
-        "configs": np.array(list(configs)),
+        "configs": np.array(list(held.configs)),
         "notes": np.array([labels.describe(count), note, *describe_electrons(*electrons)]),
     }
     for name, values in small.items():
         np.save(folder / f"{name}.npy", values)
     make_card(folder, labels.conversion.names, labels.doubts())
+
+
+class _Held:
+    """Structures of one file at a time, on their way into the columns."""
+
+    def __init__(self, written: dict[str, Column], groups: _Groups):
+        self.written, self.groups = written, groups
+        self.frames: list[Frame] = []
+        self.rows: list[int] = []
+        self.sizes = [0]  # atoms of all structures that were put
+        self.configs = {"": 0}
+
+    def put(self, number: int, split: int) -> None:
+        """Append what is held, of one file, to the columns."""
+        frames = self.frames
+        if not frames:
+            return
+        content = [frame.content() for frame in frames]
+        labelled = [
+            text + b"|" + np.float64(f.energy).tobytes() + f.forces.tobytes()
+            for text, f in zip(content, frames, strict=True)
+        ]
+        kinds = [str(f.info.get("config_type", "")) for f in frames]
+        told: dict[str, Any] = {
+            "file": np.full(len(frames), number),
+            "row": self.rows,
+            "config": [self.configs.setdefault(kind, len(self.configs)) for kind in kinds],
+            "counts": [np.bincount(f.atomic_numbers, minlength=101) for f in frames],
+            "content": hash_items(content),
+            "labelled": hash_items(labelled),
+            "source": np.full(len(frames), split),
+        }
+        for name, column in self.written.items():
+            if name in ATOMS:
+                column.append(np.concatenate([getattr(f, name) for f in frames]))
+            else:
+                own = told[name] if name in told else [getattr(f, name) for f in frames]
+                column.append(own)
+        self.groups.add(number, frames, content)
+        self.sizes.extend(len(f.atomic_numbers) for f in frames)
+        self.frames, self.rows = [], []
 
 
 class _Groups:
