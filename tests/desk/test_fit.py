@@ -154,10 +154,10 @@ def test_another_family_beside_it_changes_nothing():
 
 
 def test_less_than_a_decade_is_described_and_not_called_a_law():
-    found = law(fit(one_size(num_train=(100, 200, 400, 800))))
+    found = law(fit(one_size(num_train=(100, 200, 400, 950))))
     assert found.status == "too_short"
     assert found.exponent.value is not None
-    assert "less than a decade" in found.sentence
+    assert "(0.9 decades)" in found.sentence and "less than a decade" in found.sentence
     assert "no law to extrapolate" in found.sentence
 
 

@@ -9,7 +9,7 @@ from chemscale.table.errors import DataError, StudyError, UnknownName
 from chemscale.table.records import Study
 from chemscale.table.results import Choice, Size
 
-WIDTHS = {"w16": 16, "w24": 24, "w32": 32, "w48": 48}
+WIDTHS = {"w16": 16, "w24": 24, "w32": 32, "w48": 48, "w128": 128}
 
 
 class ToyBench:
@@ -186,7 +186,9 @@ def test_all_mistakes_of_a_study_are_listed_at_once():
     found = "\n".join(caught.value.mistakes)
     assert len(caught.value.mistakes) == 4
     assert "no size of schnet named 'w61'" in found
-    assert "no size of painn named 'w33'" in found
+    assert (
+        "no size of painn named 'w33'. Did you mean 'w32'? Known: w16, w24, w32, w48, w128" in found
+    )
     assert "num_train = 5000" in found
     assert "search.fraction of budget.items is 400, but with batch_size" in found
 

@@ -15,7 +15,14 @@ from chemscale.desk.influence import leave_out
 from chemscale.desk.knee import find_knee
 from chemscale.desk.laws import MAX_EXPONENT
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number, plural
+from chemscale.desk.sentences import (
+    axis_unit,
+    interval_words,
+    metric_words,
+    number,
+    plural,
+    whole_tenths,
+)
 from chemscale.table.fits import Axis, FitStatus, Knee, LawFit, LeftOut
 from chemscale.table.results import Array, Quantity
 
@@ -198,7 +205,7 @@ def _law_words(
         return f"the exponent along {axis} is not identified {runs.where}: {have}, three are needed"
     metric, decades = metric_words(question.metric), math.log10(xs[-1] / xs[0])
     span = f"from {number(xs[0])} to {number(xs[-1])} {axis_unit(axis, question.unit)}"
-    span += f" ({decades:.1f} decades) {runs.where}{runs.caveat}"
+    span += f" ({whole_tenths(decades)} decades) {runs.where}{runs.caveat}"
     value, interval = exponent.value, interval_words(exponent.interval, ".2f")
     if status == "not_identified":
         return f"the exponent along {axis} is not identified {span}: {interval}"

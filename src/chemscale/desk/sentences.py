@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -39,6 +40,11 @@ def interval_words(interval: Interval, spec: str = "") -> str:
         format(end, spec) if spec else number(end) for end in (interval.low, interval.high)
     )
     return f"{100 * interval.level:g} % interval {low} to {high}"
+
+
+def whole_tenths(decades: float) -> str:
+    """Decades to one digit, never more than there are: 0.95 is no whole one."""
+    return f"{math.floor(10 * decades + 1e-6) / 10:.1f}"
 
 
 def excluded_words(excluded: Sequence[tuple[str, str]], asked: int) -> str:

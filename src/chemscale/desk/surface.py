@@ -10,7 +10,7 @@ from chemscale.desk.along import Question, ending
 from chemscale.desk.bootstrap import fit_sample
 from chemscale.desk.influence import leave_out
 from chemscale.desk.sample import Sample
-from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number
+from chemscale.desk.sentences import axis_unit, interval_words, metric_words, number, whole_tenths
 from chemscale.table.fits import FitStatus, SurfaceFit
 from chemscale.table.results import Quantity
 
@@ -50,7 +50,7 @@ def fit_surface(sample: Sample, question: Question) -> SurfaceFit | None:
         told.append(
             f"{said} ({interval_words(quantity.interval, '.2f')}; "
             f"{number(ends[0])} to {number(ends[-1])} {axis_unit(axis, question.unit)}, "
-            f"{decades:.1f} decades)"
+            f"{whole_tenths(decades)} decades)"
         )
     order: tuple[FitStatus, ...] = ("not_identified", "at_bound", "too_short", "converged")
     status = min(endings.values(), key=order.index)

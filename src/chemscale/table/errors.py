@@ -14,6 +14,7 @@ ChemscaleError             exit 1   a failure with a sentence for the reader
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -92,9 +93,14 @@ class Stopped(ChemscaleError):
     exit_code = 75
 
 
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """So that w24 comes before w128."""
+    return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """End an error about an unknown name: the nearest known one, then all of them."""
-    names = sorted(known)
+    names = sorted(known, key=_by_number)
     near = difflib.get_close_matches(name, names, n=1)
     guess = f". Did you mean {near[0]!r}?" if near else "."
     return f"{guess} Known: {', '.join(names) if names else 'none'}."
