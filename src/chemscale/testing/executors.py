@@ -8,7 +8,6 @@
 Runs are of the smallest SchNet on toy structures.
 """
 
-# ruff: noqa: D102 - tests are named by what they show
 from __future__ import annotations
 
 import time

@@ -4,7 +4,6 @@ The data are toys that the suite writes itself. Exams of physics run after train
 weight is at its start.
 """
 
-# ruff: noqa: D102 - tests are named by what they show
 from __future__ import annotations
 
 import copy

@@ -1,6 +1,5 @@
 """The exam of a language model: causality, batches, counts."""
 
-# ruff: noqa: D102 - tests are named by what they show
 from __future__ import annotations
 
 import copy
