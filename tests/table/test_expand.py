@@ -111,7 +111,7 @@ def test_a_sweep_is_sizes_by_amounts_by_seeds():
 def test_seeds_are_counted_size_by_size_with_a_default():
     some = study(seeds={"default": 2, "w48": 1})
     counts = {size: some.num_seeds(size) for size in WIDTHS}
-    assert counts == {"w16": 2, "w24": 2, "w32": 2, "w48": 1}
+    assert counts == {"w16": 2, "w24": 2, "w32": 2, "w48": 1, "w128": 2}
     assert len(expand.sweep_runs(some, BENCH, [])) == 7 * 4
 
 
