@@ -13,9 +13,9 @@ pytest.register_assert_rewrite(
     "chemscale.testing.potentials",
 )
 
-from chemscale.testing.executors import ExecutorContract  # noqa: E402
-from chemscale.testing.families import FamilyContract  # noqa: E402
-from chemscale.testing.languages import LanguageModelContract  # noqa: E402
-from chemscale.testing.potentials import PotentialContract  # noqa: E402
+from chemscale.testing.executors import ExecutorContract
+from chemscale.testing.families import FamilyContract
+from chemscale.testing.languages import LanguageModelContract
+from chemscale.testing.potentials import PotentialContract
 
 __all__ = ["ExecutorContract", "FamilyContract", "LanguageModelContract", "PotentialContract"]

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Dict, List, Optional  # noqa: UP035 - metatomic compares these, too
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import torch
@@ -141,26 +141,26 @@ class Exported(nn.Module):
         self.register_buffer("references", model.references)
         self.register_buffer("scale", model.scale)
 
-    def requested_neighbor_lists(self) -> List[NeighborListOptions]:  # noqa: UP006
+    def requested_neighbor_lists(self) -> List[NeighborListOptions]:
         """Edges in both directions."""
         return [NeighborListOptions(cutoff=self.cutoff, full_list=True, strict=True)]
 
     def forward(
         self,
-        systems: List[System],  # noqa: UP006
-        outputs: Dict[str, ModelOutput],  # noqa: UP006
-        selected_atoms: Optional[Labels],  # noqa: UP045
-    ) -> Dict[str, TensorMap]:  # noqa: UP006
+        systems: List[System],
+        outputs: Dict[str, ModelOutput],
+        selected_atoms: Optional[Labels],
+    ) -> Dict[str, TensorMap]:
         """Energies of systems or of their atoms, references included, summed in double."""
-        found: Dict[str, TensorMap] = {}  # noqa: UP006
+        found: Dict[str, TensorMap] = {}
         if "energy" not in outputs:
             return found
         neighbours = self.requested_neighbor_lists()[0]
-        vectors: List[Tensor] = []  # noqa: UP006
-        senders: List[Tensor] = []  # noqa: UP006
-        receivers: List[Tensor] = []  # noqa: UP006
-        numbers: List[Tensor] = []  # noqa: UP006
-        samples: List[Tensor] = []  # noqa: UP006
+        vectors: List[Tensor] = []
+        senders: List[Tensor] = []
+        receivers: List[Tensor] = []
+        numbers: List[Tensor] = []
+        samples: List[Tensor] = []
         start = 0
         for number, system in enumerate(systems):
             pairs = system.get_neighbor_list(neighbours)
@@ -185,7 +185,7 @@ class Exported(nn.Module):
         block = TensorBlock(
             values=energies[:, None],
             samples=Labels(["system", "atom"], torch.cat(samples).int()),
-            components=torch.jit.annotate(List[Labels], []),  # noqa: UP006
+            components=torch.jit.annotate(List[Labels], []),
             properties=Labels(["energy"], one),
         )
         energy = TensorMap(Labels(["_"], one), [block])
