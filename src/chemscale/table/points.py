@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.table.columns import Columns
-from chemscale.table.errors import DataError
+from chemscale.table.errors import DataError, StudyError
 from chemscale.table.logs.reading import UNKNOWN, format_of, read_logs
 from chemscale.table.results import Point, Trained
 from chemscale.table.spreadsheet import (
@@ -254,5 +254,5 @@ def _seconds(value: Callable[[str], float | None], items_seen: int | None) -> fl
 def _checked(data: Mapping[str, Any], where: str) -> Point:
     try:
         return Point.read(data, where)
-    except Exception as error:
+    except StudyError as error:
         raise DataError(str(error)) from None
