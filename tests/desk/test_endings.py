@@ -108,12 +108,13 @@ def table(path: Path, phase: str, stable_at: int = 0) -> Path:
     return path
 
 
-@pytest.mark.parametrize("phase", ["stable", "warmup"])
+@pytest.mark.parametrize("phase", ["stable", "warmup", "decay"])
 def test_a_table_of_losses_from_the_middle_of_a_schedule_is_refused(tmp_path: Path, phase: str):
     with pytest.raises(DataError) as error:
         verbs.fit(table(tmp_path / "curves.csv", phase))
     text = str(error.value)
     assert "middle of a schedule" in text
+    assert phase != "decay" or "there are decay" in text
     assert "cooldown" in text  # what is allowed
     assert error.value.exit_code == 3
 

@@ -93,4 +93,8 @@ def test_a_report_reads_other_names_too(tmp_path: Path):
     said = {"columns": NAMES, "constants": {"family": "painn"}}
     with pytest.raises(UsageError, match="Say --metric. Known: loss, mae"):
         reporting.report(path, **said)
+    path.write_text(rows.replace("mae", "depth"))
+    with pytest.raises(UsageError, match="Say --metric loss. Known: depth, loss"):
+        reporting.report(path, **said)
+    path.write_text(rows)
     assert "test mae of 3 painn runs" in reporting.report(path, metric="mae", **said).read_text()

@@ -85,7 +85,8 @@ def _sides(family: FamilyFit, points: Sequence[Point]) -> dict[Axis, Side]:
             )
             continue
         held = next(iter(law.at.values()))
-        where = f"{names.get(int(held), '')} with {held:,.0f} parameters".removeprefix(" with ")
+        name, count = names.get(int(held)), f"{held:,.0f} parameters"
+        where = f"{name} with {count}" if name and name != count else count
         if law.axis == "num_params":
             where = f"{held:,.0f} {plural(family.unit)}"
         same = held if law.axis == "num_params" else None

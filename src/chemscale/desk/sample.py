@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from chemscale.table.fits import Cell
 from chemscale.table.results import Array, Point
 
 WILD = math.log(3)  # of the loss
+LIKE_A_LOSS = "loss|mae|mse|error|nats|bits|perplexity"
 LAW_METRICS = {"molecule": "nats_per_molecule", "structure": "force_mae"}
 
 
@@ -108,8 +110,10 @@ def law_metric(points: Sequence[Point], metric: str | None) -> str:
         raise DataError(f"{family}: {_list(spoiled)} is nan or infinite in every run that has one")
     if not known:
         raise DataError(f"{family}: no run has a loss, so there is nothing to fit")
+    likely = [name for name in known if re.search(LIKE_A_LOSS, name.lower())]
+    option = f"--metric {likely[0]}" if len(likely) == 1 else "--metric"
     raise UsageError(
-        f"{family}: which loss shall be fitted? Say --metric. Known: {_list(known)}. Columns of "
+        f"{family}: which loss shall be fitted? Say {option}. Known: {_list(known)}. Columns of "
         "numbers count as losses, unless they are given a known name: --columns run=ITS-NAME"
     )
 

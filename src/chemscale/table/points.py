@@ -163,6 +163,13 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
             _refuse_two_models(where, before, (number, row))
         if before is None or _when(where, number, row, passing) >= _when(where, *before, passing):
             last[key] = (number, row)
+    phases = {str(row.get("phase") or "") for _, row in last.values()}
+    if not phases & {"", "cooldown", UNKNOWN} and not phases <= {"warmup", "stable"}:
+        raise DataError(
+            f"{where}: no run has the phase cooldown; there are {', '.join(sorted(phases))}. Write "
+            "cooldown, or nothing, in the rows where it had ended: others are losses from the "
+            "middle of a schedule, which are not those of shorter runs"
+        )
     unknown = [row for _, row in last.values() if row.get("phase") == UNKNOWN]
     if unknown:
         raise DataError(
