@@ -66,7 +66,9 @@ class Ray(Crew):
     ) -> bool:
         folder = folder.absolute()
         count = min(self.workers, len(run_ids))
-        watch({"event": "note", "text": f"{count} actors asked of Ray; ray status shows who waits"})
+        watch(
+            {"event": "note", "text": f"actors asked of Ray: {count}; ray status shows who waits"}
+        )
         with (folder / LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             return super().submit(folder, run_ids, deadline=deadline, watch=watch)
