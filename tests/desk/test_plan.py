@@ -1,13 +1,15 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from test_fit import NUM_TRAIN, study
 
+from chemscale.desk.candidates import named
 from chemscale.desk.costs import StudyCosts, TableCosts, round_numbers
 from chemscale.desk.fit import fit
 from chemscale.desk.forecast import predict, reach
-from chemscale.desk.plan import as_study, forecast
+from chemscale.desk.plan import as_study, forecast, promise
 from chemscale.table.errors import NotIdentified, UnknownName, UsageError
 from chemscale.table.fits import Fit
 from chemscale.table.records import Study
@@ -318,6 +320,22 @@ def test_what_was_trained_already_is_told_and_not_forecast(fitted):
         fitted, STUDY, LADDER, at="painn:w64", num_train=3000, seeds=3, bought=known, now=NOW
     )
     assert more.seeds == 3
+
+
+def test_a_forecast_far_from_the_surface_of_the_fit_says_what_that_gives(fitted):
+    costs = StudyCosts(STUDY, LADDER)
+    asked = named(fitted, costs, "painn:w48", 3000, 1)
+
+    def why(low: float, high: float) -> str:
+        ends = tuple(
+            one.model_copy(update={"low": low, "high": high}) for one in asked.prediction.intervals
+        )
+        moved = replace(asked, prediction=replace(asked.prediction, intervals=ends))
+        return promise(moved, costs, NOW, "why").why
+
+    assert "surface of the fit" not in why(15.0, 30.0)
+    told = why(10.0, 15.0).rsplit("without the other laws, gives ")[1]
+    assert float(told) == pytest.approx(loss(PARAMS["w48"], 3000), rel=0.05)
 
 
 # --- a table, of which nothing can be trained ----------------------------------------------------

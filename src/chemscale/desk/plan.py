@@ -16,6 +16,7 @@ from chemscale.desk.candidates import (
     trained_cells,
 )
 from chemscale.desk.costs import Costs, Rung, bill, words
+from chemscale.desk.laws import additive_surface
 from chemscale.desk.sentences import metric_words, number, plural
 from chemscale.table.errors import NotIdentified, UsageError
 from chemscale.table.fits import FamilyFit, Fit
@@ -330,6 +331,19 @@ def _cheapest(candidates: Sequence[Candidate], target: float, unit: str, costs: 
     return min(reaching, key=lambda o: (o.money, o.cost(unit), o.num_train, o.prediction.value))
 
 
+def _beside(one: Candidate) -> str:
+    """What the surface of the fit says there, where that is far from the averaged forecast."""
+    surface = one.fit.surface
+    if surface is None or surface.status != "converged" or one.prediction.held:
+        return ""
+    place = (float(one.size.num_params), float(one.num_train))
+    alone = float(additive_surface(*place, *surface.draws[0]))
+    narrow = min(one.prediction.intervals, key=lambda interval: interval.level)
+    if narrow.low <= alone <= narrow.high:
+        return ""
+    return f"; the surface of the fit alone, without the other laws, gives {number(alone)}"
+
+
 def promise(
     one: Candidate, costs: Costs, now: str, why: str, prices: Prices | None = None
 ) -> Forecast:
@@ -352,7 +366,7 @@ def promise(
         fitted_runs=promised.fitted_runs,
         made=now,
         why=f"{why}; no change from the last observation "
-        f"({last}) would be {number(promised.last_observation)}",
+        f"({last}) would be {number(promised.last_observation)}{_beside(one)}",
         capped_at_items=one.fit.max_items if one.fit.at_this_training_length else None,
         prices=prices,
         money=one.money if prices else None,
