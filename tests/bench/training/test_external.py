@@ -17,6 +17,7 @@ from ase.io import read, write
 from ase.stress import voigt_6_to_full_3x3_stress
 
 import chemscale
+from chemscale.bench.training import external
 from chemscale.bench.training.loop import train_run
 from chemscale.table.errors import DataError, StudyError
 from chemscale.table.external import External, Rule
@@ -110,11 +111,15 @@ def test_a_study_of_it_goes_through_search_sweep_and_fit(tmp_path: Path):
     )
 
 
-def test_it_gets_its_own_subset_with_labels_under_the_keys_asked_for(tmp_path: Path):
+def test_it_gets_its_own_subset_with_labels_under_the_keys_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(external, "device_name", lambda _: "h100")
     made = study(tmp_path / "s")
     run = first(made)
     outcome = train_run(made, run.id)
     assert outcome is not None and outcome.status == "finished"
+    assert outcome.machine["device"] == "h100"
     log = (made.open_run(run.id).path / "work/log.txt").read_text()
     assert log.startswith(f"frames {run.trunk.num_train} fresh")
 

@@ -23,6 +23,7 @@ import numpy as np
 from chemscale.bench.data import cache
 from chemscale.bench.data.base import SPLITS, Dataset
 from chemscale.bench.data.writing import num_atoms, write_items
+from chemscale.bench.training.devices import default_device, device_name
 from chemscale.bench.training.ranks import Ranks
 from chemscale.bench.training.resources import Resources
 from chemscale.table.errors import DataError, Stopped, UnknownName
@@ -168,7 +169,11 @@ class Command:
             flops_spent=max(last["flops"], self.place.spent() or 0.0),
             seconds=seconds,
             train_loss=last.get("train_loss"),
-            machine={"device": "cpu", "program": self.asked.command[0]},
+            # What is there for it; which of it the command used, it does not say.
+            machine={
+                "device": device_name(default_device()),
+                "program": self.asked.command[0],
+            },
         )
         if code != 0:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
