@@ -269,6 +269,8 @@ def test_the_metric_is_that_of_the_unit_the_one_asked_for_or_the_only_one():
     assert fit(points, metric="energy_mae").metric == "energy_mae"
     only = [p.model_copy(update={"unit": "grain", "losses": {"odd": 2.0}}) for p in one_size()]
     assert fit(only).metric == "odd"
+    with pytest.raises(UsageError, match="named 'odds'.*'odd'.*where some cell in it is a number"):
+        fit(only, metric="odds")
     with pytest.raises(UsageError, match="energy_mae, force_mae"):
         fit([p.model_copy(update={"unit": "grain"}) for p in points])
     with pytest.raises(UsageError, match="Did you mean 'force_mae'"):

@@ -206,6 +206,8 @@ def test_a_table_without_families_is_of_one(tmp_path):
     ("text", "words"),
     [
         ("# mine\n" + PLAIN, "line 1: begins with #"),
+        ("PK\3\4" + PLAIN, "a spreadsheet's own file.* save a spreadsheet as CSV UTF-8"),
+        ('{"family": "painn", "loss": 0.5}\n', "line 1: JSON, and no table.*to_csv"),
         ("Runs of May,,,,\n" + PLAIN, "line 1: names one of 5 columns, 'Runs of May'"),
         (PLAIN.split("\n", 1)[1], "line 1: holds numbers .1e3, 10, 0.5"),
         ("N,1e4,2e4\n1e3,2.5,2.4\n", r"line 1: holds numbers .* table.melt\('N', var_name='num_t"),

@@ -99,7 +99,10 @@ def law_metric(points: Sequence[Point], metric: str | None) -> str:
     spoiled = {name for point in points for name in point.non_finite}
     if metric is not None:
         if metric not in known | spoiled:
-            raise UsageError(f"{family}: no loss named {metric!r}{hint(metric, known)}")
+            raise UsageError(
+                f"{family}: no loss named {metric!r}{hint(metric, known)} A column is one "
+                "where some cell in it is a number"
+            )
         return metric
     usual = LAW_METRICS.get(points[0].unit)
     if usual in known:

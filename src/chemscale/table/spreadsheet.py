@@ -101,6 +101,8 @@ def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
+        if data.startswith(b"PK\3\4"):
+            raise ValueError("a spreadsheet's own file, or another zip archive")
         wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         return data.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -111,6 +113,11 @@ def _text(path: Path) -> str:
 
 
 def _check_header(names: list[str], where: str) -> None:
+    if names[0].startswith(("{", "[")):
+        raise DataError(
+            f"{where}: JSON, and no table. Make it one (pandas: "
+            "read_json(path, lines=True).to_csv('runs.csv', index=False))"
+        )
     if names[0].startswith("#"):
         raise DataError(
             f"{where}: begins with #. The first line is to hold the names of the columns: delete "
