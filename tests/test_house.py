@@ -115,6 +115,33 @@ def test_no_file_is_longer_than_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+def test_a_method_says_what_it_does_or_overrides_one_that_does():
+    classes: dict[str, list[ast.ClassDef]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(node)
+
+    def told(name: str, method: str) -> bool:
+        return any(
+            getattr(part, "name", "") == method and ast.get_docstring(part) is not None
+            for one in classes.get(name, [])
+            for part in one.body
+        ) or any(
+            told(ast.unparse(base), method) for one in classes.get(name, []) for base in one.bases
+        )
+
+    silent = [
+        f"{one.name}.{part.name}"
+        for one in (one for same in classes.values() for one in same)
+        for part in one.body
+        if isinstance(part, ast.FunctionDef) and not one.name.startswith("_")
+        if not part.name.startswith(("_", "test_")) and ast.get_docstring(part) is None
+        if not any(told(ast.unparse(base), part.name) for base in one.bases)
+    ]
+    assert not silent
+
+
 def test_help_comes_at_once():
     command = Path(sys.executable).with_name("chemscale")
     if not command.exists():

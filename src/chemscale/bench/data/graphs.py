@@ -70,7 +70,7 @@ class Structures(Dataset):
         self._edges: dict[float, tuple[NDArray[Any], ...]] = {}
         self._progress = progress
 
-    def vocabulary(self) -> tuple[str, ...]:  # noqa: D102
+    def vocabulary(self) -> tuple[str, ...]:
         return ()
 
     def elements(self) -> tuple[int, ...]:
@@ -82,7 +82,7 @@ class Structures(Dataset):
         first = self._neighbours(cutoff)[0]
         return float(np.diff(first)[subset].sum() / np.diff(self.start)[subset].sum())
 
-    def check(self, needs: Iterable[str]) -> None:  # noqa: D102
+    def check(self, needs: Iterable[str]) -> None:
         has = {
             "energy": np.isfinite(self.arrays["energy"]),
             "forces": np.isfinite(self.arrays["forces"][self.start[:-1], 0]),
@@ -219,7 +219,7 @@ class Structures(Dataset):
             info={"charge": charge, "multiplicity": unpaired + 1} if charge or unpaired else {},
         )
 
-    def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
+    def loads(self, items: Indices, config: Record) -> Indices:
         first = self._neighbours(float(config.cutoff))[0]  # type: ignore[attr-defined]
         return np.asarray(first[items + 1] - first[items], dtype=np.int64)
 

@@ -233,10 +233,10 @@ class Molecules(Dataset):
             whole[spans((ends - lengths)[here], lengths[here])] = self._ids[store][symbols]
         return whole
 
-    def vocabulary(self) -> tuple[str, ...]:  # noqa: D102
+    def vocabulary(self) -> tuple[str, ...]:
         return self.tokenizer.symbols
 
-    def num_tokens(self, items: Indices) -> int:  # noqa: D102
+    def num_tokens(self, items: Indices) -> int:
         return int(self._length[items].sum(dtype=np.int64) + len(items))
 
     def smiles(self, items: Indices) -> list[str]:
@@ -245,7 +245,7 @@ class Molecules(Dataset):
         parts = np.split(self._numbered(items), ends)
         return [self.tokenizer.smiles(tokens.tolist()) for tokens in parts]
 
-    def loads(self, items: Indices, config: Record) -> Indices:  # noqa: D102
+    def loads(self, items: Indices, config: Record) -> Indices:
         return self._length[items].astype(np.int64) + 1
 
     def collate(self, config: Record) -> Callable[[Indices], TokenBatch]:

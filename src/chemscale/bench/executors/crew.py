@@ -55,7 +55,7 @@ class Crew(Executor):
             events: where it puts its number with what happens.
         """
 
-    def submit(  # noqa: D102
+    def submit(
         self, folder: Path, run_ids: Sequence[str], *, deadline: float | None, watch: Watch
     ) -> bool:
         if not run_ids:

@@ -39,7 +39,7 @@ class Local(Crew):
         cores = num_cores() // self.resources.threads
         self.workers = workers or max(1, (len(gpus) or cores) // ranks)
 
-    def worker(self, number: int, order: dict[str, Any], events: Events) -> Worker:  # noqa: D102
+    def worker(self, number: int, order: dict[str, Any], events: Events) -> Worker:
         return Process(number, order, events)
 
 

@@ -61,7 +61,7 @@ class Ray(Crew):
         self.workers = workers or sum(int(node.get(key, 0) // each[key]) for node in nodes)
         self._needs = {"num_cpus": each["CPU"], "num_gpus": each["GPU"]}
 
-    def submit(  # noqa: D102
+    def submit(
         self, folder: Path, run_ids: Sequence[str], *, deadline: float | None, watch: Watch
     ) -> bool:
         folder = folder.absolute()
@@ -73,7 +73,7 @@ class Ray(Crew):
             fcntl.flock(lock, fcntl.LOCK_SH)
             return super().submit(folder, run_ids, deadline=deadline, watch=watch)
 
-    def worker(self, number: int, order: dict[str, Any], events: Events) -> Worker:  # noqa: D102
+    def worker(self, number: int, order: dict[str, Any], events: Events) -> Worker:
         return _Actor(number, order, events, self._needs)
 
 

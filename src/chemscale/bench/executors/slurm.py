@@ -55,7 +55,7 @@ class Slurm(Crew):
         self.resources = Resources(**resources)
         self._queue = _Queue()
 
-    def submit(  # noqa: D102
+    def submit(
         self, folder: Path, run_ids: Sequence[str], *, deadline: float | None, watch: Watch
     ) -> bool:
         if run_ids:
@@ -63,7 +63,7 @@ class Slurm(Crew):
             watch({"event": "note", "text": f"{count} jobs sent to SLURM; squeue --me shows them"})
         return super().submit(folder.resolve(), run_ids, deadline=deadline, watch=watch)
 
-    def worker(self, number: int, order: dict[str, Any], events: Events) -> Worker:  # noqa: D102
+    def worker(self, number: int, order: dict[str, Any], events: Events) -> Worker:
         return _Job(number, order, events, self.options, self._queue)
 
 

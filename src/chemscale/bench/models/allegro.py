@@ -90,7 +90,7 @@ class Allegro(Potential):
         super().calibrate(dataset, subset)
         self.neighbours.fill_(dataset.mean_neighbours(subset, self.cutoff))
 
-    def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
+    def atom_energies(self, graph: GraphBatch) -> Tensor:
         # A atoms, E edges from centre (receiver) to neighbour (sender), K basis functions,
         # M components of harmonics, F features
         vectors = graph.vectors()  # (E, 3)

@@ -168,13 +168,13 @@ class LanguageModel(Family):
         return WholeDecoder(self, num_slots)
 
     @classmethod
-    def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
+    def needs(cls, recipe: Recipe) -> tuple[str, ...]:
         return ()
 
-    def calibrate(self, dataset: Molecules, subset: Indices) -> None:  # noqa: D102
+    def calibrate(self, dataset: Molecules, subset: Indices) -> None:
         return None
 
-    def seen(self, batch: TokenBatch) -> Seen:  # noqa: D102
+    def seen(self, batch: TokenBatch) -> Seen:
         pairs = self.attended_pairs(batch)
         return Seen(items=batch.num_molecules, tokens=len(batch.tokens), pairs=pairs)
 
@@ -182,12 +182,10 @@ class LanguageModel(Family):
     def attended_pairs(self, batch: TokenBatch) -> int:
         """Query-key pairs within molecules and windows, summed over layers."""
 
-    def padded(self, batch: TokenBatch) -> TokenBatch:  # noqa: D102
+    def padded(self, batch: TokenBatch) -> TokenBatch:
         return batch.padded()
 
-    def loss(  # noqa: D102
-        self, batch: TokenBatch, recipe: Recipe, whole: Seen | None = None
-    ) -> Tensor:
+    def loss(self, batch: TokenBatch, recipe: Recipe, whole: Seen | None = None) -> Tensor:
         mean = F.cross_entropy(self.logits(batch).float(), batch.targets)
         return mean if whole is None else mean * (len(batch.tokens) / whole.tokens)
 
@@ -238,7 +236,7 @@ class Potential(Family):
         return self.cutoff * getattr(self.config, "num_layers", 1)
 
     @classmethod
-    def needs(cls, recipe: Recipe) -> tuple[str, ...]:  # noqa: D102
+    def needs(cls, recipe: Recipe) -> tuple[str, ...]:
         weights = {"forces": recipe.forces_weight, "stress": recipe.stress_weight}
         return ("energy", *(label for label, weight in weights.items() if weight > 0))
 
@@ -248,11 +246,11 @@ class Potential(Family):
         self.references.copy_(torch.from_numpy(references))
         self.scale.fill_(scale)
 
-    def seen(self, batch: GraphBatch) -> Seen:  # noqa: D102
+    def seen(self, batch: GraphBatch) -> Seen:
         edges = len(batch.senders)
         return Seen(items=batch.num_structures, atoms=batch.num_atoms, edges=edges)
 
-    def padded(self, batch: GraphBatch) -> GraphBatch:  # noqa: D102
+    def padded(self, batch: GraphBatch) -> GraphBatch:
         return batch.padded(2 * self.cutoff)
 
     def reference_energies(self, graph: GraphBatch) -> Tensor:

@@ -85,16 +85,16 @@ class ChemGPT(Transformer):
         """What the first layer reads: (T, F)."""
         return self.symbols(tokens) + self.places(positions)
 
-    def step(self, layer: nn.Module) -> Step:  # noqa: D102
+    def step(self, layer: nn.Module) -> Step:
         return _Step(layer)
 
-    def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
+    def attended_pairs(self, batch: TokenBatch) -> int:
         local = sum(window is not None for window in self.windows)
         pairs = (len(self.windows) - local) * batch.pairs()
         return pairs + local * batch.pairs(self.windows[1]) if local else pairs
 
     @classmethod
-    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
+    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:
         width, layers = config.width, config.num_layers
         # Per token: queries, keys, values and mix (4 F²), the two layers of the MLP (8 F²), output.
         token = layers * 12 * width**2 + width * config.vocab_size

@@ -38,10 +38,10 @@ class WholeDecoder(Decoder):
         self.model = model
         self.before: list[list[int]] = [[] for _ in range(num_slots)]
 
-    def another(self) -> WholeDecoder:  # noqa: D102
+    def another(self) -> WholeDecoder:
         return WholeDecoder(self.model, len(self.before))
 
-    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:  # noqa: D102
+    def step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
         from chemscale.bench.data.token_batch import TokenBatch
 
         rows = []

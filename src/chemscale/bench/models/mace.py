@@ -94,7 +94,7 @@ class MACE(Potential):
         super().calibrate(dataset, subset)
         self.neighbours.fill_(dataset.mean_neighbours(subset, self.cutoff))
 
-    def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
+    def atom_energies(self, graph: GraphBatch) -> Tensor:
         # A atoms, E edges, Z elements, K basis functions, M components of harmonics, F features
         config = self.config
         vectors = graph.vectors()  # (E, 3), from receiver to sender

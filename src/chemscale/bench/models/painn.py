@@ -45,7 +45,7 @@ class PaiNN(Potential):
         self.updates = nn.ModuleList(Update(config) for _ in range(config.num_layers))
         self.readout = MLP((config.width, config.width // 2, 1), silu, last_zero=True)
 
-    def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
+    def atom_energies(self, graph: GraphBatch) -> Tensor:
         # A atoms, L links, K basis functions, F features
         links = graph.links()
         distances = links.distances()  # (L,)
@@ -62,7 +62,7 @@ class PaiNN(Potential):
         return self.readout(scalars).squeeze(-1)  # (A,)
 
     @classmethod
-    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
+    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:
         width, basis, layers = config.width, config.num_basis, config.num_layers
         n = Passes(forces=recipe.learns_slopes)
         edge = layers * n.geometry * (basis + 1) * 3 * width

@@ -89,14 +89,14 @@ class Qwen3(Transformer):
         """By how much each feature of a head is turned."""
         return (self.rotary(positions),)
 
-    def step(self, layer: nn.Module) -> Step:  # noqa: D102
+    def step(self, layer: nn.Module) -> Step:
         return _Step(layer)
 
-    def attended_pairs(self, batch: TokenBatch) -> int:  # noqa: D102
+    def attended_pairs(self, batch: TokenBatch) -> int:
         return len(self.layers) * batch.pairs()
 
     @classmethod
-    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
+    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:
         width, layers = config.width, config.num_layers
         # Per token: queries, keys, values and mix (4 F²), the three layers of the MLP, output.
         token = layers * (4 * width**2 + 3 * width * config.hidden) + width * config.vocab_size

@@ -43,7 +43,7 @@ class SchNet(Potential):
         self.interactions = nn.ModuleList(Interaction(config) for _ in range(config.num_layers))
         self.readout = MLP((config.width, config.width // 2, 1), shifted_softplus, last_zero=True)
 
-    def atom_energies(self, graph: GraphBatch) -> Tensor:  # noqa: D102
+    def atom_energies(self, graph: GraphBatch) -> Tensor:
         # A atoms, L links, K basis functions, F features
         links = graph.links()
         distances = links.distances()  # (L,)
@@ -55,7 +55,7 @@ class SchNet(Potential):
         return self.readout(features).squeeze(-1)  # (A,)
 
     @classmethod
-    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:  # noqa: D102
+    def flops_formula(cls, config: Config, recipe: Recipe) -> dict[str, float]:
         width, basis, layers = config.width, config.num_basis, config.num_layers
         n = Passes(forces=recipe.learns_slopes)
         edge = layers * (n.geometry * basis * width + n.inner * width**2)

@@ -106,7 +106,7 @@ class SpookyNet(Potential):
                 "use a config with dispersion = false, or drop those structures"
             )
 
-    def seen(self, batch: GraphBatch) -> Seen:  # noqa: D102
+    def seen(self, batch: GraphBatch) -> Seen:
         pairs = int(batch.atoms_per_structure.double().square().sum())
         return dataclasses.replace(super().seen(batch), pairs=pairs)
 

@@ -50,7 +50,7 @@ class Transformer(LanguageModel):
     def step(self, layer: nn.Module) -> Step:
         """A layer for the next token of R sequences, with the weights as they are now."""
 
-    def logits(self, batch: TokenBatch) -> Tensor:  # noqa: D102
+    def logits(self, batch: TokenBatch) -> Tensor:
         return linear(self.features(batch), self.symbols.weight)  # (T, V)
 
     def features(self, batch: TokenBatch, layer: int | None = None) -> Tensor:
@@ -76,7 +76,7 @@ class Transformer(LanguageModel):
         return layer(*inputs)
 
     @property
-    def num_layers(self) -> int:  # noqa: D102
+    def num_layers(self) -> int:
         return len(self.layers)
 
     def decoder(self, num_slots: int) -> Decoder:
