@@ -193,6 +193,14 @@ def test_spreadsheet_habits_do_no_harm(tmp_path: Path, text: str):
     assert [one.losses for one in read_points(path)] == [{"loss": 0.5}, {}]
 
 
+def test_sizes_and_amounts_may_be_told_in_millions_and_losses_may_not(tmp_path: Path):
+    path = table(tmp_path, "family,num_params,num_train,loss\npythia,1.4b,300 K,0.5\n")
+    [one] = read_points(path)
+    assert (one.num_params, one.num_train) == (1_400_000_000, 300_000)
+    with pytest.raises(DataError, match="row 2: loss is not a number: '0.5m'"):
+        read_points(table(tmp_path, path.read_text() + "pythia,1.4b,3k,0.5m\n"))
+
+
 def test_a_table_without_families_is_of_one(tmp_path):
     path = tmp_path / "widths.csv"
     path.write_text("num_params,num_train,loss\n1e3,10,0.5\n")

@@ -30,6 +30,8 @@ OFTEN_CALLED = {
     "learning_rate": ("lr",),
     "batch_size": ("batch", "bs"),
 }
+COUNTED = ("num_params", "num_params_total", "num_train", "items_seen")
+_SHORT = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMbBtT])")  # thousands, millions, billions, trillions
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 
@@ -244,6 +246,8 @@ def float_in(where: str, number: int, row: Mapping[str, Any], name: str) -> floa
     value = row.get(name)
     if value is None or value == "":
         return None
+    if name in COUNTED and (short := _SHORT.fullmatch(str(value))):
+        return float(short[1]) * 1000.0 ** ("kmbt".index(short[2].lower()) + 1)
     try:
         return float(value)
     except (TypeError, ValueError):
