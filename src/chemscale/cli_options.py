@@ -25,11 +25,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 
 def whole(text: str) -> int:
-    """A number of items as people write it: 1000000 or 1e6."""
+    """A number of items as people write it: 1000000, 1e6 or 1M."""
+    from chemscale.table.spreadsheet import amount
+
     try:
-        number = float(text)
+        number = amount(text)
     except ValueError:
         number = math.nan
     if not number.is_integer():
-        raise ValueError(f"{text!r} is no whole number; write it as 1000000 or 1e6")
+        raise ValueError(f"{text!r} is no whole number; write it as 1000000, 1e6 or 1M")
     return int(number)

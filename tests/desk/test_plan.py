@@ -354,6 +354,7 @@ def tabled(**cost) -> TableCosts:
 def test_what_runs_of_a_table_took_is_followed_to_other_sizes_and_amounts(fitted):
     costs = tabled(flops=lambda n, d: 6.0 * n * d, seconds=lambda n, d: 2e-3 * n**0.5 * d)
     any_size = costs.rung("painn", "123456")
+    assert costs.rung("painn", "123.456k") == any_size
     assert costs.flops(any_size, 777) == pytest.approx(6.0 * 123_456 * 777)
     assert costs.hours(any_size, 777) == pytest.approx(2e-3 * 123_456**0.5 * 777 / 3600)
     assert costs.rung("painn", "w32").num_params == PARAMS["w32"]

@@ -17,6 +17,7 @@ from chemscale.table.errors import NotIdentified, UnknownName
 from chemscale.table.fits import FamilyFit
 from chemscale.table.records import Prices, Study
 from chemscale.table.results import Point, Size
+from chemscale.table.spreadsheet import amount
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class TableCosts(Costs):
         """A size in the table, or any number of parameters."""
         plain = name.replace(",", "").removesuffix(" parameters")
         try:
-            count = round(float(plain))
+            count = round(amount(plain))
         except ValueError:
             return _known(self.rungs(family), family, name, ", or a number of parameters")
         there = [one for one in self.rungs(family) if name == one.size or count == one.num_params]

@@ -95,7 +95,10 @@ class Stopped(ChemscaleError):
 
 def _by_number(name: str) -> list[tuple[str, int]]:
     """So that w24 comes before w128."""
-    return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D*)(\d*)", name)]
+    return [
+        (word, int(digits or 0))
+        for word, digits in re.findall(r"(\D*)(\d*)", name.replace(",", ""))
+    ]
 
 
 def hint(name: str, known: Iterable[str]) -> str:

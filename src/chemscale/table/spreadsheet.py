@@ -154,6 +154,18 @@ def is_number(cell: Any) -> bool:
     return True
 
 
+def amount(text: str) -> float:
+    """A number as people write sizes and amounts: 1200000, 1.2e6 or 1.2M.
+
+    Raises:
+        ValueError: it is none.
+    """
+    short = _SHORT.fullmatch(text)
+    return (
+        float(short[1]) * 1000.0 ** ("kmbt".index(short[2].lower()) + 1) if short else float(text)
+    )
+
+
 def _mend_decimal_commas(names: list[str], body: list[tuple[int, list[str]]], path: Path) -> None:
     """Points for decimal commas, in place.
 
@@ -246,10 +258,8 @@ def float_in(where: str, number: int, row: Mapping[str, Any], name: str) -> floa
     value = row.get(name)
     if value is None or value == "":
         return None
-    if name in COUNTED and (short := _SHORT.fullmatch(str(value))):
-        return float(short[1]) * 1000.0 ** ("kmbt".index(short[2].lower()) + 1)
     try:
-        return float(value)
+        return amount(str(value)) if name in COUNTED else float(value)
     except (TypeError, ValueError):
         raise DataError(
             f"{where} row {number}: {name} is not a number: {value!r}. Write it as 12000, 1.2e4 or "
