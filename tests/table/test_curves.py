@@ -1,6 +1,7 @@
 """Curves in anybody's table: what is read, what is compared, what is forecast and refused."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -152,3 +153,10 @@ def test_the_report_of_a_table_of_curves_shows_the_ranking(tmp_path: Path):
     amounts = {"family": "a", "num_params": "100", "num_train": "10"}
     whole = report(path, constants=amounts, metric="val_loss").read_text()
     assert "6 trained models: 4 finished, 2 stopped early." in whole
+
+
+def test_a_legend_of_curves_names_twelve_sizes_at_most(tmp_path: Path):
+    path = table(tmp_path, {f"run-{size},{size}": (3, size) for size in range(1, 21)},
+                 "run,num_params,epoch,val_loss\n")  # fmt: skip
+    report(path, figures=tmp_path)
+    assert len(re.findall(r"\d+ parameters", (tmp_path / "curves.svg").read_text())) == 12
