@@ -41,6 +41,20 @@ def test_a_folder_of_lightning_runs_is_one_table(tmp_path: Path):
     assert {one.non_finite["train/loss"] for one in points} == {"nan"}
 
 
+def test_runs_that_differ_in_a_rate_which_nobody_named_are_no_seeds(tmp_path: Path):
+    for version, rate in enumerate((1e-3, 1e-2)):
+        lightning(tmp_path / f"v{version}", 10, 0.5)
+        with (tmp_path / f"v{version}" / "hparams.yaml").open("a") as file:
+            file.write(f"optimizer:\n  lr: {rate}\n")
+    with pytest.raises(DataError, match=r"config.optimizer.lr .2 values.*Add learning_rate=config"):
+        read_points(tmp_path, Columns(MAPPED, SAID))
+    named = MAPPED | {"learning_rate": "config.optimizer.lr"}
+    assert [one.learning_rate for one in read_points(tmp_path, Columns(named, SAID))] == [
+        1e-3,
+        1e-2,
+    ]
+
+
 def test_settings_of_hydra_are_found_above_the_logger_s_folder(tmp_path: Path):
     lightning(tmp_path / "run" / "csv" / "version_0", 10, 0.5)
     (tmp_path / "run" / ".hydra").mkdir()

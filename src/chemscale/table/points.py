@@ -163,6 +163,7 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
             _refuse_two_models(where, before, (number, row))
         if before is None or _when(where, number, row, passing) >= _when(where, *before, passing):
             last[key] = (number, row)
+    _refuse_unread_rates(where, [row for _, row in last.values()])
     phases = {str(row.get("phase") or "") for _, row in last.values()}
     if not phases & {"", "cooldown", UNKNOWN} and not phases <= {"warmup", "stable"}:
         raise DataError(
@@ -179,6 +180,26 @@ def points_in(rows: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
             "leave out the logs of those that had not"
         )
     return [_tabled(where, number, row, metrics) for number, row in last.values()]
+
+
+def _refuse_unread_rates(where: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse runs that differ in a learning rate which only their logs tell: they are no seeds."""
+    if not rows or "learning_rate" in rows[0]:
+        return
+    for name in rows[0]:
+        if not name.startswith(SETTINGS) or name.split(".")[-1] not in ("lr", "learning_rate"):
+            continue
+        tried: dict[tuple[str, ...], set[str]] = {}
+        for row in rows:
+            cell = tuple(str(row.get(one)) for one in MODEL[:3])
+            tried.setdefault(cell, set()).add(str(row[name]))
+        most = max(map(len, tried.values()))
+        if most > 1:
+            raise DataError(
+                f"{where}: runs of one size and amount differ in {name} ({most} values), so "
+                f"they are no seeds of each other. Add learning_rate={name} to --columns, and "
+                "of each the best is fitted; or leave all but one out"
+            )
 
 
 def _when(where: str, number: int, row: Mapping[str, Any], passing: str | None) -> float:
