@@ -145,6 +145,17 @@ def test_where_cells_scatter_more_than_seeds_a_further_seed_tells_little_and_the
     assert off[0] < off[1] / 10 < off[2] / 10
 
 
+def test_of_very_many_amounts_only_round_ones_are_pilots(monkeypatch: pytest.MonkeyPatch):
+    odd = fit(study(7, {size: PARAMS[size] for size in ("w8", "w16", "w32")}, seeds=1,
+                    num_train=(31, 103, 317, 1009, 3001)))  # fmt: skip
+    monkeypatch.setattr("chemscale.desk.costs.MANY", 3)
+    monkeypatch.setattr("chemscale.desk.design.MANY", 3)
+    found = design(odd, STUDY.model_copy(update={"num_train": ()}), ladder(), "painn:w64", 3001)
+    assert {amount for _, amount in order(found)} <= {31, 3001} | {
+        step * 10**power // 2 for step in (2, 3, 4, 6, 10, 14) for power in (1, 2, 3)
+    }
+
+
 def test_along_one_size_only_runs_of_that_size_are_pilots():
     found = design(fitted(sizes=("w32",)), STUDY, ladder(), "painn:w32", 30_000, available=30_000)
     assert {size for size, _ in order(found)} == {"w32"}

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chemscale.desk.candidates import Candidate, candidate_at, common_unit, named, trained_cells
-from chemscale.desk.costs import Costs, Rung, words
+from chemscale.desk.costs import MANY, Costs, Rung, round_numbers, words
 from chemscale.desk.forecast import Prediction
 from chemscale.desk.laws import additive_surface, power_floor
 from chemscale.desk.plan import known, prices_of, promise, refuse_amounts, refuse_device
@@ -227,7 +227,10 @@ def _candidates(
     fitted = {cell.key: cell.num_runs for cell in one.observed}
     trained = {cell.key for cell in trained_cells(one, bought)}
     study = costs.study
-    amounts = {amount for _, amount in fitted} | {target.num_train, there}
+    amounts = {amount for _, amount in fitted}
+    if len(amounts) > MANY:  # runs that all differ: neighbours would be told ten times
+        amounts = {*round_numbers(amounts)}
+    amounts |= {target.num_train, there}
     amounts |= {*study.num_train} if study else set()
     for size in sizes:
         held_out = study.hold_out.get(size.size, ()) if study else ()
