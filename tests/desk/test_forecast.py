@@ -103,6 +103,20 @@ def test_more_scatter_about_the_same_curve_widens_the_interval(factor, rng):
     assert (width(0.01 * factor) > width(0.01)).all()
 
 
+def test_intervals_from_four_or_five_points_without_repeats_know_that_these_scatter():
+    """Held fewer than half, before their noise was told."""
+    rng, held = np.random.default_rng(0), []
+    for count in (4, 5) * 20:
+        x = np.geomspace(50, 2500, count)
+        new = np.array([1.7 * x[-1]])
+        losses = [
+            (9 + 150 * (a / 50) ** -0.4) * np.exp(rng.normal(0, 0.05, len(a))) for a in (x, new)
+        ]
+        low, high = extrapolate(x, losses[0], new, levels=(0.9,)).intervals[0.9]
+        held.append(low[0] <= losses[1][0] <= high[0])
+    assert np.mean(held) >= 0.75
+
+
 def test_rows_given_twice_count_once_and_other_seeds_count():
     y = curve()
     once = extrapolate(X, y, FAR)

@@ -22,6 +22,8 @@ from chemscale.desk.solve import nonnegative
 from chemscale.desk.surfaces import broken_in_data, kaplan
 from chemscale.table.results import Array
 
+FEW = {1: 3.84, 2: 1.78, 3: 1.43}  # Student's 95 % over the normal's, by degrees of freedom
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -99,12 +101,18 @@ class Points:
 
 
 def _flicker(log_x: Array, log_y: Array) -> float:
-    """Robust standard deviation about the line between neighbours, over the last 24 points."""
-    if len(log_x) < 6:
+    """Robust standard deviation about the line between neighbours, over the last 24 points.
+
+    Of three to five points there are too few for a median: the root mean square, widened as
+    Student's t is, since a small one may be luck.
+    """
+    if len(log_x) < 3:
         return 0.0
     share = (log_x[1:-1] - log_x[:-2]) / (log_x[2:] - log_x[:-2])
     off = log_y[1:-1] - (1 - share) * log_y[:-2] - share * log_y[2:]
     size = np.abs(off / np.sqrt(1 + share**2 + (1 - share) ** 2))
+    if len(size) in FEW:
+        return FEW[len(size)] * float(np.sqrt(np.mean(size**2)))
     return float(1.4826 * np.median(size[-24:]))
 
 
