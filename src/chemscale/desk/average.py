@@ -22,8 +22,6 @@ from chemscale.desk.solve import nonnegative
 from chemscale.desk.surfaces import broken_in_data, kaplan
 from chemscale.table.results import Array
 
-FEW = {1: 3.84, 2: 1.78, 3: 1.43}  # Student's 95 % over the normal's, by degrees of freedom
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -94,25 +92,21 @@ class Points:
         last = float(order[-1])
         order = order - last
         if noise is None:
-            noise = np.sqrt(spread / freedom) if freedom else 0.0
-            if not freedom and log_x.shape[1] == 1:
-                noise = _flicker(order, mean)
+            flicker = _flicker(order, mean) if log_x.shape[1] == 1 else 0.0
+            noise = np.sqrt(spread / freedom) if freedom else flicker
         return cls(cells, mean, weight / weight.mean(), order, last, float(noise), end)
 
 
 def _flicker(log_x: Array, log_y: Array) -> float:
-    """Robust standard deviation about the line between neighbours, over the last 24 points.
-
-    Of three to five points there are too few for a median: the root mean square, widened as
-    Student's t is, since a small one may be luck.
-    """
+    """Robust standard deviation about the line between neighbours, over the last 24 points."""
     if len(log_x) < 3:
         return 0.0
     share = (log_x[1:-1] - log_x[:-2]) / (log_x[2:] - log_x[:-2])
     off = log_y[1:-1] - (1 - share) * log_y[:-2] - share * log_y[2:]
     size = np.abs(off / np.sqrt(1 + share**2 + (1 - share) ** 2))
-    if len(size) in FEW:
-        return FEW[len(size)] * float(np.sqrt(np.mean(size**2)))
+    # Of three to five points a small one may be luck: no median, and wider as Student's t is.
+    if few := {1: 3.84, 2: 1.78, 3: 1.43}.get(len(size)):  # 95 % of Student's t over the normal's
+        return few * float(np.sqrt(np.mean(size**2)))
     return float(1.4826 * np.median(size[-24:]))
 
 
