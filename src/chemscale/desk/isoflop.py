@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chemscale.desk.along import Question
 from chemscale.desk.sample import Sample
@@ -43,7 +44,7 @@ def isoflop(
     """Find the best size at each budget, and with which power of compute it and its data grow.
 
     Args:
-        flops: (n,) of each run; those up to 5 % apart are one budget.
+        flops: (n,) of each run; neighbours up to 5 % apart are of one budget.
         num_params: (n,).
         num_train: (n,) or tokens, or whatever the data are counted in.
         loss: (n,); replicates of a size at a budget count by the mean of their logs.
@@ -63,15 +64,14 @@ def isoflop(
             "IsoFLOP curves need flops, num_params, num_train and loss above 0 in every row: leave "
             "out the runs that did not end with a loss"
         )
-    log = np.log(values[np.argsort(flops, kind="stable")])
+    log = np.log(values)
+    which = _budgets(log[:, 0])
     budgets, seen = [], []
-    while len(log):
-        same = log[:, 0] <= log[0, 0] + math.log(ALIKE)
-        budget, gap, draws = _best_size(log[same], scatter, rng, level, num_draws)
+    for place in np.unique(which):
+        budget, gap, draws = _best_size(log[which == place], scatter, rng, level, num_draws)
         budgets.append(budget)
         if budget.status == "seen":
             seen.append((math.log(budget.flops), gap, draws))
-        log = log[~same]
     if len(seen) < 3:
         return IsoFlop(budgets=tuple(budgets), size_exponent=Quantity(), data_exponent=Quantity())
     log_flops, gaps = np.array([one[:2] for one in seen]).T
@@ -83,6 +83,13 @@ def isoflop(
     )
 
 
+def _budgets(log_flops: Array) -> NDArray[np.intp]:
+    """Which budget each run (n,) is of, from 0 on; between budgets no runs are alike."""
+    order, budget = np.argsort(log_flops, kind="stable"), np.zeros(len(log_flops), np.intp)
+    budget[order[1:]] = np.cumsum(np.diff(log_flops[order]) > math.log(ALIKE))
+    return budget
+
+
 def isoflop_of(sample: Sample, question: Question) -> IsoFlop | None:
     """The same of runs that come in three budgets or more of four sizes, each on one num_train."""
     costed = [place for place, point in enumerate(sample.points) if point.flops]
@@ -90,9 +97,7 @@ def isoflop_of(sample: Sample, question: Question) -> IsoFlop | None:
     log_size, log_data, log_loss = (
         one[costed] for one in (sample.log_params, sample.log_train, sample.log_loss)
     )
-    order, budget = np.argsort(flops, kind="stable"), np.zeros(len(flops), np.intp)
-    for last, here in zip(order, order[1:], strict=False):
-        budget[here] = budget[last] + (flops[here] > ALIKE * flops[last])
+    budget = _budgets(np.log(flops))
     cells = {(b, n, d) for b, n, d in zip(budget, log_size, log_data, strict=True)}
     sizes = np.bincount([b for b, _ in {cell[:2] for cell in cells}], minlength=1)
     if (sizes >= LEAST).sum() < 3 or len({cell[:2] for cell in cells}) < len(cells):
