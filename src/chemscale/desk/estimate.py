@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from chemscale.desk.sample import spread_out
 from chemscale.desk.sentences import interval_words, number
 from chemscale.desk.settings import Setting
 from chemscale.table.errors import DataError
@@ -104,8 +105,7 @@ def finishers(settings: Sequence[Setting], count: int) -> list[Setting]:
     for family in sorted({name for name, _ in groups}):
         smallest = next(group for (name, _), group in groups.items() if name == family)
         ranked = [one for one in _ranked(smallest) if one.early_loss is not None]
-        places = np.linspace(0, len(ranked) - 1, min(count, len(ranked)))
-        chosen += [ranked[round(place)] for place in places]
+        chosen += spread_out(ranked, count)
     return chosen
 
 

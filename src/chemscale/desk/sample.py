@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from chemscale.table.results import Array, Point
 WILD = math.log(3)  # of the loss
 LIKE_A_LOSS = "loss|mae|mse|error|nats|bits|perplexity"
 LAW_METRICS = {"molecule": "nats_per_molecule", "structure": "force_mae"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -241,3 +244,10 @@ def _reason(point: Point, metric: str) -> str | None:
 
 def _list(names: set[str]) -> str:
     return ", ".join(sorted(names))
+
+
+def spread_out(those: Sequence[T], most: int) -> list[T]:
+    """At most so many, evenly, the first and the last among them."""
+    if len(those) <= most:
+        return list(those)
+    return [those[place] for place in np.linspace(0, len(those) - 1, most).round().astype(int)]

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from chemscale.desk.annealing import Schedule, multi_power
 from chemscale.desk.laws import Law
+from chemscale.desk.sample import spread_out
 from chemscale.desk.sentences import number
 from chemscale.desk.solve import Objective, influence, log_law, solve
 from chemscale.desk.walk import walk
@@ -199,7 +200,7 @@ def _rows(curves: Sequence[RatedCurve], schedules: Sequence[Schedule]) -> tuple[
         if len(at):
             runs.append((schedule, at, loss))
     most = max(MAX_ROWS // max(len(runs), 1), 8)
-    thinned = [(schedule, at[_spread(len(at), most)], loss) for schedule, at, loss in runs]
+    thinned = [(one, np.array(spread_out(at.tolist(), most)), loss) for one, at, loss in runs]
     keys = [np.stack([one.progress[at], loss[at]], axis=1) for one, at, loss in thinned]
     if not keys:
         return [], left_out
@@ -211,11 +212,6 @@ def _rows(curves: Sequence[RatedCurve], schedules: Sequence[Schedule]) -> tuple[
         _Rows(schedule, at, np.log(loss[at]), share)
         for (schedule, at, loss), share in zip(thinned, shares, strict=True)
     ], left_out
-
-
-def _spread(count: int, most: int) -> NDArray[np.intp]:
-    """At most so many of `count` places, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.intp))
 
 
 def _refusal(runs: Sequence[_Rows]) -> str:
@@ -274,7 +270,7 @@ def _left_out_in_turn(runs: Sequence[_Rows], end: float, best: Array) -> float |
     Rows that a fitted run shares are not counted, nor runs without which nothing is told.
     """
     squares = []
-    for place in _spread(len(runs), 8):
+    for place in spread_out(range(len(runs)), 8):
         others = [one for which, one in enumerate(runs) if which != place]
         alone = runs[place].weight == 1
         if not alone.any() or _refusal(others):

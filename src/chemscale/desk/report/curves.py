@@ -15,11 +15,11 @@ from chemscale.desk.report.drawing import (
     blank,
     log_axis,
     ordered_looks,
-    spread_out,
     style,
 )
 from chemscale.desk.report.page import Page
 from chemscale.desk.report.words import counted, plural, short
+from chemscale.desk.sample import spread_out
 from chemscale.table.results import Array, Trained
 
 if TYPE_CHECKING:

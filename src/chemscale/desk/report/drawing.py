@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,7 +45,6 @@ SCHEME = {  # name: light, dark
     "f3": ("#a8518a", "#f0a6cf"),
     "f4": ("#7a6200", "#e6c84a"),
 }
-T = TypeVar("T")
 MOST_SAID = 12  # series that a legend names
 SCREEN = 112  # pixels of the page to an inch of a figure
 RAMP = [SCHEME[f"r{place}"][0] for place in range(7)]
@@ -182,13 +181,6 @@ def round_ticks(low: float, high: float, most: int = 7) -> list[float]:
     unit = 10.0 ** np.floor(np.log10((high - low) / 3))
     step = max(s * unit for s in (1, 2, 2.5, 5) if s * unit <= (high - low) / 3)
     return [float(f"{k * step:.6g}") for k in range(int(low / step) + 1, int(high / step) + 1)]
-
-
-def spread_out(those: Sequence[T], most: int) -> list[T]:
-    """At most so many, evenly, the first and the last among them."""
-    if len(those) <= most:
-        return list(those)
-    return [those[place] for place in np.linspace(0, len(those) - 1, most).round().astype(int)]
 
 
 def save(figure: Figure, path: Path | str) -> None:

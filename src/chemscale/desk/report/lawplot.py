@@ -21,7 +21,6 @@ from chemscale.desk.report.drawing import (
     log_axis,
     ordered_looks,
     series_looks,
-    spread_out,
     style,
 )
 from chemscale.desk.report.page import Page
@@ -34,6 +33,7 @@ from chemscale.desk.report.words import (
     short,
     with_unit,
 )
+from chemscale.desk.sample import spread_out
 from chemscale.table.fits import LawFit, SurfaceFit
 from chemscale.table.results import Array, Point
 
