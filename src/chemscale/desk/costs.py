@@ -142,13 +142,21 @@ class StudyCosts(Costs):
     def joules(self, size: Rung, num_train: int) -> float | None:
         """By what an item took in the family's runs, as a power of `num_params`."""
         assert isinstance(size, Size)
-        rows = [
-            (1.0, math.log(point.num_params), math.log(point.joules / point.items_seen))
-            for point in self.points
-            if point.family == size.family and point.joules and point.items_seen
-        ]
-        plane = _plane(rows)
+        plane = self._joules_an_item.get(size.family)
         return None if plane is None else self.items(size) * _at(plane, size.num_params)
+
+    @cached_property
+    def _joules_an_item(self) -> dict[str, Plane | None]:
+        return {
+            family: _plane(
+                [
+                    (1.0, *np.log([point.num_params, point.joules / point.items_seen]))
+                    for point in self.points
+                    if point.family == family and point.joules and point.items_seen
+                ]
+            )
+            for family in {point.family for point in self.points}
+        }
 
     def missing(self, what: str) -> str:
         """The command that measures."""
