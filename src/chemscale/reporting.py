@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chemscale.table.columns import Columns
-from chemscale.table.curves import holds_curves, read_curves
+from chemscale.table.curves import curves_if_any
 from chemscale.table.errors import DataError
 from chemscale.table.files import write as write_whole
 from chemscale.table.joining import join
@@ -101,7 +101,7 @@ def _table_page(path: Path, columns: Columns, metric: str | None) -> Page:
     from chemscale.desk.settings import tabled
 
     name = path.resolve().name
-    curves = read_curves(path, columns) if holds_curves(path, columns) else []
+    curves = curves_if_any(path, columns)
     ranking = estimating(*tabled(curves), now=now()) if curves else None
     rows = read_rows(path, columns)
     if ranking and not {*REQUIRED} <= {*rows[0]}:

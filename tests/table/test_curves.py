@@ -150,9 +150,11 @@ def test_the_report_of_a_table_of_curves_shows_the_ranking(tmp_path: Path):
     html = report(path).read_text()
     assert "Run b has the lowest validation loss" in html
     assert "num_params and num_train of the runs are not told" in html
-    amounts = {"family": "a", "num_params": "100", "num_train": "10"}
+    amounts = {"num_params": "100", "num_train": "10"}
     whole = report(path, constants=amounts, metric="val_loss").read_text()
     assert "6 trained models: 4 finished, 2 stopped early." in whole
+    # Without a name it is of one family, in its curves as in its ends.
+    assert {one for one in re.findall("<h3>(.*)</h3>", whole) if "curves.csv" in one} == {str(path)}
 
 
 def test_a_legend_of_curves_names_twelve_sizes_at_most(tmp_path: Path):

@@ -67,11 +67,13 @@ def read_curves(path: Path, columns: Columns | None = None) -> list[TabledCurve]
     return curves_in(rows, str(path), plans=not logs)
 
 
-def holds_curves(path: Path, columns: Columns) -> bool:
-    """Whether some run of a table was evaluated more than once."""
+def curves_if_any(path: Path, columns: Columns) -> list[TabledCurve]:
+    """The curves in a table, or none where no run of it was evaluated more than once."""
     with suppress(DataError):  # another reader says what is wrong with it
-        return any(len(curve.seen) > 1 for curve in read_curves(path, columns))
-    return False
+        curves = read_curves(path, columns)
+        if any(len(curve.seen) > 1 for curve in curves):
+            return curves
+    return []
 
 
 def curves_in(
@@ -145,7 +147,7 @@ def _curve(where: str, rows: Rows, rated: Rows, by: str, batches: bool) -> Table
     cells = {name.replace("_", " "): first[1].get(name) for name in SETTINGS}
     return TabledCurve(
         run=str(first[1].get("run") or ", ".join(f"{k} {v}" for k, v in cells.items() if v)),
-        family=str(first[1].get("family") or Path(where).name),
+        family=str(first[1].get("family") or where),
         size=str(first[1].get("size") or (num_params and f"{num_params:,} parameters") or ""),
         num_params=num_params,
         num_train=whole("num_train"),

@@ -178,9 +178,8 @@ def tabled_figure(page: Page, prefix: str = "") -> Drawn | None:
     curves = [curve for curve in page.curves if curve.seen.size]  # not those planned only
     if not curves or page.estimate is None:
         return None
-    rows = {
-        (row.family, row.run, row.size): row for one in page.estimate.families for row in one.rows
-    }
+    rows = [row for one in page.estimate.families for row in one.rows]
+    finished = {(row.family, row.run, row.size) for row in rows if row.final_loss is not None}
     families = list(dict.fromkeys(curve.family for curve in curves))
     drawn = 0
     with style():
@@ -197,9 +196,8 @@ def tabled_figure(page: Page, prefix: str = "") -> Drawn | None:
                 x, y = curve.seen[good], curve.val_loss[good]
                 losses += y.tolist()
                 done = any(
-                    row.final_loss is not None
-                    for (name, run, size), row in rows.items()
-                    if name == family and run == curve.run and size.startswith(curve.size)
+                    name == family and run == curve.run and size.startswith(curve.size)
+                    for name, run, size in finished
                 )
                 width, alpha = (1.2, 0.9) if done else (0.7, 0.45)
                 axes.plot(x, y, color=looks[curve.size].color, lw=width, alpha=alpha)
