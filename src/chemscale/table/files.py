@@ -94,7 +94,7 @@ def is_trouble(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _TROUBLES
 
 
-def write(path: Path, data: bytes, *, sync: bool = True) -> None:
+def write(path: Path, data: Content, *, sync: bool = True) -> None:
     """Replace a file whole: written aside, synced, renamed.
 
     Without `sync` a loss of power may leave an old or an empty file; a killed process may not.
@@ -102,7 +102,10 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
     part = path.with_name(f".{path.name}-{os.getpid()}")
     with writing(path), _or_nothing(part):
         path.parent.mkdir(parents=True, exist_ok=True)
-        (write_synced if sync else Path.write_bytes)(part, data)
+        if sync:
+            write_synced(part, data)
+        else:
+            part.write_bytes(data if isinstance(data, bytes) else b"".join(data))
         part.replace(path)
 
 

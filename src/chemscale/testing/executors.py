@@ -70,11 +70,11 @@ class ExecutorContract:
         assert not any(study.open_run(run_id).is_held() for run_id in ids)
 
 
-def ask(place: Path) -> StudyFolder:
-    """Make the study; its runs are asked for."""
+def ask(place: Path, study: str = STUDY) -> StudyFolder:
+    """Make a study; its runs are asked for."""
     place.mkdir()
     write_structures(place / "toy.xyz", 60)
-    (place / "study.toml").write_text(STUDY)
+    (place / "study.toml").write_text(study)
     folder = StudyFolder(place)
     folder.ask({"sweep": sweep_runs(folder.study(), Workbench(folder.study(), place), [])})
     return folder

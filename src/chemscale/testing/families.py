@@ -18,11 +18,11 @@ from torch import Tensor
 from chemscale.bench.data.base import Dataset
 from chemscale.bench.models.base import Family, build, load_family
 from chemscale.bench.nn import native
+from chemscale.bench.training.devices import CPU
 from chemscale.bench.training.step import optimiser, train_step
 from chemscale.table.record import Record
 from chemscale.table.records import Recipe
 
-CPU = torch.device("cpu")
 NUM_STEPS = 100
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from chemscale.bench.data.base import Dataset, open_dataset
 from chemscale.bench.data.graph_batch import GraphBatch
 from chemscale.bench.models.base import Potential
+from chemscale.bench.training.devices import CPU
 from chemscale.table.errors import DataError
 from chemscale.table.record import Record
 from chemscale.table.records import RECIPES, DatasetSpec
 from chemscale.testing.counting import count_step
-from chemscale.testing.families import CPU, FamilyContract
+from chemscale.testing.families import FamilyContract
 from chemscale.testing.toys import (
     REFERENCE,
     Structure,

@@ -12,10 +12,8 @@ import pytest
 
 from chemscale.bench.executors import slurm
 from chemscale.bench.executors.slurm import Slurm
-from chemscale.bench.training.workbench import Workbench
 from chemscale.table.errors import ChemscaleError, UsageError
-from chemscale.table.expand import sweep_runs
-from chemscale.table.store import StudyFolder
+from chemscale.testing.executors import ask
 
 STUDY = """\
 name = "toy"
@@ -95,22 +93,19 @@ def test_without_slurm_or_a_number_of_jobs_it_is_refused(
 @pytest.mark.slow
 def test_jobs_train_all_runs_and_one_that_is_killed_is_replaced(jobs: Path, tmp_path: Path):
     place = tmp_path / "study"
-    place.mkdir()
-    (place / "study.toml").write_text(STUDY)
-    folder = StudyFolder(place)
-    runs = sweep_runs(folder.study(), Workbench(folder.study(), place), [])
-    folder.ask({"sweep": runs})
+    folder = ask(place, STUDY)
+    ids = list(folder.run_folders())
     events: list[dict[str, object]] = []
 
     def kill_the_first() -> None:
-        while len(list(place.glob("runs/*/checkpoints"))) < len(runs):  # each job is at one
+        while len(list(place.glob("runs/*/checkpoints"))) < len(ids):  # each job is at one
             time.sleep(0.05)
         os.kill(min(int(p.stem) for p in jobs.glob("*.pid")), signal.SIGKILL)
 
     threading.Thread(target=kill_the_first, daemon=True).start()
     executor = Slurm(2, sbatch="--partition gpu --gres=gpu:1")
-    assert executor.submit(place, [r.id for r in runs], deadline=None, watch=events.append)
-    assert all(folder.open_run(run.id).outcome().status == "finished" for run in runs)
+    assert executor.submit(place, ids, deadline=None, watch=events.append)
+    assert all(folder.open_run(run_id).outcome().status == "finished" for run_id in ids)
     asked = (jobs / "asked").read_text().splitlines()
     assert len(asked) == 3
     assert all("--signal=B:TERM@120" in one and "--gres=gpu:1" in one for one in asked)

@@ -45,7 +45,7 @@ from chemscale.bench.data.sorting import (
     write_run,
 )
 from chemscale.table.errors import DataError, StoreError
-from chemscale.table.files import read_json, read_record, sync_folder, write_json
+from chemscale.table.files import read_json, read_record, remove_parts, sync_folder, write_json
 from chemscale.table.record import Record
 
 LISTED = 10_000  # rejects read from the table; it holds all of them
@@ -209,8 +209,8 @@ def prepare(
             join_rejects(runs, folder / "rejects.csv")
             write_json(folder / "card.json", _card(folder, runs, asked))  # last: it is whole
         shutil.rmtree(folder / "runs", ignore_errors=True)
-        for left in (folder / "merging.json", *folder.glob(".*-[0-9]*")):  # by a kill amid writing
-            left.unlink(missing_ok=True)
+        (folder / "merging.json").unlink(missing_ok=True)
+        remove_parts(folder)
     return TokenStore.open(folder)
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -218,12 +217,5 @@ def _of_range(
 
 def join_rejects(runs: Sequence[SortedRun], target: Path) -> None:
     """One table of what could not be used, in the order of the rows."""
-    part = target.with_name(f".{target.name}-{os.getpid()}")
-    with part.open("wb") as whole:
-        whole.write(_csv([REJECTS]))
-        for run in runs:
-            with (run.path / "rejects.csv").open("rb") as some:
-                shutil.copyfileobj(some, whole)
-        whole.flush()
-        os.fsync(whole.fileno())
-    part.replace(target)
+    rows = ((run.path / "rejects.csv").read_bytes() for run in runs)
+    write(target, chain([_csv([REJECTS])], rows))
