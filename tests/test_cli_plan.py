@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chemscale import verbs
+from chemscale import planning, verbs
 from chemscale.desk.sentences import number
 from chemscale.table.results import Point, Size
 from chemscale.table.store import StudyFolder
@@ -65,7 +65,7 @@ def test_a_fit_that_does_not_know_all_runs_plans_nothing(
     (fitted / "points.csv").write_text("run,role\nold,sweep\nnew,plans/001\n")
     late = Point(run="new", family="chemgpt", size="w16", num_params=2000, num_params_total=2000,
                  num_train=30, unit="molecule", seed=0)  # fmt: skip
-    monkeypatch.setattr(verbs, "points_of", lambda _: [late])
+    monkeypatch.setattr(planning, "points_of", lambda _: [late])
     code, out, err = chemscale("plan", fitted, "--flops", "1e12")
     assert (code, out) == (2, "")
     assert "1 of the sweep's runs ended after the fit was made; run `chemscale fit` again" in err

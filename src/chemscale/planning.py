@@ -52,7 +52,7 @@ class _Grounds:
                 raise UsageError(f"{', '.join(given)}: of tables and logs; a study tells its own")
             points = points_of(one.trained())
             costs = StudyCosts(one.study(), one.sizes(), device, points)
-            return cls(verbs.fitted(one), costs, points, one.available(), one)
+            return cls(verbs.fitted(one, points), costs, points, one.available(), one)
         points = read_points(one, verbs.columns_of(columns, constants))
         ended = [p for p in points if p.status == "finished" and p.cooled and p.role == "sweep"]
         return cls(verbs.fit(points, metric=metric), TableCosts(ended), points, available, None)

@@ -77,6 +77,7 @@ def _study_page(folder: StudyFolder) -> Page:
     trained = tuple(folder.trained())
     points = tuple(points_of(trained))
     asked = {run for ids in folder.index().values() for run in ids}
+    found = folder.fit()
     return Page(
         folder=folder.path.name,
         study=folder.study(),
@@ -84,13 +85,13 @@ def _study_page(folder: StudyFolder) -> Page:
         points=points,
         estimate=folder.estimate(),
         choices=tuple(folder.choices()),
-        fit=folder.fit(),
+        fit=found,
         plans=tuple(folder.plans().items()),
         sizes=tuple(folder.sizes()),
         notes=tuple(folder.notes()),
         evaluation=folder.evaluation(),
         num_waiting=len(asked - {run.run.id for run in trained}),
-        num_unfitted=ended_since(folder, points) if folder.fit() else 0,
+        num_unfitted=ended_since(folder, points) if found else 0,
     )
 
 

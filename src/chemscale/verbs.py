@@ -225,8 +225,8 @@ def fit(
     return found
 
 
-def fitted(folder: StudyFolder) -> Fit:
-    """The fit of a study, made now where there is none.
+def fitted(folder: StudyFolder, points: Sequence[Point]) -> Fit:
+    """The fit of a study whose runs are these points, made now where there is none.
 
     Raises:
         UsageError: runs of the study have ended that its fit does not know.
@@ -234,7 +234,7 @@ def fitted(folder: StudyFolder) -> Fit:
     found = folder.fit()
     if found is None:
         return fit(folder.path)
-    if late := ended_since(folder, points_of(folder.trained())):
+    if late := ended_since(folder, points):
         raise UsageError(
             f"{folder.path}: {late:,} of the sweep's runs ended after the fit was made; run "
             "`chemscale fit` again, then this"
